@@ -1,0 +1,51 @@
+# Everything a user or a contributor runs from a checkout. `make` alone lists the targets.
+#
+#   PYTHON       the interpreter that makes the environment (3.11 or newer)
+#   PIP_ARGS     passed to pip: an index with a CPU or a CUDA build of torch, a proxy, ...
+#   PYTEST_ARGS  passed to pytest: PYTEST_ARGS="tests/ops -x"
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL = $(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed-plot ## install, then train a small model that sleeps and show what it gains
+	$(BIN)/slowwave demo
+
+test: $(VENV)/.installed-dev ## install the development tools, then run the whole test suite
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-dev ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+clean: ## remove caches and build output; keeps the environment and runs/
+	rm -rf build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps make a second call quick: pip runs again only when the requirements change.
+$(VENV)/.installed-plot: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[plot]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed-plot
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'slowwave needs Python 3.11 or newer, and "$(PYTHON)" is not;' \
+			'name one, for example: make PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -f $@; \
+		echo 'could not make $(VENV): is the venv module of "$(PYTHON)" installed?' >&2; exit 1; }

@@ -1,0 +1,1 @@
+"""slowwave: sleep for language models."""

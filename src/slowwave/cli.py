@@ -1,0 +1,313 @@
+"""The command line: parse, call, print; nothing else. Torch is imported only when work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from slowwave.experiment import ExperimentConfig, load_experiment
+
+if TYPE_CHECKING:
+    from slowwave.training.trainer import StepReport
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+DESCRIPTION = """slowwave: language models that sleep.
+
+A model fills its attention window, sleeps (N passes over the window, each writing into its fast
+weights), drops the key-value cache and goes on.
+
+commands:
+  demo      watch trained models read a graph, sleep, forget the cache, and still answer
+  train     train by a recipe, or continue a run:      slowwave train recipes/depo-mini.toml
+  eval      score a run on unseen examples:            slowwave eval RUN --passes 1 2 4
+  plot      draw figures from what runs left on disk:  slowwave plot results/depo-mini
+  tasks     list the tasks, or show examples:          slowwave tasks depo --show 3
+  bench     time a generated token and a sleep:        slowwave bench wake
+  doctor    what this machine offers slowwave
+
+slowwave COMMAND --help explains each of them."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; a user's mistake is one line on stderr and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(DESCRIPTION)
+        return
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise ValueError(f"unknown command {name!r}; use one of {', '.join(COMMANDS)}")
+        COMMANDS[name](rest)
+    except (ValueError, OSError) as error:
+        print(f"slowwave: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train by a recipe; run again to continue an interrupted run.
+
+    Every field of the recipe is a flag: --sleep.passes 4 --train.seed 1 --train.steps 2000.
+    """
+
+    experiment: tyro.conf.OmitArgPrefixes[ExperimentConfig]
+    out: Path | None = None
+    """Run folder; runs/<recipe>/n<passes>-seed<seed> if not given."""
+    json: bool = False
+    """Print the summary as one JSON document on stdout."""
+
+
+def train(arguments: list[str]) -> None:
+    """slowwave train RECIPE [--sleep.passes 4 ...] [--out DIR] [--json]"""
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: slowwave train RECIPE [options]; slowwave train RECIPE --help lists them")
+        sys.exit(0 if {"-h", "--help"} & set(arguments) else USER_ERROR)
+    recipe, *rest = arguments
+    options = tyro.cli(
+        tyro.conf.AvoidSubcommands[TrainOptions],
+        args=rest,
+        default=TrainOptions(experiment=load_experiment(recipe)),
+        prog=f"slowwave train {recipe}",
+    )
+    config = options.experiment
+    name = f"n{config.sleep.passes}-seed{config.train.seed}"
+    out = options.out or Path("runs") / config.name / name
+
+    from slowwave.experiment import run_training
+
+    summary = run_training(config, out, report=ProgressLine(config.train.log_every))
+    if summary is None:
+        print(f"\ninterrupted; the same command continues the run in {out}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        from slowwave.evaluation.tables import print_summary
+
+        print(file=sys.stderr)
+        print_summary(summary)
+        print(f"run folder: {out}", file=sys.stderr)
+
+
+class ProgressLine:
+    """One live line on a terminal; a line now and then elsewhere."""
+
+    def __init__(self, every: int) -> None:
+        self._live = sys.stderr.isatty()
+        self._every = every if self._live else max(100, every)
+
+    def __call__(self, report: StepReport) -> None:
+        """Prints step, tokens, loss, exact match, speed and the time left."""
+        step = report.progress.step
+        if step % self._every and step != report.steps:
+            return
+        exact = "    -" if report.exact is None else f"{report.exact:5.1%}"
+        minutes, seconds = divmod(round(report.seconds_left), 60)
+        line = (
+            f"step {step}/{report.steps}  tokens {report.progress.tokens / 1e6:.2f}M  "
+            f"loss {report.loss:.3f}  exact {exact}  "
+            f"{report.tokens_per_second / 1e3:.1f}k tokens/s  left {minutes}m{seconds:02d}s"
+        )
+        print(
+            f"\r{line}\x1b[K" if self._live else line,
+            end="" if self._live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Score a run (or a shipped checkpoint) on its test split."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run: config.json and checkpoint/."""
+    passes: tuple[int, ...] = ()
+    """Numbers of passes to sleep with; the trained one if not given."""
+    examples: int = 1024
+    """Test examples."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK.FIELD=VALUE ...")] = ()
+    """Changes to the task, such as hops=8 or steps=10, to score beyond what was trained."""
+    json: bool = False
+    """Print the records as one JSON document on stdout."""
+
+
+def evaluate_run(arguments: list[str]) -> None:
+    """slowwave eval RUN [--passes 1 2 4] [--examples 1024] [--json]"""
+    options = tyro.cli(EvalOptions, args=arguments, prog="slowwave eval")
+    if any(count < 1 for count in options.passes):
+        raise ValueError(f"--passes is {options.passes}; use 1 or more for each")
+    if options.examples < 1:
+        raise ValueError(f"--examples is {options.examples}; use 1 or more")
+    from slowwave.experiment import load_run, retask, score
+
+    config, model, task = load_run(options.run)
+    if options.set:
+        config, task = retask(config, dict(_split_setting(text) for text in options.set))
+    passes = options.passes or (config.sleep.passes,)
+    records = score(model, task, config, passes=passes, examples=options.examples)
+    result = {
+        "name": config.name,
+        "trained_passes": config.sleep.passes,
+        "group_name": task.group_name,
+        "floors": task.floors(),
+        "test": [record.to_dict() for record in records],
+    }
+    if options.json:
+        print(json.dumps(result))
+    else:
+        from slowwave.evaluation.tables import print_summary
+
+        print_summary(result)
+
+
+def _split_setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text!r} has no '='; write it as field=value")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlotOptions:
+    """Draw the figures of all runs below a folder, from their files alone."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of runs, such as results/depo-mini, or a single run."""
+    out: Path | None = None
+    """Where the figures go; the folder itself if not given."""
+
+
+def plot(arguments: list[str]) -> None:
+    """slowwave plot results/depo-mini [--out DIR]"""
+    options = tyro.cli(PlotOptions, args=arguments, prog="slowwave plot")
+    from slowwave.evaluation.plots import draw_all
+
+    for path in draw_all(options.folder, options.out or options.folder):
+        print(path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Stream an unseen graph through the shipped models: windows, sleeps, cache, answers."""
+
+    checkpoints: Path = Path("checkpoints/depo-mini")
+    """Folder with one trained model for each number of passes."""
+    seed: int | None = None
+    """Which unseen graph; a fresh one each time if not given."""
+    graphs: int = 64
+    """Unseen graphs behind the table of accuracy by hop."""
+    out: Path = Path("runs/demo")
+    """Where the figure goes."""
+    json: bool = False
+    """Print what was measured as one JSON document on stdout."""
+
+
+def demo(arguments: list[str]) -> None:
+    """slowwave demo [--seed 7] [--out runs/demo]"""
+    options = tyro.cli(DemoOptions, args=arguments, prog="slowwave demo")
+    from slowwave.demo import run_demo
+
+    run_demo(
+        options.checkpoints,
+        out=options.out,
+        seed=options.seed,
+        graphs=options.graphs,
+        as_json=options.json,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TasksOptions:
+    """List the tasks, or show examples of one."""
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
+    """Task to show: rule110 or depo; all are listed if not given."""
+    show: int = 1
+    """Number of examples."""
+    split: str = "train"
+    """train, validation or test."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
+    """Changes to the task's default config, such as grammar=official or steps=4."""
+    json: bool = False
+    """Print one JSON document on stdout."""
+
+
+def tasks(arguments: list[str]) -> None:
+    """slowwave tasks [NAME --show 3]"""
+    options = tyro.cli(TasksOptions, args=arguments, prog="slowwave tasks")
+    from slowwave.evaluation.tables import print_task_examples, print_tasks
+
+    if not options.name:
+        print_tasks(as_json=options.json)
+        return
+    if options.show < 1:
+        raise ValueError(f"--show is {options.show}; use 1 or more")
+    settings = dict(_split_setting(text) for text in options.set)
+    print_task_examples(options.name, settings, options.split, options.show, options.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """Time what a user waits for: a generated token after long streams, and a sleep."""
+
+    what: tyro.conf.Positional[str]
+    """wake (a generated token after 1 k, 100 k and 1 M tokens, and the cost of a sleep)."""
+    out: Path | None = None
+    """Folder for the measurements (wake.json); nothing is written if not given."""
+    json: bool = False
+    """Print one JSON document on stdout."""
+
+
+def bench(arguments: list[str]) -> None:
+    """slowwave bench wake [--out results/bench]"""
+    options = tyro.cli(BenchOptions, args=arguments, prog="slowwave bench")
+    if options.what != "wake":
+        raise ValueError(f"unknown benchmark {options.what!r}; use wake")
+    from slowwave.evaluation.bench_wake import run_bench_wake
+
+    run_bench_wake(out=options.out, as_json=options.json)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Say what this machine offers slowwave, and what is missing."""
+
+    json: bool = False
+    """Print one JSON document on stdout."""
+
+
+def doctor(arguments: list[str]) -> None:
+    """slowwave doctor [--json]"""
+    options = tyro.cli(DoctorOptions, args=arguments, prog="slowwave doctor")
+    from slowwave.doctor import run_doctor
+
+    run_doctor(as_json=options.json)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
+    "train": train,
+    "eval": evaluate_run,
+    "plot": plot,
+    "tasks": tasks,
+    "bench": bench,
+    "doctor": doctor,
+}
+
+if __name__ == "__main__":
+    main()

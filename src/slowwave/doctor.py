@@ -1,0 +1,56 @@
+"""What this machine offers slowwave, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from slowwave.ops.delta_rule import fla_is_available
+
+OPTIONAL = {
+    "matplotlib": "figures; install slowwave[plot]",
+    "fla": "CUDA kernels; install slowwave[cuda]",
+}
+
+
+def examine() -> dict[str, Any]:
+    """Versions, hardware, optional parts and the backend that "auto" picks."""
+    cuda = torch.cuda.is_available()
+    return {
+        "slowwave": importlib.metadata.version("slowwave"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "bfloat16_on_cpu": torch.backends.mkldnn.is_available(),
+        "cpp_compiler": shutil.which("g++") or shutil.which("clang++"),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "delta_rule_backend": "fla" if fla_is_available() else "chunk",
+        "optional": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL},
+    }
+
+
+def run_doctor(*, as_json: bool) -> None:
+    """Prints the examination as a table, or as JSON on stdout."""
+    found = examine()
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in found.items():
+        if name != "optional":
+            table.add_row(name, "none" if value is None else str(value))
+    for name, present in found["optional"].items():
+        table.add_row(name, "installed" if present else f"missing: {OPTIONAL[name]}")
+    if found["cpp_compiler"] is None:
+        table.add_row("note", "no C++ compiler: train with --train.no-compile on a CPU")
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""Scores, floors, FLOPs, and figures drawn from what a run left on disk."""

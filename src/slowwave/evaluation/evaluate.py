@@ -1,0 +1,174 @@
+"""Scores a model on a task: greedy and sampled exact match, token accuracy and loss, by group."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from slowwave.model.hybrid import HybridLM, Run
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import NO_LOSS
+from slowwave.sleep.unroll import answer_forks, unroll
+from slowwave.tasks.base import Batch, Task
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Score:
+    """Means over answers; an answer is right when all of its tokens are."""
+
+    exact: float
+    """Share of answers whose tokens are all the most likely ones (greedy decoding)."""
+    sampled: float
+    """Mean probability of drawing the whole answer: the product of its tokens' probabilities."""
+    token_accuracy: float
+    """Share of single tokens that are the most likely ones."""
+    loss: float
+    """Mean negative log-likelihood in nats a token."""
+    answers: int
+    """Number of answers scored."""
+
+    def to_dict(self) -> dict[str, float]:
+        """The score as a plain dictionary."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """What one model scored on one split, slept with `passes`."""
+
+    split: str
+    passes: int
+    overall: Score
+    groups: dict[int, Score]
+
+    def to_dict(self) -> dict[str, object]:
+        """The record as plain dictionaries; group names become strings, as JSON wants them."""
+        groups = {str(name): score.to_dict() for name, score in self.groups.items()}
+        return {
+            "split": self.split,
+            "passes": self.passes,
+            "overall": self.overall.to_dict(),
+            "groups": groups,
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScoredTokens:
+    """Predictions for the M scored positions of a batch.
+
+    logits: (M, vocab). targets, answers, groups: (M,) int64; answers are unique in the batch.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    answers: Tensor
+    groups: Tensor
+
+
+def predict(
+    model: HybridLM,
+    batch: Batch,
+    sleep: SleepConfig,
+    *,
+    checkpoint_activations: bool = False,
+    run: Run | None = None,
+) -> ScoredTokens:
+    """Unrolls a batch and its forked questions; differentiable."""
+    stream = batch.stream
+    rollout = unroll(
+        model,
+        stream.inputs,
+        stream.targets,
+        sleep,
+        checkpoint_activations=checkpoint_activations,
+        run=run,
+    )
+    parts = [(rollout.logits, *_scored(stream.targets, stream.answers, stream.groups))]
+    if batch.questions is not None:
+        asked = batch.questions
+        logits = answer_forks(model, asked.inputs, asked.targets, rollout.state, run=run)
+        parts.append((logits, *_scored(asked.targets, asked.answers, asked.groups)))
+    logits, targets, answers, groups = (torch.cat(column) for column in zip(*parts, strict=True))
+    return ScoredTokens(logits, targets, answers, groups)
+
+
+def evaluate(
+    model: HybridLM,
+    task: Task,
+    *,
+    sleep: SleepConfig,
+    split: str = "test",
+    examples: int = 512,
+    batch_size: int = 64,
+    passes: tuple[int, ...] | None = None,
+) -> list[Record]:
+    """Scores examples 0..examples-1 of `split` for every N in `passes` (the trained N if None)."""
+    records: list[Record] = []
+    with torch.no_grad():
+        for count in passes or (sleep.passes,):
+            slept = dataclasses.replace(sleep, passes=count)
+            batches = _batches(task, split, examples, batch_size, model.device)
+            scored = [_per_token(predict(model, batch, slept)) for batch in batches]
+            records.append(_record(scored, split, count))
+    return records
+
+
+def _batches(
+    task: Task, split: str, examples: int, batch_size: int, device: torch.device
+) -> Iterator[Batch]:
+    for start in range(0, examples, batch_size):
+        yield task.batch(split, range(start, min(start + batch_size, examples))).to(device)
+
+
+def _scored(targets: Tensor, answers: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets, answers numbered through the batch, and groups at the scored positions."""
+    scored = targets != NO_LOSS
+    rows = torch.arange(len(targets), device=targets.device)
+    per_row = answers.max() + 1
+    numbered = answers + per_row * rows.view(-1, *[1] * (answers.dim() - 1))
+    return targets[scored], numbered[scored], groups[scored]
+
+
+def _per_token(tokens: ScoredTokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(right, log-likelihood, answer, group) of every scored token, on the CPU."""
+    log_likelihood = torch.log_softmax(tokens.logits.double(), dim=-1)
+    own = log_likelihood.gather(-1, tokens.targets[:, None])[:, 0]
+    right = tokens.logits.argmax(-1) == tokens.targets
+    return right.cpu(), own.cpu(), tokens.answers.cpu(), tokens.groups.cpu()
+
+
+def _record(
+    batches: list[tuple[Tensor, Tensor, Tensor, Tensor]], split: str, passes: int
+) -> Record:
+    offset = 0
+    shifted: list[Tensor] = []
+    for _, _, answers, _ in batches:
+        shifted.append(answers + offset)
+        offset += int(answers.max()) + 1
+    right = torch.cat([batch[0] for batch in batches])
+    own = torch.cat([batch[1] for batch in batches])
+    answers, groups = torch.cat(shifted), torch.cat([batch[3] for batch in batches])
+    by_group: dict[int, Score] = {}
+    for group in groups.unique().tolist():
+        inside = groups == group
+        by_group[int(group)] = _score(right[inside], own[inside], answers[inside])
+    return Record(split, passes, _score(right, own, answers), by_group)
+
+
+def _score(right: Tensor, own: Tensor, answers: Tensor) -> Score:
+    _, index = answers.unique(return_inverse=True)
+    count = int(index.max()) + 1
+    all_right = torch.ones(count, dtype=torch.float64).scatter_reduce(
+        0, index, right.double(), "amin"
+    )
+    joint = torch.zeros(count, dtype=torch.float64).index_add(0, index, own).exp()
+    return Score(
+        exact=all_right.mean().item(),
+        sampled=joint.mean().item(),
+        token_accuracy=right.double().mean().item(),
+        loss=-own.mean().item(),
+        answers=count,
+    )

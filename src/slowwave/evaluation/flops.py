@@ -1,0 +1,142 @@
+"""Counts floating-point operations from sizes alone, per model and schedule; torch-free.
+
+What is counted, a multiply-add being 2: every matrix product that the code performs, and the
+triangular solve of the delta rule. Per row, for T tokens that follow W in the window (letters as in
+`slowwave.state`, h the hidden width of the feed-forward layer, ceil() written out as whole chunks):
+
+    attention      projections 2 T D (H + 2 Hkv) Dh + 2 T H Dh D; scores and their use
+                   2 * 2 T (W + T) H Dh, the full rectangle that is computed, masked part included
+    delta rule     projections 2 T D (2 H K + G V + 2 G + G V) + 2 T G V D; then per chunk of
+                   C = min(64, T) tokens, the last one padded to C,
+                   a query head    2 * 2 C^2 K (k k^T and q k^T, before heads are repeated)
+                   a value head    C (C - 1) (V + K) (the solve), 2 * 2 C K V (two reads of the
+                                   state), 2 C^2 V (reads inside the chunk), 2 K C V (the new state)
+    feed-forward   3 * 2 T D h
+    head           2 D vocabulary, per scored position
+
+What is left out: work of order T D (norms, rotations, activations, decays, gates, softmax, the
+short convolution, residual sums, embedding look-ups), a few per cent at width 256. Padding
+and masked tokens cost as much as others. The reference and fla backends are charged as chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from slowwave.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from slowwave.sleep.schedule import Segment
+
+CHUNK_SIZE = 64
+
+
+def batch_flops(
+    model: ModelConfig,
+    segments: Sequence[Segment],
+    *,
+    rows: int,
+    num_scored: int,
+    window_fill: int = 0,
+    forks: int = 0,
+    fork_tokens: int = 0,
+) -> int:
+    """One forward pass of a batch: `rows` streams, then `forks` questions asked of each.
+
+    segments: the schedule of a stream, with `window_fill` tokens in the window before it.
+    num_scored: all positions of the batch that get logits, those in questions included.
+    fork_tokens: tokens Q of a question, which sees the open window and keeps no writes.
+    """
+    stream = stream_flops(model, segments, window_fill=window_fill)
+    *_, open_window = _window_fills(segments, window_fill)
+    asked = forward_flops(model, fork_tokens, window_fill=open_window, keep_writes=False)
+    return rows * (stream + forks * asked) + head_flops(model, num_scored)
+
+
+def training_flops(forward: int) -> int:
+    """A training step whose forward pass costs `forward`: the backward pass costs twice that.
+
+    Activations that are computed again in the backward pass earn no credit.
+    """
+    return 3 * forward
+
+
+def stream_flops(
+    model: ModelConfig, segments: Sequence[Segment], *, window_fill: int = 0, num_scored: int = 0
+) -> int:
+    """One stream read along a schedule: pass 1 of every segment, the further passes of sleeps.
+
+    A sleep reads the whole window again, also what filled it (`window_fill` tokens) before the
+    first segment. num_scored: positions that get logits.
+    """
+    total = head_flops(model, num_scored)
+    for segment, fill in zip(segments, _window_fills(segments, window_fill), strict=False):
+        num_tokens = segment.stop - segment.start
+        total += forward_flops(model, num_tokens, window_fill=fill)
+        if segment.closes:
+            total += (segment.passes - 1) * forward_flops(model, fill + num_tokens)
+    return total
+
+
+def forward_flops(
+    model: ModelConfig, num_tokens: int, *, window_fill: int = 0, keep_writes: bool = True
+) -> int:
+    """One pass of all blocks over `num_tokens` tokens that follow `window_fill` in the window.
+
+    keep_writes: False for forked questions, which skip the delta rule's last state update.
+    """
+    mixers = {
+        "attn": _attention_flops(model, num_tokens, window_fill),
+        "gdn": _delta_net_flops(model, num_tokens, keep_writes),
+    }
+    feed_forward = 3 * _product(num_tokens, model.width, model.mlp_hidden)
+    return sum(mixers[kind] + feed_forward for kind in model.layers)
+
+
+def head_flops(model: ModelConfig, num_positions: int) -> int:
+    """Logits of `num_positions` positions. Raises ValueError if the vocabulary is not known."""
+    if num_positions and model.vocab_size < 1:
+        raise ValueError("model.vocab_size is 0; set it to the task's vocabulary to count the head")
+    return _product(num_positions, model.width, model.vocab_size)
+
+
+def _product(rows: int, inner: int, columns: int) -> int:
+    return 2 * rows * inner * columns
+
+
+def _attention_flops(model: ModelConfig, T: int, W: int) -> int:
+    queries = model.attn_heads * model.head_dim
+    keys_and_values = 2 * model.kv_heads * model.head_dim
+    projections = _product(T, model.width, queries + keys_and_values)
+    projections += _product(T, queries, model.width)
+    return projections + 2 * model.attn_heads * _product(T, model.head_dim, W + T)
+
+
+def _delta_net_flops(model: ModelConfig, T: int, keep_writes: bool) -> int:
+    keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
+    projections = _product(T, model.width, 2 * keys + values + 2 * model.value_heads + values)
+    projections += _product(T, values, model.width)
+    return projections + _delta_rule_flops(model, T, keep_writes)
+
+
+def _delta_rule_flops(model: ModelConfig, T: int, keep_writes: bool) -> int:
+    if T == 0:
+        return 0
+    K, V = model.key_dim, model.value_dim
+    C = min(CHUNK_SIZE, T)
+    num_chunks = -(-T // C)
+    query_head = 2 * _product(C, K, C)
+    solve = C * (C - 1) * (V + K)
+    value_head = solve + 2 * _product(C, K, V) + _product(C, C, V)
+    chunk = model.delta_heads * query_head + model.value_heads * value_head
+    num_updates = num_chunks if keep_writes else num_chunks - 1
+    return num_chunks * chunk + num_updates * model.value_heads * _product(K, C, V)
+
+
+def _window_fills(segments: Sequence[Segment], window_fill: int) -> list[int]:
+    """Tokens in the window before every segment, and after the last."""
+    fills = [window_fill]
+    for segment in segments:
+        fills.append(0 if segment.closes else fills[-1] + segment.stop - segment.start)
+    return fills

@@ -1,0 +1,153 @@
+"""One experiment: the configs of task, model, sleep and training in one TOML recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slowwave.config import Config, override, read_toml
+from slowwave.model.config import ModelConfig
+from slowwave.sleep.config import SleepConfig
+from slowwave.tasks.config import TaskConfig
+from slowwave.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from slowwave.evaluation.evaluate import Record
+    from slowwave.model.hybrid import HybridLM
+    from slowwave.tasks.base import Task
+    from slowwave.training.trainer import StepReport
+
+TEST_EXAMPLES = 1024
+PASSES_TRIED = (1, 2, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentConfig(Config):
+    """All that a run depends on."""
+
+    name: str
+    """Name of the recipe; runs of one recipe share a folder under results/."""
+    task: TaskConfig
+    """What is learned."""
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    """Sizes of the model."""
+    sleep: SleepConfig = dataclasses.field(default_factory=SleepConfig)
+    """When and how it sleeps."""
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    """How it is trained."""
+
+
+def load_experiment(
+    recipe: str | Path, overrides: dict[str, Any] | None = None
+) -> ExperimentConfig:
+    """Reads a TOML recipe, with dotted overrides such as {"sleep.passes": 4}."""
+    values = override(read_toml(recipe), overrides or {})
+    try:
+        return ExperimentConfig.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{recipe}: {error}") from None
+
+
+def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
+    """The freshly drawn model and the task of an experiment.
+
+    Raises ValueError if the window does not divide the task's context, or the vocabularies differ.
+    """
+    from slowwave.model.hybrid import HybridLM
+    from slowwave.tasks.registry import make_task
+
+    task = make_task(config.task)
+    if task.context_tokens % config.sleep.window:
+        raise ValueError(
+            f"sleep.window is {config.sleep.window}, but task {config.task.name} has a context of "
+            f"{task.context_tokens} tokens; use a divisor of it"
+        )
+    if config.model.vocab_size not in (0, task.vocab_size):
+        raise ValueError(
+            f"model.vocab_size is {config.model.vocab_size}, but task {config.task.name} has "
+            f"{task.vocab_size} token ids; use that, or 0"
+        )
+    sizes = dataclasses.replace(config.model, vocab_size=task.vocab_size)
+    return HybridLM(sizes, seed=config.train.seed), task
+
+
+def run_training(
+    config: ExperimentConfig,
+    out: str | Path,
+    *,
+    report: Callable[[StepReport], None] | None = None,
+) -> dict[str, Any] | None:
+    """Trains into folder `out`, continuing a run of the same config that it holds.
+
+    Returns the summary, or None if the run was interrupted (it can be continued). Raises
+    ValueError if the folder holds another run, TrainingDiverged if numbers stop being numbers.
+    """
+    import torch
+
+    from slowwave.training.run_folder import RunFolder
+    from slowwave.training.trainer import Trainer
+
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    model, task = build(config)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    folder = RunFolder(out)
+    resolved = config.to_dict()
+    if (folder.path / "config.json").exists():
+        folder.check_config(resolved)
+        if folder.is_finished:
+            return folder.summary()
+    trainer = Trainer(model, task, config.sleep, config.train, folder)
+    if not trainer.resume():
+        folder.begin(resolved, seed=config.train.seed)
+    if not trainer.train(report):
+        return None
+    passes = tuple(sorted({*PASSES_TRIED, config.sleep.passes}))
+    records = score(model, task, config, passes=passes)
+    summary = {
+        "name": config.name,
+        "parameters": model.num_parameters,
+        **dataclasses.asdict(trainer.progress),
+        "finished_schedule": trainer.progress.step == config.train.steps,
+        "trained_passes": config.sleep.passes,
+        "group_name": task.group_name,
+        "floors": task.floors(),
+        "test": [record.to_dict() for record in records],
+    }
+    folder.write_summary(summary)
+    return summary
+
+
+def score(
+    model: HybridLM,
+    task: Task,
+    config: ExperimentConfig,
+    *,
+    passes: tuple[int, ...],
+    examples: int = TEST_EXAMPLES,
+) -> list[Record]:
+    """Scores the test split, slept with each number of passes."""
+    from slowwave.evaluation.evaluate import evaluate
+
+    return evaluate(model, task, sleep=config.sleep, split="test", examples=examples, passes=passes)
+
+
+def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
+    """The config, trained model and task of a run folder or a shipped checkpoint folder.
+
+    The folder holds config.json (the experiment) and checkpoint/model.safetensors.
+    """
+    import torch
+
+    from slowwave.storage.checkpoint import load_tensors, load_weights
+    from slowwave.storage.files import read_json
+
+    path = Path(folder)
+    config = ExperimentConfig.from_dict(read_json(path / "config.json"))
+    model, task = build(config)
+    weights = path / "checkpoint" / "model.safetensors"
+    load_weights(model, load_tensors(weights), weights)
+    model.set_compute_dtype(torch.bfloat16 if config.train.precision == "bfloat16" else None)
+    return config, model, task

@@ -1,0 +1,59 @@
+"""Softmax attention over the window: grouped queries, rotary positions that restart with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from slowwave.layers.linear import Linear
+from slowwave.ops.attention import rotate, windowed_attention
+from slowwave.state import AttentionState
+
+
+class Attention(nn.Module):
+    """Causal self-attention whose cache is a state that goes in and comes out."""
+
+    def __init__(
+        self, width: int, *, num_heads: int, num_kv_heads: int, head_dim: int, rope_theta: float
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.rope_theta = rope_theta
+        self.qkv = Linear(width, (num_heads + 2 * num_kv_heads) * head_dim)
+        self.out = Linear(num_heads * head_dim, width)
+
+    def initial_state(self, batch_size: int) -> AttentionState:
+        """The empty cache of `batch_size` streams."""
+        weight = self.qkv.weight
+        dtype = self.qkv.compute_dtype or weight.dtype
+        empty = torch.zeros(
+            batch_size, 0, self.num_kv_heads, self.head_dim, device=weight.device, dtype=dtype
+        )
+        return AttentionState(empty, empty)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: AttentionState,
+        *,
+        positions: Tensor,
+        key_mask: Tensor | None,
+        keep_state: bool,
+    ) -> tuple[Tensor, AttentionState]:
+        """Attends from T new tokens to the window so far and to themselves.
+
+        x: (B, T, D). positions: (B or 1, T) within the window. key_mask: (B, W + T) bool or None.
+        keep_state: False returns the state it was given. Returns (out (B, T, D), state).
+        """
+        qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
+        sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
+        q, keys, values = qkv.split(sizes, dim=2)
+        q = rotate(q, positions, self.rope_theta)
+        keys = rotate(keys, positions, self.rope_theta)
+        if state.keys.shape[1]:
+            rows = x.shape[0] // state.keys.shape[0]
+            past = state.map(lambda tensor: tensor.repeat_interleave(rows, dim=0))
+            keys = torch.cat([past.keys, keys], dim=1)
+            values = torch.cat([past.values, values], dim=1)
+        out = self.out(windowed_attention(q, keys, values, key_mask).flatten(2))
+        return out, AttentionState(keys, values) if keep_state else state

@@ -1,0 +1,59 @@
+"""A block: pre-norm mixer and SwiGLU, each added to the residual stream."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slowwave.layers.attention import Attention
+from slowwave.layers.delta_net import GatedDeltaNet
+from slowwave.layers.linear import Linear, RMSNorm
+from slowwave.state import AttentionState, DeltaState, LayerState
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = Linear(width, 2 * hidden)
+        self.out = Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, D)."""
+        gate, value = self.up(x).chunk(2, dim=-1)
+        return self.out(F.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + feed_forward(norm(x)); the residual stream keeps x's dtype."""
+
+    def __init__(self, width: int, mixer: Attention | GatedDeltaNet, mlp_hidden: int) -> None:
+        super().__init__()
+        self.mixer_norm = RMSNorm(width)
+        self.mixer = mixer
+        self.mlp_norm = RMSNorm(width)
+        self.mlp = SwiGLU(width, mlp_hidden)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: LayerState,
+        *,
+        positions: Tensor,
+        mask: Tensor | None,
+        key_mask: Tensor | None,
+        keep_state: bool,
+    ) -> tuple[Tensor, LayerState]:
+        """x (B, T, D) -> (out (B, T, D), state); see the mixers for the rest."""
+        normed = self.mixer_norm(x)
+        if isinstance(self.mixer, Attention):
+            assert isinstance(state, AttentionState)
+            mixed, state = self.mixer(
+                normed, state, positions=positions, key_mask=key_mask, keep_state=keep_state
+            )
+        else:
+            assert isinstance(state, DeltaState)
+            mixed, state = self.mixer(normed, state, mask=mask, keep_state=keep_state)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), state

@@ -1,0 +1,101 @@
+"""Gated DeltaNet: the recurrent layer whose matrix states are the fast weights.
+
+Source: arXiv 2412.06464 as flash-linear-attention builds it: short convolutions on q, k and v,
+l2-normalised keys, one decay and one write strength a value head, a gated norm on the way out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slowwave.layers.linear import Linear, RMSNorm
+from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.norm import l2_norm, wide_dtype
+from slowwave.ops.short_conv import short_conv
+from slowwave.state import DeltaState
+
+
+class GatedDeltaNet(nn.Module):
+    """A recurrent layer that reads and writes a (K, V) matrix a value head."""
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        num_value_heads: int,
+        key_dim: int,
+        value_dim: int,
+        conv_width: int,
+        max_beta: float,
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.num_value_heads = num_heads, num_value_heads
+        self.key_dim, self.value_dim = key_dim, value_dim
+        self.conv_width, self.max_beta = conv_width, max_beta
+        keys, values = num_heads * key_dim, num_value_heads * value_dim
+        self.sections = [keys, keys, values]
+        self.qkv = Linear(width, sum(self.sections))
+        self.conv = nn.Parameter(torch.empty(sum(self.sections), conv_width))
+        self.gates = Linear(width, 2 * num_value_heads)
+        self.A_log = nn.Parameter(torch.empty(num_value_heads))
+        self.dt_bias = nn.Parameter(torch.empty(num_value_heads))
+        self.out_gate = Linear(width, values)
+        self.out_norm = RMSNorm(value_dim, eps=1e-5)
+        self.out = Linear(values, width)
+
+    def reset_recurrence(self, generator: torch.Generator) -> None:
+        """Draws decays and convolution as fla does.
+
+        A ~ U(0, 16) and dt log-uniform in [1e-3, 0.1] spread the memory's half-life over heads;
+        the convolution is uniform within 1 / sqrt(width), as `nn.Conv1d` draws it.
+        """
+        with torch.no_grad():
+            self.A_log.uniform_(1e-4, 16.0, generator=generator).log_()
+            dt = self.dt_bias.uniform_(math.log(1e-3), math.log(0.1), generator=generator).exp()
+            dt = dt.clamp(min=1e-4)
+            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+            bound = self.conv_width**-0.5
+            self.conv.uniform_(-bound, bound, generator=generator)
+
+    def initial_state(self, batch_size: int) -> DeltaState:
+        """Zero fast weights and an empty convolution tail for `batch_size` streams."""
+        weight = self.qkv.weight
+        shape = (batch_size, self.num_value_heads, self.key_dim, self.value_dim)
+        fast_weights = torch.zeros(shape, device=weight.device, dtype=wide_dtype(weight.dtype))
+        dtype = self.qkv.compute_dtype or weight.dtype
+        tail = torch.zeros(
+            batch_size, self.conv_width - 1, sum(self.sections), device=weight.device, dtype=dtype
+        )
+        return DeltaState(fast_weights, tail)
+
+    def forward(
+        self, x: Tensor, state: DeltaState, *, mask: Tensor | None, keep_state: bool
+    ) -> tuple[Tensor, DeltaState]:
+        """Writes T tokens into the fast weights and reads them back.
+
+        x: (B, T, D). mask: (B, T) bool or None, False tokens leave the state untouched.
+        keep_state: False returns the state it was given. Returns (out (B, T, D), state).
+        """
+        wide = wide_dtype(x.dtype)
+        qkv = self.qkv(x)
+        tail = state.conv_tail.repeat_interleave(x.shape[0] // state.conv_tail.shape[0], dim=0)
+        mixed, tail = short_conv(qkv, self.conv.to(qkv.dtype), tail, mask)
+        q, k, v = F.silu(mixed).split(self.sections, dim=-1)
+        q = l2_norm(q.unflatten(-1, (self.num_heads, self.key_dim)))
+        k = l2_norm(k.unflatten(-1, (self.num_heads, self.key_dim)))
+        v = v.unflatten(-1, (self.num_value_heads, self.value_dim))
+        step, strength = self.gates(x).to(wide).chunk(2, dim=-1)
+        log_decay = -self.A_log.to(wide).exp() * F.softplus(step + self.dt_bias.to(wide))
+        beta = self.max_beta * torch.sigmoid(strength)
+        read, fast_weights = gated_delta_rule(
+            q, k, v, log_decay, beta, state.fast_weights, mask=mask, keep_writes=keep_state
+        )
+        gate = F.silu(self.out_gate(x).to(wide))
+        gated = self.out_norm(read) * gate.unflatten(-1, (self.num_value_heads, self.value_dim))
+        out = self.out(gated.flatten(2))
+        return out, DeltaState(fast_weights, tail) if keep_state else state

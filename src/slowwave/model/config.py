@@ -1,0 +1,98 @@
+"""Sizes of a hybrid model; torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from slowwave.config import Config
+
+LayerType = Literal["attn", "gdn"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """A stack of blocks, one mixer each: softmax attention or Gated DeltaNet."""
+
+    vocab_size: int = 0
+    """Number of token ids; 0 lets the task say."""
+    width: int = 96
+    """Model width D."""
+    layers: tuple[LayerType, ...] = ("attn", "gdn", "attn", "gdn")
+    """The mixer of every block, in order."""
+    mlp_hidden: int = 256
+    """Hidden width of the SwiGLU feed-forward layers."""
+    attn_heads: int = 3
+    """Query heads H of an attention layer."""
+    attn_kv_heads: int | None = None
+    """Key/value heads of an attention layer; attn_heads if not given."""
+    attn_head_dim: int | None = None
+    """Size of an attention head; width / attn_heads if not given."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary positions."""
+    delta_heads: int = 3
+    """Query/key heads H of a recurrent layer."""
+    delta_value_heads: int | None = None
+    """Value heads G of a recurrent layer, a multiple of delta_heads; delta_heads if not given."""
+    key_dim: int = 32
+    """Key size K of a recurrent head."""
+    value_dim: int = 32
+    """Value size V of a recurrent head."""
+    conv_width: int = 4
+    """Taps of the short convolution in a recurrent layer."""
+    max_beta: float = 1.0
+    """Largest write strength: 1, or 2 to allow negative eigenvalues (arXiv 2411.12537)."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "mlp_hidden", "attn_heads", "delta_heads", "key_dim", "value_dim"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
+        _require(self.vocab_size >= 0, "vocab_size", self.vocab_size, "use 0 or more")
+        _require(len(self.layers) >= 1, "layers", self.layers, "name at least one mixer")
+        _require(self.conv_width >= 2, "conv_width", self.conv_width, "use 2 or more")
+        _require(0 < self.max_beta <= 2, "max_beta", self.max_beta, "use a value in (0, 2]")
+        _require(self.rope_theta > 0, "rope_theta", self.rope_theta, "use a positive base")
+        kv_heads = self.kv_heads
+        _require(
+            kv_heads >= 1 and self.attn_heads % kv_heads == 0,
+            "attn_kv_heads",
+            kv_heads,
+            f"use a divisor of attn_heads = {self.attn_heads}",
+        )
+        _require(
+            self.attn_head_dim is not None or self.width % self.attn_heads == 0,
+            "attn_heads",
+            self.attn_heads,
+            f"use a divisor of width = {self.width} or set attn_head_dim",
+        )
+        _require(
+            self.head_dim >= 2 and self.head_dim % 2 == 0,
+            "attn_head_dim",
+            self.head_dim,
+            "use an even size, rotary positions turn pairs",
+        )
+        _require(
+            self.value_heads >= 1 and self.value_heads % self.delta_heads == 0,
+            "delta_value_heads",
+            self.value_heads,
+            f"use a multiple of delta_heads = {self.delta_heads}",
+        )
+
+    @property
+    def head_dim(self) -> int:
+        """Size of an attention head."""
+        return self.attn_head_dim or self.width // self.attn_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads of an attention layer."""
+        return self.attn_heads if self.attn_kv_heads is None else self.attn_kv_heads
+
+    @property
+    def value_heads(self) -> int:
+        """Value heads G of a recurrent layer."""
+        return self.delta_heads if self.delta_value_heads is None else self.delta_value_heads
+
+
+def _require(condition: bool, field: str, value: object, mend: str) -> None:
+    if not condition:
+        raise ValueError(f"model.{field} is {value!r}; {mend}")

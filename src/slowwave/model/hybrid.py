@@ -1,0 +1,218 @@
+"""HybridLM: a stack of attention and recurrent blocks whose memory goes in and comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from slowwave.layers.attention import Attention
+from slowwave.layers.block import Block
+from slowwave.layers.delta_net import GatedDeltaNet
+from slowwave.layers.linear import Linear, RMSNorm
+from slowwave.model.config import LayerType, ModelConfig
+from slowwave.ops.norm import wide_dtype
+from slowwave.state import MemoryState
+
+Run = Callable[..., tuple[Tensor, MemoryState]]
+
+
+class HybridLM(nn.Module):
+    """A language model with a window of attention and fast weights that outlive it.
+
+    All blocks are looped by sleep. `run` is the seam where a prelude and a coda would split off.
+    """
+
+    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        if config.vocab_size < 1:
+            raise ValueError("model.vocab_size is 0; set it, or build the model for a task")
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(
+            Block(config.width, _build_mixer(kind, config), config.mlp_hidden)
+            for kind in config.layers
+        )
+        self.final_norm = RMSNorm(config.width)
+        self.head = Linear(config.width, config.vocab_size)
+        self.reset_parameters(torch.Generator().manual_seed(seed))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws all weights anew.
+
+        Matrices are normal with std sqrt(2 / (5 D)), those that write into the residual stream
+        smaller by sqrt(2 x number of blocks) (arXiv 2312.16903, the recipe of arXiv 2511.07384).
+        Embeddings have unit variance, so that a hidden state which comes back in pass 2 meets a
+        stream of the scale it left. Norm scales start at one. Decays and convolutions: see
+        `GatedDeltaNet.reset_recurrence`.
+        """
+        std = (2 / (5 * self.config.width)) ** 0.5
+        out_std = std / (2 * len(self.blocks)) ** 0.5
+        nn.init.normal_(self.embedding.weight, std=1.0, generator=generator)
+        for name, module in self.named_modules():
+            if isinstance(module, Linear):
+                writes_residual = name.endswith((".out",))
+                nn.init.normal_(
+                    module.weight, std=out_std if writes_residual else std, generator=generator
+                )
+            if isinstance(module, GatedDeltaNet):
+                module.reset_recurrence(generator)
+
+    def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
+        """Lets matrix products run in `dtype`; None means the weights' own. The head stays wide."""
+        for module in self.modules():
+            if isinstance(module, Linear) and module is not self.head:
+                module.compute_dtype = dtype
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable numbers in the model."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
+
+    def initial_state(self, batch_size: int) -> MemoryState:
+        """The memory of `batch_size` streams that have read nothing."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; use 1 or more")
+        mixers = [block.mixer for block in self._blocks]
+        dtype = wide_dtype(self.embedding.weight.dtype)
+        return MemoryState(
+            layers=tuple(mixer.initial_state(batch_size) for mixer in mixers),
+            window_tokens=torch.zeros(batch_size, 0, dtype=torch.int64, device=self.device),
+            window_mask=None,
+            window_hidden=torch.zeros(
+                batch_size, 0, self.config.width, dtype=dtype, device=self.device
+            ),
+        )
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) int64 -> hidden (B, T, D)."""
+        return self.embedding(tokens)
+
+    def run(
+        self,
+        hidden: Tensor,
+        state: MemoryState,
+        *,
+        mask: Tensor | None = None,
+        keep_state: bool = True,
+    ) -> tuple[Tensor, MemoryState]:
+        """One pass of the looped blocks over T tokens that follow the window in `state`.
+
+        hidden: (B, T, D). mask: (B, T) bool or None, False is padding. With keep_state=False the
+        state comes back as given, and hidden may have (B * F) rows, F forks of each stream.
+        Returns (hidden (B, T, D), state with new layer states; its window is left as it was).
+        """
+        positions, key_mask = _place(hidden, state, mask)
+        layers = list(state.layers)
+        for i, block in enumerate(self._blocks):
+            hidden, layers[i] = block(
+                hidden,
+                layers[i],
+                positions=positions,
+                mask=mask,
+                key_mask=key_mask,
+                keep_state=keep_state,
+            )
+        return hidden, dataclasses.replace(state, layers=tuple(layers))
+
+    def read(
+        self,
+        tokens: Tensor,
+        state: MemoryState,
+        *,
+        mask: Tensor | None = None,
+        run: Run | None = None,
+    ) -> tuple[Tensor, MemoryState]:
+        """Pass 1: reads tokens (B, T) into the window. Returns (hidden (B, T, D), state).
+
+        run replaces `self.run`, for a compiled or a checkpointed one.
+        """
+        hidden, state = (run or self.run)(self.embed(tokens), state, mask=mask)
+        return hidden, dataclasses.replace(
+            state,
+            window_tokens=torch.cat([state.window_tokens, tokens], dim=1),
+            window_mask=_extend_mask(state, mask, tokens),
+            window_hidden=torch.cat([state.window_hidden, hidden], dim=1),
+            tokens_seen=state.tokens_seen + tokens.shape[1],
+        )
+
+    def ask(self, questions: Tensor, state: MemoryState, *, run: Run | None = None) -> Tensor:
+        """Reads questions (B, F, Q), each on its own fork of the state, which stays as it is.
+
+        run replaces `self.run`, for a compiled one. Returns hidden (B, F, Q, D).
+        """
+        B, forks, _ = questions.shape
+        hidden, _ = (run or self.run)(self.embed(questions.flatten(0, 1)), state, keep_state=False)
+        return hidden.unflatten(0, (B, forks))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (..., D) -> (..., vocab) float32 (float64 for a float64 model)."""
+        return self.head(self.final_norm(hidden))
+
+    def forward(
+        self, tokens: Tensor, state: MemoryState | None = None
+    ) -> tuple[Tensor, MemoryState]:
+        """Reads tokens (B, T) within the window. Returns (logits (B, T, vocab), state)."""
+        state = self.initial_state(tokens.shape[0]) if state is None else state
+        hidden, state = self.read(tokens, state)
+        return self.logits(hidden), state
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return list(self.blocks)  # pyright: ignore[reportReturnType]
+
+
+def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | GatedDeltaNet:
+    if kind == "attn":
+        return Attention(
+            config.width,
+            num_heads=config.attn_heads,
+            num_kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            rope_theta=config.rope_theta,
+        )
+    return GatedDeltaNet(
+        config.width,
+        num_heads=config.delta_heads,
+        num_value_heads=config.value_heads,
+        key_dim=config.key_dim,
+        value_dim=config.value_dim,
+        conv_width=config.conv_width,
+        max_beta=config.max_beta,
+    )
+
+
+def _place(hidden: Tensor, state: MemoryState, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Positions in the window (B or 1, T), and the mask of all keys (B, W + T) if any is padding.
+
+    Padding takes no position, so that a padded row sees what an unpadded one does.
+    """
+    rows, T = hidden.shape[:2]
+    W = state.window_fill
+    if mask is None and state.window_mask is None:
+        return torch.arange(W, W + T, device=hidden.device)[None], None
+    past = state.window_mask
+    if past is None:
+        past = torch.ones(state.batch_size, W, dtype=torch.bool, device=hidden.device)
+    past = past.repeat_interleave(rows // past.shape[0], dim=0)
+    if mask is None:
+        mask = torch.ones(rows, T, dtype=torch.bool, device=hidden.device)
+    key_mask = torch.cat([past, mask], dim=1)
+    return (key_mask.cumsum(1)[:, W:] - 1).clamp(min=0), key_mask
+
+
+def _extend_mask(state: MemoryState, mask: Tensor | None, tokens: Tensor) -> Tensor | None:
+    if mask is None and state.window_mask is None:
+        return None
+    past = state.window_mask
+    if past is None:
+        past = torch.ones_like(state.window_tokens, dtype=torch.bool)
+    new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    return torch.cat([past, new], dim=1)

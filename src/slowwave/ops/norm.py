@@ -1,0 +1,23 @@
+"""Normalisations, always computed in float32 (float64 when the inputs are float64)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of fast weights, decays, gates, norms and logits for inputs of `dtype`."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x (..., D) over its root mean square, times weight (D,); returns wide (float32/64)."""
+    x = x.to(wide_dtype(x.dtype))
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight.to(x.dtype)
+
+
+def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x (..., K) over sqrt(sum x^2 + eps): eps inside the root, as in fla; returns wide."""
+    x = x.to(wide_dtype(x.dtype))
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)

@@ -1,0 +1,65 @@
+"""Where a stream is cut into windows, and how many passes each of them gets.
+
+One schedule serves training and streaming (section 1.2 of the paper): a full window without loss
+gets N passes, a window with loss gets one, and the open tail gets one and stays open.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from slowwave.sleep.config import SleepConfig
+
+NO_LOSS = -100
+
+
+class Segment(NamedTuple):
+    """Tokens start..stop of a call; after them the window is slept for `passes`, or stays open."""
+
+    start: int
+    stop: int
+    passes: int
+    closes: bool
+
+
+def cut_stream(num_tokens: int, sleep: SleepConfig, *, window_fill: int = 0) -> list[Segment]:
+    """Cuts a stream without loss that meets a window already filled by `window_fill` tokens."""
+    if not 0 <= window_fill < sleep.window:
+        raise ValueError(
+            f"window_fill is {window_fill} with sleep.window {sleep.window}; sleep a full window "
+            "first"
+        )
+    segments: list[Segment] = []
+    start = 0
+    while start < num_tokens:
+        stop = min(start + sleep.window - (window_fill if start == 0 else 0), num_tokens)
+        closes = stop - start + (window_fill if start == 0 else 0) == sleep.window
+        segments.append(Segment(start, stop, sleep.passes if closes else 1, closes))
+        start = stop
+    return segments
+
+
+def cut_training(targets: Tensor, sleep: SleepConfig, *, window_fill: int = 0) -> list[Segment]:
+    """Cuts a batch whose targets (B, T) are NO_LOSS where nothing is predicted.
+
+    Raises ValueError if a full window has loss in some rows only: rows share one schedule.
+    """
+    segments = cut_stream(targets.shape[1], sleep, window_fill=window_fill)
+    return [_pass_once_if_scored(segment, targets) for segment in segments]
+
+
+def _pass_once_if_scored(segment: Segment, targets: Tensor) -> Segment:
+    if not segment.closes:
+        return segment
+    scored = (targets[:, segment.start : segment.stop] != NO_LOSS).any(dim=1)
+    if not bool(scored.any()):
+        return segment
+    if segment.passes > 1 and not bool(scored.all()):
+        raise ValueError(
+            f"targets: tokens {segment.start}..{segment.stop} have loss in "
+            f"{int(scored.sum())} of {len(scored)} rows; rows of one batch must share a "
+            "schedule, so batch rows alike"
+        )
+    return segment._replace(passes=1)

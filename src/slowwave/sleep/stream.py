@@ -1,0 +1,37 @@
+"""Reading an endless stream: sleep whenever the window is full."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from slowwave.model.hybrid import HybridLM
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.consolidate import consolidate
+from slowwave.sleep.schedule import cut_stream
+from slowwave.state import MemoryState
+
+
+def read_stream(
+    model: HybridLM,
+    tokens: Tensor,
+    state: MemoryState,
+    sleep: SleepConfig,
+    *,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, MemoryState]:
+    """Reads tokens (B, T) of any number, sleeping on every window that they fill.
+
+    mask: (B, T) bool or None, False is padding; padding counts towards the window's length.
+    Returns (hidden (B, T, D) of pass 1, state); `model.logits` turns hidden into predictions.
+    """
+    hiddens = [state.window_hidden[:, :0]]
+    for segment in cut_stream(tokens.shape[1], sleep, window_fill=state.window_fill):
+        piece = slice(segment.start, segment.stop)
+        hidden, state = model.read(
+            tokens[:, piece], state, mask=None if mask is None else mask[:, piece]
+        )
+        hiddens.append(hidden)
+        if segment.closes:
+            state = consolidate(model, state, passes=segment.passes, recirculate=sleep.recirculate)
+    return torch.cat(hiddens, dim=1), state

@@ -1,0 +1,80 @@
+"""The differentiable whole: reading, sleeping and answering, as training sees it (Algorithm 1)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from slowwave.model.hybrid import HybridLM, Run
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.consolidate import consolidate
+from slowwave.sleep.schedule import NO_LOSS, cut_training
+from slowwave.state import MemoryState
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rollout:
+    """What an unrolled batch put out.
+
+    hidden: (B, T, D), pass 1 of every token. logits: (M, vocab) at the M scored positions, in the
+    order of `targets[targets != NO_LOSS]`. state: what the stream left behind.
+    """
+
+    hidden: Tensor
+    logits: Tensor
+    state: MemoryState
+
+
+def unroll(
+    model: HybridLM,
+    inputs: Tensor,
+    targets: Tensor,
+    sleep: SleepConfig,
+    state: MemoryState | None = None,
+    *,
+    mask: Tensor | None = None,
+    checkpoint_activations: bool = False,
+    run: Run | None = None,
+) -> Rollout:
+    """Runs a batch through reads and sleeps; gradients flow through all passes and windows.
+
+    inputs: (B, T) int64. targets: (B, T) int64, the token to predict at each position, NO_LOSS
+    where there is none. mask: (B, T) bool or None, False is padding. checkpoint_activations
+    recomputes each window's passes in the backward pass instead of keeping what is inside. run
+    replaces `model.run`, for a compiled one.
+
+    Raises ValueError if the rows cannot share a schedule (see `cut_training`).
+    """
+
+    run = model.run if run is None else run
+    if checkpoint_activations:
+        run = functools.partial(checkpoint, run, use_reentrant=False)
+    state = model.initial_state(inputs.shape[0]) if state is None else state
+    hiddens: list[Tensor] = []
+    for segment in cut_training(targets, sleep, window_fill=state.window_fill):
+        piece = slice(segment.start, segment.stop)
+        piece_mask = None if mask is None else mask[:, piece]
+        hidden, state = model.read(inputs[:, piece], state, mask=piece_mask, run=run)
+        hiddens.append(hidden)
+        if segment.closes:
+            state = consolidate(
+                model, state, passes=segment.passes, recirculate=sleep.recirculate, run=run
+            )
+    hidden = torch.cat(hiddens, dim=1)
+    return Rollout(hidden, model.logits(hidden[targets != NO_LOSS]), state)
+
+
+def answer_forks(
+    model: HybridLM,
+    questions: Tensor,
+    targets: Tensor,
+    state: MemoryState,
+    *,
+    run: Run | None = None,
+) -> Tensor:
+    """Logits (M, vocab) at the scored positions of questions (B, F, Q), each on its own fork."""
+    return model.logits(model.ask(questions, state, run=run)[targets != NO_LOSS])

@@ -1,0 +1,68 @@
+"""A model on disk: `model.safetensors` with float32 weights, `config.json` beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from slowwave.model.config import ModelConfig
+from slowwave.model.hybrid import HybridLM
+from slowwave.storage.files import read_json, write_atomically, write_json
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes named tensors as one safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, safetensors.torch.save(plain))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file; raises ValueError naming it if it is missing, cut or foreign.
+
+    Tensors are cloned out of the file's buffer, whose alignment would change how kernels round.
+    """
+    try:
+        loaded = safetensors.torch.load(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; name a folder that holds one") from None
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path}: truncated or not a safetensors file ({error}); restore it"
+        ) from None
+    return {name: tensor.clone() for name, tensor in loaded.items()}
+
+
+def save_model(folder: Path, model: HybridLM) -> None:
+    """Writes weights and config into `folder`."""
+    save_tensors(folder / "model.safetensors", model.state_dict())
+    write_json(folder / "config.json", model.config.to_dict())
+
+
+def load_weights(model: HybridLM, tensors: dict[str, Tensor], source: Path) -> None:
+    """Copies tensors into the model; raises ValueError on any missing, extra or unfit tensor."""
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
+            raise ValueError(f"{source}: tensor {name} is missing; use the model's own checkpoint")
+        if name not in expected:
+            raise ValueError(f"{source}: tensor {name} is not of this model; use its own config")
+        if tensors[name].shape != expected[name].shape:
+            raise ValueError(
+                f"{source}: tensor {name} has shape {tuple(tensors[name].shape)}, the config says "
+                f"{tuple(expected[name].shape)}; use the config that made it"
+            )
+    model.load_state_dict(tensors)
+
+
+def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> HybridLM:
+    """Builds the model that `save_model` wrote into `folder`."""
+    folder = Path(folder)
+    config = ModelConfig.from_dict(read_json(folder / "config.json"))
+    model = HybridLM(config)
+    path = folder / "model.safetensors"
+    load_weights(model, load_tensors(path), path)
+    return model.to(device)

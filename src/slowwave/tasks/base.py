@@ -1,0 +1,144 @@
+"""What a task is: batches for training, examples for people, and the scores of those who guess."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from slowwave.sleep.schedule import NO_LOSS
+from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.random_bits import Booleans, Integers
+
+NONE = -1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Labelled:
+    """Tokens and what to predict at each of them; all int64, (B, T), or (B, F, Q) when forked.
+
+    inputs: token ids. targets: the token to predict at this position (already shifted), -100 =
+    no loss. answers: the answer of the example that the target belongs to, -1 = none; an answer
+    is right when all of its targets are. groups: the slice the answer is reported under (see
+    `Task.group_name`), -1 = none.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    answers: Tensor
+    groups: Tensor
+
+    @classmethod
+    def from_arrays(
+        cls,
+        inputs: Integers,
+        targets: Integers,
+        scored: Booleans,
+        answers: Integers,
+        groups: Integers,
+    ) -> Labelled:
+        """Arrays (B, T) or (B, F, Q); what is not scored loses its target, answer and group."""
+        return cls(
+            torch.from_numpy(inputs),
+            torch.from_numpy(targets).masked_fill_(~torch.from_numpy(scored), NO_LOSS),
+            torch.from_numpy(answers).masked_fill_(~torch.from_numpy(scored), NONE),
+            torch.from_numpy(groups).masked_fill_(~torch.from_numpy(scored), NONE),
+        )
+
+    def to(self, device: torch.device) -> Labelled:
+        """The same on `device`."""
+        moved = (self.inputs, self.targets, self.answers, self.groups)
+        return Labelled(*(tensor.to(device) for tensor in moved))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """stream: (B, T). questions: (B, F, Q), each asked on its own fork of the state after the
+    stream; None if all questions are part of the stream."""
+
+    stream: Labelled
+    questions: Labelled | None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on `device`."""
+        questions = None if self.questions is None else self.questions.to(device)
+        return Batch(self.stream.to(device), questions)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    """One example for people.
+
+    tokens: the inputs of the stream. targets: all tokens to predict, in order, those of forked
+    questions after those of the stream. context: what is read, in words. questions and answers:
+    what is asked, in words, one entry each per question.
+    """
+
+    split: str
+    index: int
+    tokens: tuple[int, ...]
+    targets: tuple[int, ...]
+    context: tuple[str, ...]
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+class Task(Protocol):
+    """A generator of examples, each a pure function of (config, split, index)."""
+
+    @property
+    def config(self) -> Rule110Config | DepoConfig:
+        """What the task was made from."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens before the first prediction slot; the sleep window must divide this."""
+        ...
+
+    @property
+    def prediction_tokens(self) -> int:
+        """Tokens after the context: of the rest of the stream, or of one forked question."""
+        ...
+
+    @property
+    def group_name(self) -> str:
+        """What the groups are, for a table's head: "hop", "state"."""
+        ...
+
+    @property
+    def group_values(self) -> tuple[int, ...]:
+        """Every group there is, in order."""
+        ...
+
+    def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
+        """Examples for a model, row i from indices[i] alone; indices are 0 to 2**62.
+
+        Raises ValueError for an unknown split or other indices.
+        """
+        ...
+
+    def example(self, split: str, index: int) -> Example:
+        """The example that `batch(split, [index])` holds, for people."""
+        ...
+
+    def render(self, example: Example) -> str:
+        """The example as text of several lines."""
+        ...
+
+    def is_correct(self, example: Example, output: Sequence[int]) -> bool:
+        """Whether `output`, one token id for each of example.targets, is right throughout."""
+        ...
+
+    def floors(self) -> dict[str, float]:
+        """Exact match on the test split of predictors that read nothing of the context."""
+        ...

@@ -1,0 +1,162 @@
+"""Rule 110: read some states of a cellular automaton, then say how a cell of each comes out.
+
+Section 4.1 of the paper. A stream is num_states states of `width` cells, then the slots
+`[query, label 0, label 1, ...]` that predict label 0, label 1, ...: label i is the first cell of
+state i after `steps` steps. Ids: 0 and 1 for cells and labels, 2 for the query.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from slowwave.tasks.base import Batch, Example, Labelled
+from slowwave.tasks.config import Rule110Config
+from slowwave.tasks.random_bits import Integers, Words, counter, draw_words, keyed_hash
+from slowwave.tasks.splits import (
+    belongs_to,
+    check_indices,
+    check_split,
+    draw_in_split,
+    row_seeds,
+)
+
+QUERY = 2
+
+_ENUMERABLE_WIDTH = 16
+_FLOOR_SAMPLE = 2**22  # a sixteenth of it, 262,144 states, is in the test split
+
+
+def evolve(states: Words, width: int, steps: int) -> Words:
+    """Rule 110 on rings of `width` cells for `steps` steps.
+
+    states: any shape, one word a state; bit j is cell j, whose left neighbour is cell j-1.
+    """
+    mask = np.uint64(2**width - 1)
+    one, last = np.uint64(1), np.uint64(width - 1)
+    for _ in range(steps):
+        left = (states << one | states >> last) & mask
+        right = (states >> one | states << last) & mask
+        # 1 unless (left, self, right) is 111, 100 or 000.
+        states = (states | right) & ~(left & states & right)
+    return states
+
+
+def state_hash(states: Words, width: int) -> Words:
+    """What decides the split of each state; the same for any number of steps."""
+    return keyed_hash(states, "rule110", "split", width)
+
+
+class Rule110:
+    """Each answer is a whole example: all labels must be right. Groups are the states."""
+
+    vocab_size = 3
+    group_name = "state"
+
+    def __init__(self, config: Rule110Config) -> None:
+        self.config = config
+        self.context_tokens = config.num_states * config.width
+        self.prediction_tokens = config.num_states
+        self.group_values = tuple(range(config.num_states))
+
+    def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
+        """Stream (B, num_states * width + num_states), no forked questions; see `Task.batch`."""
+        states = self._draw(split, indices)
+        labels = self._labels(states)
+        num_rows, num_states = labels.shape
+        context = self._cells(states).reshape(num_rows, -1)
+        query = np.full((num_rows, 1), QUERY)
+        inputs = np.concatenate([context, query, labels[:, :-1]], axis=1)
+        targets = np.concatenate([context, labels], axis=1)
+        scored = np.zeros(inputs.shape, dtype=np.bool_)
+        scored[:, -num_states:] = True
+        groups = np.zeros_like(inputs)
+        groups[:, -num_states:] = np.arange(num_states)
+        stream = Labelled.from_arrays(inputs, targets, scored, np.zeros_like(inputs), groups)
+        return Batch(stream, None)
+
+    def example(self, split: str, index: int) -> Example:
+        """See `Task.example`."""
+        stream = self.batch(split, [index]).stream
+        states = self._draw(split, [index])[0]
+        labels = self._labels(states)
+        return Example(
+            split=split,
+            index=index,
+            tokens=tuple(stream.inputs[0].tolist()),
+            targets=tuple(labels.tolist()),
+            context=tuple("".join(map(str, cells)) for cells in self._cells(states).tolist()),
+            questions=tuple(
+                f"first cell of state {number} after {self.config.steps} steps"
+                for number in self.group_values
+            ),
+            answers=tuple(map(str, labels.tolist())),
+        )
+
+    def render(self, example: Example) -> str:
+        """See `Task.render`."""
+        lines = [f"rule110 {example.split} {example.index}"]
+        lines += [f"  state {number}: {cells}" for number, cells in enumerate(example.context)]
+        asked = zip(example.questions, example.answers, strict=True)
+        lines += [f"  {question}: {answer}" for question, answer in asked]
+        return "\n".join(lines)
+
+    def is_correct(self, example: Example, output: Sequence[int]) -> bool:
+        """See `Task.is_correct`."""
+        return tuple(output) == example.targets
+
+    def floors(self) -> dict[str, float]:
+        """What can be scored on the test split without looking at the states.
+
+        constant: exact match of always answering the likelier bit. marginal: exact match of
+        drawing each label with its frequency. bit: share of single labels that the likelier bit
+        gets right. The frequency is counted over all test states up to width 16, and over a
+        fixed sample of 262,000 of them above.
+        """
+        ones = _share_of_ones(self.config.width, self.config.steps)
+        best = max(ones, 1 - ones)
+        num_states = self.config.num_states
+        return {
+            "constant": best**num_states,
+            "marginal": (ones**2 + (1 - ones) ** 2) ** num_states,
+            "bit": best,
+        }
+
+    def _draw(self, split: str, indices: npt.ArrayLike) -> Words:
+        """States (B, num_states), one word each."""
+        check_split(split)
+        width, num_states = self.config.width, self.config.num_states
+        seeds = row_seeds(check_indices(indices), self.config.to_dict(), split, "states")
+
+        def propose(rows: Integers, attempts: Integers) -> tuple[Words, Words]:
+            example, slot = np.divmod(rows[:, None], num_states)
+            words = draw_words(seeds[example], counter(slot, attempts))
+            states = words >> np.uint64(64 - width)
+            return states, state_hash(states, width)
+
+        return draw_in_split(split, len(seeds) * num_states, propose).reshape(-1, num_states)
+
+    def _cells(self, states: Words) -> Integers:
+        """(...,) -> (..., width), 0 or 1 a cell."""
+        shifts = np.arange(self.config.width, dtype=np.uint64)
+        return (states[..., None] >> shifts & np.uint64(1)).astype(np.int64)
+
+    def _labels(self, states: Words) -> Integers:
+        """The first cell of each state after `steps` steps, same shape."""
+        evolved = evolve(states, self.config.width, self.config.steps)
+        return (evolved & np.uint64(1)).astype(np.int64)
+
+
+@functools.cache
+def _share_of_ones(width: int, steps: int) -> float:
+    """How often a label is 1 in the test split."""
+    if width <= _ENUMERABLE_WIDTH:
+        states = np.arange(2**width, dtype=np.uint64)
+    else:
+        numbers = np.arange(_FLOOR_SAMPLE, dtype=np.uint64)
+        states = keyed_hash(numbers, "rule110", "floors") >> np.uint64(64 - width)
+    states = states[belongs_to("test", state_hash(states, width))]
+    return float((evolve(states, width, steps) & np.uint64(1)).mean())

@@ -1,0 +1,1 @@
+"""Training: optimizers, the loop, and the run folder it leaves behind."""

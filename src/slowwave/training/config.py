@@ -1,0 +1,68 @@
+"""How a model is trained; torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from slowwave.config import Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """Muon for body matrices, AdamW for the rest, warm-up / stable / decay."""
+
+    steps: int = 1000
+    """Optimizer steps of the whole schedule."""
+    batch_size: int = 64
+    """Examples a step."""
+    muon_lr: float = 1e-2
+    """Peak learning rate of Muon (body matrices)."""
+    adamw_lr: float = 2e-3
+    """Peak learning rate of AdamW (embeddings, head, norms, convolutions, decays)."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay; none on norms, decays and convolutions."""
+    warmup_steps: int = 20
+    """Steps of linear warm-up."""
+    decay_fraction: float = 0.4
+    """Last part of the run in which the rate falls linearly."""
+    min_lr_ratio: float = 1e-3
+    """Share of the peak rate that is left at the last step."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """dtype of matrix products; master weights, fast weights, gates and logits stay float32."""
+    compile: bool = False
+    """Compile the blocks with torch.compile (needs a C++ compiler on CPU)."""
+    checkpoint_activations: bool = False
+    """Recompute each pass in the backward pass: less memory, more time."""
+    seed: int = 0
+    """Draws the initial weights and the order of the training examples."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    eval_every: int = 250
+    """Steps between two evaluations; also after the last step."""
+    eval_examples: int = 256
+    """Validation examples of each evaluation during training."""
+    save_every: int = 250
+    """Steps between two checkpoints."""
+    stop_at: float | None = None
+    """Stop early once an evaluation's exact match over all groups reaches this share."""
+    threads: int | None = None
+    """CPU threads of torch; its own choice if not given."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "eval_every", "eval_examples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; use 1 or more")
+        for name in ("muon_lr", "adamw_lr", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; use a positive number")
+        if not 0 <= self.decay_fraction <= 1:
+            raise ValueError(f"train.decay_fraction is {self.decay_fraction}; use 0 to 1")
+        if self.save_every < 1:
+            raise ValueError(f"train.save_every is {self.save_every}; use 1 or more")
+        if self.warmup_steps < 0:
+            raise ValueError(f"train.warmup_steps is {self.warmup_steps}; use 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"train.threads is {self.threads}; use 1 or more, or leave it out")

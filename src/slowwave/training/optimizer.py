@@ -1,0 +1,71 @@
+"""Which parameter is trained by what, and how fast when."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from slowwave.layers.linear import Linear
+from slowwave.model.hybrid import HybridLM
+from slowwave.training.config import TrainConfig
+
+
+def split_parameters(model: HybridLM) -> dict[str, dict[str, nn.Parameter]]:
+    """Sorts all parameters by name into "muon", "adamw" and "adamw_no_decay".
+
+    Muon takes the matrices of the blocks (section 3 of the paper). Embedding and head go to AdamW
+    with decay; norms, convolutions, A_log and dt_bias to AdamW without.
+    """
+    groups: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "adamw": {}, "adamw_no_decay": {}}
+    outer = {id(model.embedding.weight), id(model.head.weight)}
+    body = {id(m.weight) for m in model.modules() if isinstance(m, Linear)} - outer
+    for name, parameter in model.named_parameters():
+        if id(parameter) in body:
+            groups["muon"][name] = parameter
+        elif id(parameter) in outer:
+            groups["adamw"][name] = parameter
+        else:
+            groups["adamw_no_decay"][name] = parameter
+    return groups
+
+
+def make_optimizers(model: HybridLM, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """Muon and AdamW at their peak rates, with the defaults of the recipe that the paper cites.
+
+    Muon's own weight decay default (0.1) is not the recipe's; its learning-rate scaling is the
+    original sqrt(max(1, rows / columns)).
+    """
+    groups = split_parameters(model)
+    adamw = torch.optim.AdamW(
+        [
+            {"params": list(groups["adamw"].values()), "weight_decay": config.weight_decay},
+            {"params": list(groups["adamw_no_decay"].values()), "weight_decay": 0.0},
+        ],
+        lr=config.adamw_lr,
+        betas=(0.9, 0.95),
+    )
+    muon = torch.optim.Muon(
+        list(groups["muon"].values()), lr=config.muon_lr, weight_decay=config.weight_decay
+    )
+    return {"muon": muon, "adamw": adamw}
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Share of the peak rate at `step` (0-based): warm-up, stable, linear decay."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    decay_steps = max(1, round(config.decay_fraction * config.steps))
+    left = (config.steps - step) / decay_steps
+    return max(config.min_lr_ratio, min(1.0, left))
+
+
+def set_learning_rates(
+    optimizers: dict[str, torch.optim.Optimizer], step: int, config: TrainConfig
+) -> float:
+    """Sets every group's rate for `step`; returns the share of the peak."""
+    factor = learning_rate_factor(step, config)
+    peaks = {"muon": config.muon_lr, "adamw": config.adamw_lr}
+    for name, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = peaks[name] * factor
+    return factor

@@ -1,0 +1,216 @@
+"""The training loop: batches in, gradients through every pass, a resumable folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from slowwave.evaluation.evaluate import Record, evaluate, predict
+from slowwave.evaluation.flops import batch_flops
+from slowwave.model.hybrid import HybridLM
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import NO_LOSS, cut_training
+from slowwave.tasks.base import Batch, Task
+from slowwave.training.config import TrainConfig
+from slowwave.training.data import step_indices
+from slowwave.training.optimizer import make_optimizers, set_learning_rates
+from slowwave.training.resume import Progress, find_checkpoint, load_progress, save_progress
+from slowwave.training.run_folder import RunFolder
+
+BACKWARD_AND_FORWARD = 3
+"""A training step costs three forward passes: the backward pass is worth two."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did; `exact` is the newest evaluation's exact match, None before any."""
+
+    progress: Progress
+    steps: int
+    loss: float
+    exact: float | None
+    tokens_per_second: float
+    seconds_left: float
+
+
+class TrainingDiverged(ValueError):
+    """The loss or a gradient stopped being a number."""
+
+
+class Trainer:
+    """Trains `model` on `task`, slept by `sleep`, into `folder`; resumes what it finds there."""
+
+    def __init__(
+        self,
+        model: HybridLM,
+        task: Task,
+        sleep: SleepConfig,
+        config: TrainConfig,
+        folder: RunFolder,
+    ) -> None:
+        self.model, self.task, self.sleep, self.config = model, task, sleep, config
+        self.folder = folder
+        self.optimizers = make_optimizers(model, config)
+        self.progress = Progress()
+        self.newest: Record | None = None
+        model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
+        self._run = torch.compile(model.run, dynamic=False) if config.compile else model.run
+        self._stop_asked = False
+
+    def resume(self) -> bool:
+        """Continues from the folder's checkpoint if there is one; says whether there was."""
+        found = find_checkpoint(self.folder.checkpoint)
+        if found is None:
+            return False
+        self.progress = load_progress(found, self.model, self.optimizers)
+        self.folder.drop_metrics_after(self.progress.step)
+        return True
+
+    def train(self, report: Callable[[StepReport], None] | None = None) -> bool:
+        """Runs to the end of the schedule; returns False if it was interrupted (and saved).
+
+        Raises TrainingDiverged when a number stops being one; the last checkpoint stays.
+        """
+        config = self.config
+        with self._interruptible():
+            while self.progress.step < config.steps:
+                loss, norm, seconds = self._step()
+                step = self.progress.step
+                if step % config.log_every == 0:
+                    self._log(loss, norm)
+                if step % config.eval_every == 0 or step == config.steps:
+                    self._evaluate()
+                if report is not None:
+                    report(self._report(loss, seconds))
+                reached = self._has_reached_target()
+                last = step == config.steps or reached or self._stop_asked
+                if step % config.save_every == 0 or last:
+                    self.save()
+                if reached:
+                    return True
+                if self._stop_asked and step < config.steps:
+                    return False
+        return True
+
+    def save(self) -> None:
+        """Writes a checkpoint to resume from."""
+        save_progress(self.folder.checkpoint, self.model, self.optimizers, self.progress)
+
+    def _step(self) -> tuple[float, float, float]:
+        began = time.perf_counter()
+        config, step = self.config, self.progress.step
+        batch = self.task.batch("train", step_indices(config.seed, step, config.batch_size))
+        batch = batch.to(self.model.device)
+        predicted = predict(
+            self.model,
+            batch,
+            self.sleep,
+            checkpoint_activations=config.checkpoint_activations,
+            run=self._run,
+        )
+        loss = F.cross_entropy(predicted.logits, predicted.targets)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm).item()
+        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+            raise TrainingDiverged(
+                f"loss is {loss.item()} and the gradient norm {norm} at step {step + 1}; the last "
+                f"good checkpoint is kept in {self.folder.checkpoint}, lower train.muon_lr or "
+                "train.adamw_lr"
+            )
+        set_learning_rates(self.optimizers, step, config)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - began
+        self.progress = Progress(
+            step=step + 1,
+            tokens=self.progress.tokens + _count_tokens(batch),
+            flops=self.progress.flops + BACKWARD_AND_FORWARD * self._forward_flops(batch),
+            seconds=self.progress.seconds + seconds,
+        )
+        return loss.item(), norm, seconds
+
+    def _forward_flops(self, batch: Batch) -> int:
+        forks = (0, 0) if batch.questions is None else tuple(batch.questions.inputs.shape[1:])
+        scored = int((batch.stream.targets != NO_LOSS).sum())
+        if batch.questions is not None:
+            scored += int((batch.questions.targets != NO_LOSS).sum())
+        return batch_flops(
+            self.model.config,
+            cut_training(batch.stream.targets, self.sleep),
+            rows=len(batch.stream.inputs),
+            num_scored=scored,
+            forks=forks[0],
+            fork_tokens=forks[1],
+        )
+
+    def _evaluate(self) -> None:
+        (self.newest,) = evaluate(
+            self.model,
+            self.task,
+            sleep=self.sleep,
+            split="validation",
+            examples=self.config.eval_examples,
+            batch_size=self.config.batch_size,
+        )
+        line = {**dataclasses.asdict(self.progress), "evaluation": self.newest.to_dict()}
+        self.folder.append_metrics(line)
+
+    def _log(self, loss: float, norm: float) -> None:
+        line: dict[str, Any] = {**dataclasses.asdict(self.progress), "loss": loss}
+        line["gradient_norm"] = norm
+        self.folder.append_metrics(line)
+
+    def _report(self, loss: float, seconds: float) -> StepReport:
+        mean_seconds = self.progress.seconds / self.progress.step
+        return StepReport(
+            progress=self.progress,
+            steps=self.config.steps,
+            loss=loss,
+            exact=None if self.newest is None else self.newest.overall.exact,
+            tokens_per_second=self.progress.tokens / self.progress.step / seconds,
+            seconds_left=mean_seconds * (self.config.steps - self.progress.step),
+        )
+
+    def _has_reached_target(self) -> bool:
+        target = self.config.stop_at
+        return (
+            target is not None and self.newest is not None and (self.newest.overall.exact >= target)
+        )
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C (or a terminate signal) ends the run after its step, saved."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask_to_stop(number: int, frame: FrameType | None) -> None:
+            del frame
+            if self._stop_asked and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._stop_asked = True
+
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, ask_to_stop) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _count_tokens(batch: Batch) -> int:
+    """Distinct input tokens; passes are not counted twice."""
+    questions = 0 if batch.questions is None else batch.questions.inputs.numel()
+    return batch.stream.inputs.numel() + questions

@@ -61,7 +61,7 @@ class TrainOptions:
     Every field of the recipe is a flag: --sleep.passes 4 --train.seed 1 --train.steps 2000.
     """
 
-    experiment: tyro.conf.OmitArgPrefixes[ExperimentConfig]
+    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
     out: Path | None = None
     """Run folder; runs/<recipe>/n<passes>-seed<seed> if not given."""
     json: bool = False

@@ -134,6 +134,24 @@ def score(
     return evaluate(model, task, sleep=config.sleep, split="test", examples=examples, passes=passes)
 
 
+def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[ExperimentConfig, Task]:
+    """The experiment with fields of its task changed, to score beyond what was trained.
+
+    Raises ValueError for unknown fields and for a task that the trained vocabulary does not fit.
+    """
+    from slowwave.tasks.registry import make_task
+
+    values = override(config.to_dict(), {f"task.{key}": value for key, value in changes.items()})
+    changed = ExperimentConfig.from_dict(values)
+    before, after = make_task(config.task).vocab_size, make_task(changed.task).vocab_size
+    if before != after:
+        raise ValueError(
+            f"--set {changes} needs {after} token ids and the model has {before}; change only "
+            "what keeps the vocabulary"
+        )
+    return changed, make_task(changed.task)
+
+
 def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     """The config, trained model and task of a run folder or a shipped checkpoint folder.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from typing import Any, Literal
 
 import torch
@@ -61,7 +62,7 @@ def gated_delta_rule(
     if mask is not None:
         log_decay = log_decay.masked_fill(~mask[..., None], 0.0)
         beta = beta.masked_fill(~mask[..., None], 0.0)
-    scale = float(K) ** -0.5 if scale is None else scale
+    scale = math.pow(K, -0.5) if scale is None else scale
     match _resolve(backend, v):
         case "fla":
             out, new_state = _fla(q, k, v, log_decay, beta, state, scale)

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.config import DepoConfig, Rule110Config
-from slowwave.tasks.random_bits import Booleans, Integers
+from slowwave.tasks.config import TaskConfig
+from slowwave.tasks.random_bits import Integers
 
 NONE = -1
 
@@ -34,20 +35,17 @@ class Labelled:
 
     @classmethod
     def from_arrays(
-        cls,
-        inputs: Integers,
-        targets: Integers,
-        scored: Booleans,
-        answers: Integers,
-        groups: Integers,
+        cls, inputs: Integers, targets: Integers, answers: Integers, groups: Integers
     ) -> Labelled:
-        """Arrays (B, T) or (B, F, Q); what is not scored loses its target, answer and group."""
-        return cls(
-            torch.from_numpy(inputs),
-            torch.from_numpy(targets).masked_fill_(~torch.from_numpy(scored), NO_LOSS),
-            torch.from_numpy(answers).masked_fill_(~torch.from_numpy(scored), NONE),
-            torch.from_numpy(groups).masked_fill_(~torch.from_numpy(scored), NONE),
+        """Arrays (B, T) or (B, F, Q); where answers are -1, any target and group is dropped."""
+        is_scored = answers != NONE
+        arrays = (
+            inputs,
+            np.where(is_scored, targets, NO_LOSS),
+            answers,
+            np.where(is_scored, groups, NONE),
         )
+        return cls(*(torch.from_numpy(np.array(array)) for array in arrays))
 
     def to(self, device: torch.device) -> Labelled:
         """The same on `device`."""
@@ -91,7 +89,7 @@ class Task(Protocol):
     """A generator of examples, each a pure function of (config, split, index)."""
 
     @property
-    def config(self) -> Rule110Config | DepoConfig:
+    def config(self) -> TaskConfig:
         """What the task was made from."""
         ...
 
@@ -140,5 +138,5 @@ class Task(Protocol):
         ...
 
     def floors(self) -> dict[str, float]:
-        """Exact match on the test split of predictors that read nothing of the context."""
+        """Scores on the test split, by name, of predictors that read nothing of the context."""
         ...

@@ -25,7 +25,7 @@ _ALL_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 def mix(words: Words) -> Words:
-    """The SplitMix64 finaliser: a bijection of 64-bit words, any shape, that flips half the bits."""
+    """The SplitMix64 finaliser: a bijection of 64-bit words, of any shape."""
     words = (words ^ (words >> np.uint64(30))) * _MULTIPLIER_1
     words = (words ^ (words >> np.uint64(27))) * _MULTIPLIER_2
     return words ^ (words >> np.uint64(31))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from slowwave.tasks.base import Batch, Example, Labelled
+from slowwave.tasks.base import NONE, Batch, Example, Labelled
 from slowwave.tasks.config import Rule110Config
 from slowwave.tasks.random_bits import Integers, Words, counter, draw_words, keyed_hash
 from slowwave.tasks.splits import (
@@ -71,12 +71,11 @@ class Rule110:
         query = np.full((num_rows, 1), QUERY)
         inputs = np.concatenate([context, query, labels[:, :-1]], axis=1)
         targets = np.concatenate([context, labels], axis=1)
-        scored = np.zeros(inputs.shape, dtype=np.bool_)
-        scored[:, -num_states:] = True
-        groups = np.zeros_like(inputs)
+        answers = np.full_like(inputs, NONE)
+        answers[:, -num_states:] = 0
+        groups = np.full_like(inputs, NONE)
         groups[:, -num_states:] = np.arange(num_states)
-        stream = Labelled.from_arrays(inputs, targets, scored, np.zeros_like(inputs), groups)
-        return Batch(stream, None)
+        return Batch(Labelled.from_arrays(inputs, targets, answers, groups), None)
 
     def example(self, split: str, index: int) -> Example:
         """See `Task.example`."""
@@ -129,7 +128,7 @@ class Rule110:
         """States (B, num_states), one word each."""
         check_split(split)
         width, num_states = self.config.width, self.config.num_states
-        seeds = row_seeds(check_indices(indices), self.config.to_dict(), split, "states")
+        seeds = row_seeds(check_indices(indices), self.config, split, "states")
 
         def propose(rows: Integers, attempts: Integers) -> tuple[Words, Words]:
             example, slot = np.divmod(rows[:, None], num_states)

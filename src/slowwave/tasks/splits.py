@@ -6,12 +6,14 @@ content, however many examples are drawn.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from slowwave.tasks.config import TaskConfig
 from slowwave.tasks.random_bits import Booleans, Integers, Words, keyed_hash
 
 SPLITS = ("train", "validation", "test")
@@ -39,9 +41,10 @@ def check_split(split: str) -> None:
 def check_indices(indices: npt.ArrayLike) -> Words:
     """Indices (B,) as words; raises ValueError unless they are integers in 0..2**62."""
     array = np.asarray(indices)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ValueError(
-            f"indices have shape {array.shape} and dtype {array.dtype}; give a list of integers"
+            f"indices have shape {array.shape} and dtype {array.dtype}; "
+            "give a list of one or more integers"
         )
     for index in (array.min(), array.max()):
         if not 0 <= index <= MAX_INDEX:
@@ -49,9 +52,9 @@ def check_indices(indices: npt.ArrayLike) -> Words:
     return array.astype(np.uint64)
 
 
-def row_seeds(indices: Words, config: dict[str, object], split: str, purpose: str) -> Words:
+def row_seeds(indices: Words, config: TaskConfig, split: str, purpose: str) -> Words:
     """One seed per index, (B,), for the draws of one purpose."""
-    return keyed_hash(indices, config, split, purpose)
+    return keyed_hash(indices, _values(config), split, purpose)
 
 
 def draw_in_split(
@@ -80,3 +83,8 @@ def draw_in_split(
         start += at_once
     order = np.argsort(np.concatenate(kept_rows), kind="stable")
     return np.concatenate(kept)[order]
+
+
+@functools.cache
+def _values(config: TaskConfig) -> dict[str, Any]:
+    return config.to_dict()

@@ -1,0 +1,98 @@
+"""Tables for people: a run's scores beside its floors, and examples of a task."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.registry import make_task
+
+TASKS = {"rule110": Rule110Config, "depo": DepoConfig}
+
+
+def score_table(summary: dict[str, Any]) -> Table:
+    """One row a number of passes: exact match, sampled, token accuracy, loss, and each group."""
+    groups = list(summary["test"][0]["groups"])
+    trained = summary["trained_passes"]
+    table = Table(title=f"{summary['name']}, trained with N = {trained}, unseen examples")
+    for column in ("N", "exact", "sampled", "token", "loss"):
+        table.add_column(column, justify="right")
+    for group in groups:
+        table.add_column(f"{summary['group_name']} {group}", justify="right")
+    for record in summary["test"]:
+        overall = record["overall"]
+        marked = f"{record['passes']} (trained)" if record["passes"] == trained else None
+        table.add_row(
+            marked or str(record["passes"]),
+            *(f"{overall[key]:.1%}" for key in ("exact", "sampled", "token_accuracy")),
+            f"{overall['loss']:.3f}",
+            *(f"{record['groups'][group]['exact']:.1%}" for group in groups),
+        )
+    table.caption = "floors: " + ", ".join(
+        f"{name} {value:.1%}" for name, value in summary["floors"].items()
+    )
+    return table
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Prints the scores of a run, and what it cost if the summary says so."""
+    console = Console()
+    console.print(score_table(summary))
+    if "flops" in summary:
+        console.print(
+            f"{summary['parameters']:,} parameters, {summary['step']:,} steps, "
+            f"{summary['tokens'] / 1e6:.2f} M tokens, {summary['flops'] / 1e12:.1f} TFLOP, "
+            f"{summary['seconds'] / 60:.1f} minutes"
+        )
+
+
+def print_tasks(*, as_json: bool) -> None:
+    """Lists the tasks with the first line of their documentation and their fields."""
+    described = {
+        name: {
+            "about": " ".join((config.__doc__ or "").split()),
+            "defaults": config().to_dict(),
+        }
+        for name, config in TASKS.items()
+    }
+    if as_json:
+        print(json.dumps(described))
+        return
+    table = Table()
+    for column in ("task", "about", "fields and defaults"):
+        table.add_column(column)
+    for name, entry in described.items():
+        fields = ", ".join(f"{k}={v}" for k, v in entry["defaults"].items() if k != "name")
+        table.add_row(name, entry["about"], fields)
+    Console().print(table)
+
+
+def print_task_examples(
+    name: str, settings: dict[str, Any], split: str, count: int, as_json: bool
+) -> None:
+    """Prints examples 0..count-1 of a task; raises ValueError for an unknown name or field."""
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; use one of {', '.join(TASKS)}")
+    task = make_task(TASKS[name].from_dict({"name": name, **settings}))
+    examples = [task.example(split, index) for index in range(count)]
+    if as_json:
+        rows = [
+            {
+                "context": example.context,
+                "questions": example.questions,
+                "answers": example.answers,
+                "tokens": example.tokens,
+                "targets": example.targets,
+            }
+            for example in examples
+        ]
+        print(json.dumps({"floors": task.floors(), "examples": rows}))
+        return
+    for example in examples:
+        print(task.render(example))
+    floors = ", ".join(f"{key} {value:.1%}" for key, value in task.floors().items())
+    print(f"floors: {floors}")

@@ -1,0 +1,145 @@
+"""The two ways in which Depo is written in tokens, both as one table.
+
+A node goes by a code, 0..num_names-1. In the compact grammar that is its token; in the official one
+(PhysicsLM4, "Depo1" names) it stands for a name of one token, 51..100, or of two, the first
+in 1..50 and the last in 51..100. A question is `hop start answer` or `hop start marker answer`.
+
+Ids, compact: node 0..nodes-1, hop k at nodes+k-1, then padding if cycles differ in size.
+Ids, official: padding 0, name tokens 1..100 as they are, hop k at 100+k, the marker after the hops.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from slowwave.tasks.config import DepoConfig
+from slowwave.tasks.random_bits import Integers
+
+ABSENT = -1  # no token here; padding once the tokens have moved together
+
+NUM_FIRST_TOKENS = 50
+NUM_LAST_TOKENS = 50
+
+_OFFICIAL_HOP = 9000
+_OFFICIAL_MARKER = 9500
+_OFFICIAL_START = 9999
+_LAST_NAME_TOKEN = NUM_FIRST_TOKENS + NUM_LAST_TOKENS
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grammar:
+    """names: (num_names, W), the tokens of each node code, ABSENT before a shorter name.
+
+    first_hop: the id of hop 1. marker: what stands between question and answer, if anything.
+    padding: None if nothing is ever padded.
+    """
+
+    names: Integers
+    first_hop: int
+    marker: int | None
+    padding: int | None
+    vocab_size: int
+
+    def context(self, edges: Integers) -> Integers:
+        """Edges (B, E, 2) as codes, or ABSENT, to tokens (B, 2 E W), ABSENT where there is none."""
+        return self._tokens(edges).reshape(len(edges), -1)
+
+    def questions(self, hops: Integers, starts: Integers, answers: Integers) -> Integers:
+        """Hops 1..K and codes, (B, F) each or ABSENT, to tokens (B, F, num_question_tokens)."""
+        asked = hops != ABSENT
+        hop = np.where(asked, hops + self.first_hop - 1, ABSENT)[..., None]
+        parts = [hop, self._tokens(starts)]
+        if self.marker is not None:
+            parts.append(np.where(asked, self.marker, ABSENT)[..., None])
+        return np.concatenate([*parts, self._tokens(answers)], axis=-1)
+
+    @property
+    def name_tokens(self) -> int:
+        """W, the most tokens of a name."""
+        return self.names.shape[1]
+
+    @property
+    def num_question_tokens(self) -> int:
+        """The most tokens of a question and its answer."""
+        return self.num_unscored_tokens + (self.marker is not None) + self.name_tokens
+
+    @property
+    def num_unscored_tokens(self) -> int:
+        """Tokens of a question before the marker and the answer, which alone are predicted."""
+        return 1 + self.name_tokens
+
+    def name(self, code: int) -> str:
+        """A node's name for people: its tokens, joined by a dot."""
+        return ".".join(str(token) for token in self.names[code].tolist() if token != ABSENT)
+
+    def _tokens(self, codes: Integers) -> Integers:
+        return np.where((codes == ABSENT)[..., None], ABSENT, self.names[codes])
+
+
+def make_grammar(config: DepoConfig) -> Grammar:
+    """The grammar and the ids that a config asks for."""
+    if config.grammar == "official":
+        one = [(ABSENT, last) for last in _last_tokens()]
+        two = [(first, last) for first in _first_tokens() for last in _last_tokens()]
+        marker = _LAST_NAME_TOKEN + config.hops + 1
+        return Grammar(
+            names=np.array(one + two),
+            first_hop=_LAST_NAME_TOKEN + 1,
+            marker=marker,
+            padding=0,
+            vocab_size=marker + 1,
+        )
+    is_padded = config.min_nodes is not None and config.min_nodes < config.nodes
+    unpadded_size = config.nodes + config.hops
+    return Grammar(
+        names=np.arange(config.nodes)[:, None],
+        first_hop=config.nodes,
+        marker=None,
+        padding=unpadded_size if is_padded else None,
+        vocab_size=unpadded_size + is_padded,
+    )
+
+
+def to_official_ids(tokens: Iterable[int], hops: int) -> list[int]:
+    """Ids of the official grammar with K = `hops`, as this package numbers them, to the published
+    ones (9000+k, 9500); drops padding and starts with 9999, as published sequences do."""
+    marker = _LAST_NAME_TOKEN + hops + 1
+    ids = [_OFFICIAL_START]
+    for token in tokens:
+        if not 0 <= token <= marker:
+            raise ValueError(f"tokens hold {token}; use 0 to {marker}, the ids of {hops} hops")
+        if token == marker:
+            ids.append(_OFFICIAL_MARKER)
+        elif token > _LAST_NAME_TOKEN:
+            ids.append(_OFFICIAL_HOP + token - _LAST_NAME_TOKEN)
+        elif token:
+            ids.append(token)
+    return ids
+
+
+def from_official_ids(ids: Iterable[int], hops: int) -> list[int]:
+    """The reverse of `to_official_ids`, without padding and without the 9999 at the start."""
+    tokens: list[int] = []
+    for number in ids:
+        if number == _OFFICIAL_START:
+            continue
+        if number == _OFFICIAL_MARKER:
+            tokens.append(_LAST_NAME_TOKEN + hops + 1)
+        elif _OFFICIAL_HOP < number <= _OFFICIAL_HOP + hops:
+            tokens.append(number - _OFFICIAL_HOP + _LAST_NAME_TOKEN)
+        elif 1 <= number <= _LAST_NAME_TOKEN:
+            tokens.append(number)
+        else:
+            raise ValueError(f"ids hold {number}; use ids of the official grammar, {hops} hops")
+    return tokens
+
+
+def _first_tokens() -> range:
+    return range(1, NUM_FIRST_TOKENS + 1)
+
+
+def _last_tokens() -> range:
+    return range(NUM_FIRST_TOKENS + 1, _LAST_NAME_TOKEN + 1)

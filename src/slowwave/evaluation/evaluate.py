@@ -12,7 +12,7 @@ from slowwave.model.hybrid import HybridLM, Run
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.unroll import answer_forks, unroll
-from slowwave.tasks.base import Batch, Task
+from slowwave.tasks.base import Batch, Labelled, Task
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,13 +86,13 @@ def predict(
         checkpoint_activations=checkpoint_activations,
         run=run,
     )
-    parts = [(rollout.logits, *_scored(stream.targets, stream.answers, stream.groups))]
-    if batch.questions is not None:
-        asked = batch.questions
-        logits = answer_forks(model, asked.inputs, asked.targets, rollout.state, run=run)
-        parts.append((logits, *_scored(asked.targets, asked.answers, asked.groups)))
-    logits, targets, answers, groups = (torch.cat(column) for column in zip(*parts, strict=True))
-    return ScoredTokens(logits, targets, answers, groups)
+    asked = batch.questions
+    if asked is None:
+        return _scored(rollout.logits, stream)
+    if bool((stream.targets != NO_LOSS).any()):
+        raise ValueError("batch has targets in its stream and forked questions; use one of them")
+    logits = answer_forks(model, asked.inputs, asked.targets, rollout.state, run=run)
+    return _scored(logits, asked)
 
 
 def evaluate(
@@ -123,13 +123,13 @@ def _batches(
         yield task.batch(split, range(start, min(start + batch_size, examples))).to(device)
 
 
-def _scored(targets: Tensor, answers: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets, answers numbered through the batch, and groups at the scored positions."""
-    scored = targets != NO_LOSS
-    rows = torch.arange(len(targets), device=targets.device)
-    per_row = answers.max() + 1
-    numbered = answers + per_row * rows.view(-1, *[1] * (answers.dim() - 1))
-    return targets[scored], numbered[scored], groups[scored]
+def _scored(logits: Tensor, labelled: Labelled) -> ScoredTokens:
+    """logits (M, vocab) beside what was to be said; answers are numbered through the batch."""
+    scored = labelled.targets != NO_LOSS
+    rows = torch.arange(len(scored), device=scored.device)
+    per_row = labelled.answers.max() + 1
+    numbered = labelled.answers + per_row * rows.view(-1, *[1] * (scored.dim() - 1))
+    return ScoredTokens(logits, labelled.targets[scored], numbered[scored], labelled.groups[scored])
 
 
 def _per_token(tokens: ScoredTokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:

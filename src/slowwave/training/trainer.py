@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from slowwave.evaluation.evaluate import Record, evaluate, predict
-from slowwave.evaluation.flops import batch_flops
+from slowwave.evaluation.flops import batch_flops, training_flops
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
@@ -26,9 +26,6 @@ from slowwave.training.data import step_indices
 from slowwave.training.optimizer import make_optimizers, set_learning_rates
 from slowwave.training.resume import Progress, find_checkpoint, load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
-
-BACKWARD_AND_FORWARD = 3
-"""A training step costs three forward passes: the backward pass is worth two."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,7 +132,7 @@ class Trainer:
         self.progress = Progress(
             step=step + 1,
             tokens=self.progress.tokens + _count_tokens(batch),
-            flops=self.progress.flops + BACKWARD_AND_FORWARD * self._forward_flops(batch),
+            flops=self.progress.flops + training_flops(self._forward_flops(batch)),
             seconds=self.progress.seconds + seconds,
         )
         return loss.item(), norm, seconds

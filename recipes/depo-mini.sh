@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Every recorded run of results/depo-mini, JOBS at a time; finished runs are skipped, broken-off
+# ones continue. Extra arguments choose parts: main flops recirculation row (all if none).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+slowwave=${SLOWWAVE:-.venv/bin/slowwave}
+results=results/depo-mini
+
+main() {
+  for seed in 0 1 2; do
+    for passes in 4 1 3 2; do
+      echo "n$passes-seed$seed --sleep.passes $passes --train.seed $seed"
+    done
+  done
+}
+
+# N = 1 at the counted FLOPs of N = 4, which its own steps and learning rate may spend.
+flops() {
+  for rate in 5e-3 1e-2 2e-2; do
+    echo "n1-flops-lr$rate-seed0 --sleep.passes 1 --train.steps 2440 --train.muon-lr $rate"
+  done
+}
+
+recirculation() {
+  for kind in normed normed+embedding embedding; do
+    echo "n4-$kind-seed0 --sleep.passes 4 --sleep.recirculate $kind"
+  done
+}
+
+row() {
+  for passes in 4 1; do
+    echo "n$passes-row-seed0 --sleep.passes $passes --task.layout row"
+  done
+}
+
+for part in "${@:-main flops recirculation row}"; do
+  for name in $part; do "$name"; done
+done | xargs -P "${JOBS:-2}" -I {} bash -c "
+  set -- {}; name=\$1; shift
+  $slowwave train recipes/depo-mini.toml \"\$@\" --out $results/\$name > /dev/null"

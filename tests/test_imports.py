@@ -27,6 +27,7 @@ ORDER = (
     ("training",),
     ("serving",),
     ("experiment",),
+    ("demo", "doctor"),
     ("cli",),
     ("__init__", "__main__"),  # the facade sees everything; nothing inside imports from it
 )

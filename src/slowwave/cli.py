@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import itertools
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
@@ -15,6 +18,8 @@ from slowwave.experiment import ExperimentConfig, load_experiment
 
 if TYPE_CHECKING:
     from slowwave.training.trainer import StepReport
+
+Options = TypeVar("Options")
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -54,6 +59,28 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
 
 
+def _parse(
+    options: type[Options], arguments: list[str], *, prog: str, default: Options | None = None
+) -> Options:
+    """Lets tyro parse; its framed error messages become one-sentence ValueErrors."""
+    framed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(framed):
+            return tyro.cli(options, args=arguments, prog=prog, default=default)
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+    # A title, the message, a rule, hints: framed by box characters or, without them, by rules.
+    lines = [line.strip("\u2502 ") for line in framed.getvalue().strip().splitlines()[1:]]
+    body = itertools.dropwhile(_is_rule, lines)
+    message = itertools.takewhile(lambda line: not _is_rule(line), body)
+    raise ValueError(f"{' '.join(message)}; see {prog} --help")
+
+
+def _is_rule(line: str) -> bool:
+    return line.startswith(("\u2500", "\u2570", "---"))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train by a recipe; run again to continue an interrupted run.
@@ -74,11 +101,11 @@ def train(arguments: list[str]) -> None:
         print("usage: slowwave train RECIPE [options]; slowwave train RECIPE --help lists them")
         sys.exit(0 if {"-h", "--help"} & set(arguments) else USER_ERROR)
     recipe, *rest = arguments
-    options = tyro.cli(
+    options = _parse(
         tyro.conf.AvoidSubcommands[TrainOptions],
-        args=rest,
-        default=TrainOptions(experiment=load_experiment(recipe)),
+        rest,
         prog=f"slowwave train {recipe}",
+        default=TrainOptions(experiment=load_experiment(recipe)),
     )
     config = options.experiment
     name = f"n{config.sleep.passes}-seed{config.train.seed}"
@@ -145,7 +172,7 @@ class EvalOptions:
 
 def evaluate_run(arguments: list[str]) -> None:
     """slowwave eval RUN [--passes 1 2 4] [--examples 1024] [--json]"""
-    options = tyro.cli(EvalOptions, args=arguments, prog="slowwave eval")
+    options = _parse(EvalOptions, arguments, prog="slowwave eval")
     if any(count < 1 for count in options.passes):
         raise ValueError(f"--passes is {options.passes}; use 1 or more for each")
     if options.examples < 1:
@@ -194,7 +221,7 @@ class PlotOptions:
 
 def plot(arguments: list[str]) -> None:
     """slowwave plot results/depo-mini [--out DIR]"""
-    options = tyro.cli(PlotOptions, args=arguments, prog="slowwave plot")
+    options = _parse(PlotOptions, arguments, prog="slowwave plot")
     from slowwave.evaluation.plots import draw_all
 
     for path in draw_all(options.folder, options.out or options.folder):
@@ -219,7 +246,7 @@ class DemoOptions:
 
 def demo(arguments: list[str]) -> None:
     """slowwave demo [--seed 7] [--out runs/demo]"""
-    options = tyro.cli(DemoOptions, args=arguments, prog="slowwave demo")
+    options = _parse(DemoOptions, arguments, prog="slowwave demo")
     from slowwave.demo import run_demo
 
     run_demo(
@@ -249,7 +276,7 @@ class TasksOptions:
 
 def tasks(arguments: list[str]) -> None:
     """slowwave tasks [NAME --show 3]"""
-    options = tyro.cli(TasksOptions, args=arguments, prog="slowwave tasks")
+    options = _parse(TasksOptions, arguments, prog="slowwave tasks")
     from slowwave.evaluation.tables import print_task_examples, print_tasks
 
     if not options.name:
@@ -275,7 +302,7 @@ class BenchOptions:
 
 def bench(arguments: list[str]) -> None:
     """slowwave bench wake [--out results/bench]"""
-    options = tyro.cli(BenchOptions, args=arguments, prog="slowwave bench")
+    options = _parse(BenchOptions, arguments, prog="slowwave bench")
     if options.what != "wake":
         raise ValueError(f"unknown benchmark {options.what!r}; use wake")
     from slowwave.evaluation.bench_wake import run_bench_wake
@@ -293,7 +320,7 @@ class DoctorOptions:
 
 def doctor(arguments: list[str]) -> None:
     """slowwave doctor [--json]"""
-    options = tyro.cli(DoctorOptions, args=arguments, prog="slowwave doctor")
+    options = _parse(DoctorOptions, arguments, prog="slowwave doctor")
     from slowwave.doctor import run_doctor
 
     run_doctor(as_json=options.json)

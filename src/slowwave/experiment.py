@@ -126,12 +126,19 @@ def score(
     config: ExperimentConfig,
     *,
     passes: tuple[int, ...],
-    examples: int = TEST_EXAMPLES,
+    examples: int | None = None,
 ) -> list[Record]:
-    """Scores the test split, slept with each number of passes."""
+    """Scores the test split (TEST_EXAMPLES of it if not said), slept with each N in `passes`."""
     from slowwave.evaluation.evaluate import evaluate
 
-    return evaluate(model, task, sleep=config.sleep, split="test", examples=examples, passes=passes)
+    return evaluate(
+        model,
+        task,
+        sleep=config.sleep,
+        split="test",
+        examples=TEST_EXAMPLES if examples is None else examples,
+        passes=passes,
+    )
 
 
 def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[ExperimentConfig, Task]:

@@ -40,7 +40,8 @@ class Depo:
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Stream (B, context_tokens [+ prediction_tokens in a row layout]); forked questions
-        (B, questions, prediction_tokens), whose last answer token nothing reads. See `Task.batch`.
+        (B, questions, prediction_tokens), without the last token of the longest, which predicts
+        nothing. See `Task.batch`.
         """
         cycles = self._draw(split, indices)
         context = self._pad(_moved_right(self.grammar.context(cycles.edges)))

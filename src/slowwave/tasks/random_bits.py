@@ -45,9 +45,9 @@ def draw_words(seeds: Words, counters: Words) -> Words:
 
 
 def counter(slots: npt.ArrayLike, attempts: npt.ArrayLike = 0) -> Words:
-    """Counters for slots (below 2**32) of an attempt; the two shapes broadcast."""
+    """Counters for slots (below 2**32) of an attempt; the two shapes broadcast, to 1-D at least."""
     high = np.asarray(attempts, dtype=np.uint64) << np.uint64(32)
-    return high | np.asarray(slots, dtype=np.uint64)
+    return high | np.atleast_1d(np.asarray(slots, dtype=np.uint64))
 
 
 def below(words: Words, bound: int | Integers) -> Integers:

@@ -22,6 +22,8 @@ _BUCKETS = {"test": (0, 1), "validation": (1, 2), "train": (2, 16)}  # of 16
 
 MAX_INDEX = 2**62
 
+_MAX_ATTEMPTS = 4096  # a row needs more with probability (15 / 16) ** 4096, below 1e-114
+
 Content = TypeVar("Content", np.int64, np.uint64)
 
 
@@ -74,6 +76,7 @@ def draw_in_split(
     kept: list[npt.NDArray[Content]] = []
     start = 0
     while rows.size:
+        assert start < _MAX_ATTEMPTS, f"the {split} split has no content; config.py must refuse it"
         proposals, hashes = propose(rows, np.arange(start, start + at_once))
         inside = belongs_to(split, hashes)
         found = inside.any(axis=1)

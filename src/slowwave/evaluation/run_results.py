@@ -1,0 +1,269 @@
+"""What finished runs left on disk, gathered for figures and tables; torch-free.
+
+Runs are grouped into variants: one for each config, apart from the seed and the trained N. The
+variant with the most runs is the base, and the others are named by what differs from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slowwave.storage.files import read_json
+
+BASE = "base"
+# These tell the runs of one variant apart.
+_WITHIN_VARIANT = ("train.seed", "sleep.passes")
+# Of the floors of a task, this one is about single labels, which groups hold; the others are about
+# whole answers.
+_LABEL_FLOOR = "bit"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run. settings: its config with dotted names. evaluations: lines of metrics.jsonl
+    that hold one."""
+
+    folder: Path
+    settings: dict[str, Any]
+    summary: dict[str, Any]
+    evaluations: tuple[dict[str, Any], ...]
+
+    @property
+    def passes(self) -> int:
+        """N in training."""
+        return self.settings["sleep.passes"]
+
+    @property
+    def tests(self) -> dict[int, dict[str, Any]]:
+        """Test records by the N that was slept with."""
+        return {record["passes"]: record for record in self.summary["test"]}
+
+    @property
+    def groups(self) -> dict[int, float]:
+        """Final test exact match by group, slept with the trained N."""
+        groups = self.tests[self.passes]["groups"]
+        return {int(name): score["exact"] for name, score in groups.items()}
+
+    @property
+    def exact(self) -> float:
+        """Final test exact match over all groups, slept with the trained N."""
+        return self.tests[self.passes]["overall"]["exact"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Variant:
+    """Runs of one config. changes: what differs from the base, by dotted name."""
+
+    name: str
+    changes: dict[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def by_passes(self) -> dict[int, list[Run]]:
+        """The runs of every trained N, in order."""
+        counts = sorted({run.passes for run in self.runs})
+        return {count: [run for run in self.runs if run.passes == count] for count in counts}
+
+    @property
+    def differs_in_training_only(self) -> bool:
+        """Whether model, task and sleep are those of the base."""
+        return all(key.startswith("train.") for key in self.changes)
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """Exact match of predictors that read nothing, over all groups."""
+        floors: dict[str, float] = self.runs[0].summary["floors"]
+        return {name: value for name, value in floors.items() if name != _LABEL_FLOOR}
+
+    @property
+    def group_floors(self) -> dict[str, float]:
+        """The same inside a group, where an answer may be a single label."""
+        floors: dict[str, float] = self.runs[0].summary["floors"]
+        return {_LABEL_FLOOR: floors[_LABEL_FLOOR]} if _LABEL_FLOOR in floors else floors
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spread:
+    """Mean, lowest and highest over the seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of one value a seed."""
+        return cls(statistics.fmean(values), min(values), max(values))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Curve:
+    """Validation exact match along training; one entry an evaluation."""
+
+    tokens: list[float]
+    flops: list[float]
+    seconds: list[float]
+    exact: list[float]
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """All finished runs in or below `folder`, in order of their names."""
+    found = sorted(path.parent for path in folder.rglob("summary.json"))
+    return [_read_run(path) for path in found if (path / "config.json").exists()]
+
+
+def find_variants(runs: Sequence[Run]) -> list[Variant]:
+    """The base first, then the others by name.
+
+    Raises ValueError if the runs are of several recipes, whose scores do not compare.
+    """
+    names = sorted({str(run.settings["name"]) for run in runs})
+    if len(names) > 1:
+        raise ValueError(
+            f"the folder holds runs of several recipes ({', '.join(names)}); name the folder of one"
+        )
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        grouped.setdefault(json.dumps(_shared(run), sort_keys=True), []).append(run)
+    base = max(grouped.values(), key=len)
+    variants = [_variant(members, _shared(base[0])) for members in grouped.values()]
+    return sorted(variants, key=lambda variant: (bool(variant.changes), variant.name))
+
+
+def mean_curve(runs: Sequence[Run]) -> Curve:
+    """The mean over runs at every step that all of them evaluated."""
+    by_step = [{line["step"]: line for line in run.evaluations} for run in runs]
+    steps = sorted(set.intersection(*(set(lines) for lines in by_step)))
+
+    def mean(key: str) -> list[float]:
+        return [statistics.fmean(lines[step][key] for lines in by_step) for step in steps]
+
+    exact = [
+        statistics.fmean(lines[step]["evaluation"]["overall"]["exact"] for lines in by_step)
+        for step in steps
+    ]
+    return Curve(mean("tokens"), mean("flops"), mean("seconds"), exact)
+
+
+def group_spreads(runs: Sequence[Run]) -> dict[int, Spread]:
+    """Final test exact match of every group."""
+    return {group: Spread.of([run.groups[group] for run in runs]) for group in runs[0].groups}
+
+
+def passes_matrix(variant: Variant) -> dict[int, dict[int, float]]:
+    """Mean test exact match by trained N, then by the N that was slept with."""
+    return {
+        trained: {
+            tested: statistics.fmean(run.tests[tested]["overall"]["exact"] for run in runs)
+            for tested in sorted(set.intersection(*(set(run.tests) for run in runs)))
+        }
+        for trained, runs in variant.by_passes.items()
+    }
+
+
+def by_task_steps(variants: Sequence[Variant]) -> dict[int, Variant]:
+    """The base and what differs from it in task.steps alone, by task.steps; often empty."""
+    found = {
+        variant.runs[0].settings.get("task.steps"): variant
+        for variant in variants
+        if set(variant.changes) <= {"task.steps"}
+    }
+    return dict(sorted(found.items())) if len(found) > 1 else {}
+
+
+def count_seeds(run_groups: Sequence[Sequence[Run]]) -> str:
+    """ "3 seeds", or "1 to 3 seeds"."""
+    counts = sorted({len(runs) for runs in run_groups})
+    many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{many} seed{'' if counts[-1] == 1 else 's'}"
+
+
+def markdown_table(variants: Sequence[Variant]) -> str:
+    """One row for each variant and trained N, for a README to quote."""
+    groups = sorted({group for variant in variants for run in variant.runs for group in run.groups})
+    group_name = variants[0].runs[0].summary["group_name"]
+    columns = ["variant", "trained N", "seeds", "tokens", "TFLOP", "minutes", "exact"]
+    columns += [f"{group_name} {group}" for group in groups]
+    rows = [[*columns, "floors"], ["---", *["---:"] * (len(columns) - 1), "---"]]
+    for variant in variants:
+        for passes, runs in variant.by_passes.items():
+            spreads = group_spreads(runs)
+            rows.append(
+                [
+                    variant.name,
+                    str(passes),
+                    str(len(runs)),
+                    f"{_mean(runs, 'tokens') / 1e6:.2f} M",
+                    f"{_mean(runs, 'flops') / 1e12:.1f}",
+                    f"{_mean(runs, 'seconds') / 60:.1f}",
+                    _percent(Spread.of([run.exact for run in runs])),
+                    *(_percent(spreads[group]) if group in spreads else "" for group in groups),
+                    ", ".join(f"{k} {v:.1%}" for k, v in runs[0].summary["floors"].items()),
+                ]
+            )
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return (
+        f"{variants[0].runs[0].settings['name']}: exact match on unseen test examples, slept with "
+        "the trained N; mean over seeds, with the\nlowest and highest in brackets. TFLOP and "
+        f"minutes are those of training.\n\n{lines}\n"
+    )
+
+
+def _read_run(folder: Path) -> Run:
+    metrics = folder / "metrics.jsonl"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    try:
+        evaluations = tuple(line for line in map(json.loads, lines) if "evaluation" in line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{metrics}: not valid JSON lines ({error}); restore the file") from None
+    settings = _flatten(read_json(folder / "config.json"))
+    return Run(folder, settings, read_json(folder / "summary.json"), evaluations)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _shared(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in run.settings.items() if key not in _WITHIN_VARIANT}
+
+
+def _variant(runs: list[Run], base: dict[str, Any]) -> Variant:
+    own = _shared(runs[0])
+    keys = [*own, *(key for key in base if key not in own)]
+    changes = {key: own.get(key) for key in keys if own.get(key) != base.get(key)}
+    last_parts = [key.rpartition(".")[2] for key in keys]
+
+    def short(key: str) -> str:
+        last = key.rpartition(".")[2]
+        return last if last_parts.count(last) == 1 else key
+
+    name = " ".join(f"{short(key)}={_show(value)}" for key, value in changes.items())
+    return Variant(name or BASE, changes, tuple(runs))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _mean(runs: Sequence[Run], key: str) -> float:
+    return statistics.fmean(run.summary[key] for run in runs)
+
+
+def _percent(spread: Spread) -> str:
+    if spread.low == spread.high:
+        return f"{spread.mean:.1%}"
+    return f"{spread.mean:.1%} ({100 * spread.low:.1f} to {100 * spread.high:.1f})"

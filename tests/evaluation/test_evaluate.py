@@ -1,0 +1,112 @@
+"""Scores: what counts as right, how tokens make answers, and that batches change nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from numerics import assert_close
+from slowwave.evaluation.evaluate import evaluate, predict
+from slowwave.model.config import ModelConfig
+from slowwave.model.hybrid import HybridLM
+from slowwave.sleep.config import SleepConfig
+from slowwave.tasks.base import Batch, Labelled, Task
+from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.registry import make_task
+
+SIZES = {"width": 16, "mlp_hidden": 32, "attn_heads": 2, "delta_heads": 2, "key_dim": 8}
+
+
+def _model(task: Task) -> HybridLM:
+    return HybridLM(ModelConfig(vocab_size=task.vocab_size, value_dim=8, **SIZES)).double()
+
+
+def _with_logits(model: HybridLM, logits: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the model say the same (vocab,) logits everywhere."""
+    monkeypatch.setattr(model, "logits", lambda hidden: logits.expand(*hidden.shape[:-1], -1))
+
+
+def test_constant_predictor_scores_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(Rule110Config(width=8, num_states=2, steps=3))
+    model = _model(task)
+    _with_logits(model, torch.tensor([0.0, 9.0, -9.0], dtype=torch.float64), monkeypatch)
+    (record,) = evaluate(model, task, sleep=SleepConfig(window=8), examples=4096)
+    ones = record.overall.token_accuracy
+    assert record.overall.exact == pytest.approx(task.floors()["constant"], abs=0.03)
+    assert ones == pytest.approx(task.floors()["bit"], abs=0.02)
+    assert record.overall.answers == 4096
+    assert {group: score.answers for group, score in record.groups.items()} == {0: 4096, 1: 4096}
+
+
+def test_sampled_score_and_loss_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(Rule110Config(width=8, num_states=3, steps=2))
+    model = _model(task)
+    chances = torch.tensor([0.25, 0.25, 0.5], dtype=torch.float64)
+    _with_logits(model, chances.log(), monkeypatch)
+    (record,) = evaluate(model, task, sleep=SleepConfig(window=8), examples=16)
+    assert record.overall.sampled == pytest.approx(0.25**3)
+    assert record.overall.loss == pytest.approx(-math.log(0.25))
+    assert record.overall.exact == 0.0
+    assert record.groups[1].sampled == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DepoConfig(nodes=6, hops=3, questions=7),
+        DepoConfig(nodes=6, hops=3, questions=7, layout="row"),
+        DepoConfig(grammar="official", nodes=5, hops=3, questions=4),
+        DepoConfig(grammar="official", nodes=5, hops=3, questions=4, layout="row"),
+        Rule110Config(width=8, num_states=3),
+    ],
+)
+def test_batch_size_changes_nothing(config: DepoConfig | Rule110Config) -> None:
+    task = make_task(config)
+    model = _model(task)
+    sleep = SleepConfig(window=task.context_tokens, passes=2)
+    (whole,) = evaluate(model, task, sleep=sleep, examples=12, batch_size=12)
+    (pieces,) = evaluate(model, task, sleep=sleep, examples=12, batch_size=5)
+    assert whole.overall.answers == pieces.overall.answers
+    assert whole.overall.loss == pytest.approx(pieces.overall.loss, rel=1e-12)
+    assert whole.overall.exact == pieces.overall.exact
+    assert whole.groups.keys() == pieces.groups.keys()
+
+
+def test_forked_questions_see_the_stream_and_not_each_other() -> None:
+    task = make_task(DepoConfig(nodes=6, hops=3, questions=4))
+    model = _model(task)
+    sleep = SleepConfig(window=12, passes=2)
+    batch = task.batch("test", [0, 1])
+    assert batch.questions is not None
+    together = predict(model, batch, sleep).logits.unflatten(0, (2, 4))
+    for fork in range(4):
+        asked = batch.questions
+        alone = Labelled(
+            *(
+                tensor[:, fork : fork + 1]
+                for tensor in (asked.inputs, asked.targets, asked.answers, asked.groups)
+            )
+        )
+        logits = predict(model, Batch(batch.stream, alone), sleep).logits
+        assert_close(logits, together[:, fork], 1e-12)
+
+
+def test_every_number_of_passes_gets_a_record() -> None:
+    task = make_task(DepoConfig(nodes=6, hops=3, questions=4))
+    records = evaluate(
+        _model(task), task, sleep=SleepConfig(window=12, passes=2), examples=4, passes=(1, 3)
+    )
+    assert [record.passes for record in records] == [1, 3]
+    assert records[0].overall.loss != records[1].overall.loss
+
+
+def test_targets_in_stream_and_forks_are_refused() -> None:
+    task = make_task(DepoConfig(nodes=6, hops=3, questions=4))
+    batch = task.batch("test", [0])
+    stream = batch.stream
+    mixed = Labelled(stream.inputs, stream.inputs, stream.answers, stream.groups)
+    with pytest.raises(ValueError, match="targets in its stream and forked questions"):
+        predict(_model(task), Batch(mixed, batch.questions), SleepConfig(window=12))

@@ -1,0 +1,188 @@
+"""The analytic count of FLOPs against what torch counts while the model runs."""
+
+import inspect
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from slowwave.evaluation import flops
+from slowwave.evaluation.flops import (
+    batch_flops,
+    forward_flops,
+    head_flops,
+    stream_flops,
+    training_flops,
+)
+from slowwave.model.config import ModelConfig
+from slowwave.model.hybrid import HybridLM
+from slowwave.ops import delta_rule, small_matmul
+from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import NO_LOSS, cut_stream, cut_training
+from slowwave.sleep.stream import read_stream
+from slowwave.sleep.unroll import answer_forks, unroll
+
+PLAIN = ModelConfig(vocab_size=13, width=24, mlp_hidden=40, key_dim=8, value_dim=8)
+GROUPED = ModelConfig(
+    vocab_size=50,
+    width=32,
+    layers=("gdn", "gdn", "attn"),
+    mlp_hidden=48,
+    attn_heads=4,
+    attn_kv_heads=2,
+    attn_head_dim=6,
+    delta_heads=2,
+    delta_value_heads=6,
+    key_dim=10,
+    value_dim=14,
+)
+MODELS = {"plain": PLAIN, "grouped": GROUPED}
+
+
+class Counter(FlopCounterMode):
+    """Torch's counter, and the triangular solves that it does not know.
+
+    Every product is made one that torch counts: no fused sums, no fused attention kernel.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(display=False)
+        self.solves = 0
+        solve = small_matmul.solve_unit_lower
+
+        def counted_solve(system: Tensor, wanted: Tensor) -> Tensor:
+            self.solves += (system.shape[-1] - 1) * wanted.numel()
+            return solve(system, wanted)
+
+        monkeypatch.setattr(small_matmul, "FEW_ROWS", 0)
+        monkeypatch.setattr(delta_rule, "solve_unit_lower", counted_solve)
+
+    @property
+    def total(self) -> int:
+        return self.get_total_flops() + self.solves
+
+
+def draw_batch(rows: int, num_tokens: int, model: ModelConfig) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(model.vocab_size, (rows, num_tokens), generator=generator)
+    targets = torch.full_like(tokens, NO_LOSS)
+    targets[:, -2:] = 1
+    return tokens, targets
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("passes", [1, 2, 3, 4])
+@pytest.mark.parametrize(("window", "num_tokens"), [(5, 13), (70, 215)])
+def test_batches_with_forks_cost_what_torch_counts(
+    monkeypatch: pytest.MonkeyPatch, name: str, passes: int, window: int, num_tokens: int
+) -> None:
+    sizes, forks, fork_tokens = MODELS[name], 3, 4
+    model, sleep = HybridLM(sizes), SleepConfig(window=window, passes=passes)
+    tokens, targets = draw_batch(2, num_tokens, sizes)
+    questions, wanted = draw_batch(2 * forks, fork_tokens, sizes)
+    questions, wanted = questions.unflatten(0, (2, forks)), wanted.unflatten(0, (2, forks))
+    with Counter(monkeypatch) as counter, sdpa_kernel(SDPBackend.MATH):
+        rollout = unroll(model, tokens, targets, sleep)
+        answer_forks(model, questions, wanted, rollout.state)
+    count = batch_flops(
+        sizes,
+        cut_training(targets, sleep),
+        rows=2,
+        num_scored=2 * 2 + 2 * forks * 2,
+        forks=forks,
+        fork_tokens=fork_tokens,
+    )
+    assert count == counter.total
+    assert counter.solves > 0
+
+
+@pytest.mark.parametrize("pieces", [[13], [1] * 13, [3, 7, 1, 2]])
+def test_streams_in_pieces_cost_what_torch_counts(
+    monkeypatch: pytest.MonkeyPatch, pieces: list[int]
+) -> None:
+    model, sleep = HybridLM(GROUPED), SleepConfig(window=5, passes=3)
+    tokens, _ = draw_batch(1, 13, GROUPED)
+    state, count = model.initial_state(1), 0
+    with Counter(monkeypatch) as counter:
+        for piece in tokens.split(pieces, dim=1):
+            fill = state.window_fill
+            segments = cut_stream(piece.shape[1], sleep, window_fill=fill)
+            hidden, state = read_stream(model, piece, state, sleep)
+            model.logits(hidden)
+            count += stream_flops(GROUPED, segments, window_fill=fill, num_scored=piece.shape[1])
+    assert count == counter.total
+
+
+def test_forks_longer_than_a_chunk_cost_what_torch_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = HybridLM(GROUPED)
+    tokens, _ = draw_batch(1, 9, GROUPED)
+    _, state = model.read(tokens, model.initial_state(1))
+    questions, _ = draw_batch(2, 70, GROUPED)
+    with Counter(monkeypatch) as counter, sdpa_kernel(SDPBackend.MATH):
+        model.ask(questions[None], state)
+    asked = forward_flops(GROUPED, 70, window_fill=9, keep_writes=False)
+    assert 2 * asked == counter.total
+
+
+def test_training_costs_three_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch counts the backward pass of every product; the first layer's input needs none."""
+    model, sleep = HybridLM(PLAIN), SleepConfig(window=5, passes=3)
+    tokens, targets = draw_batch(2, 13, PLAIN)
+    with Counter(monkeypatch) as counter:
+        unroll(model, tokens, targets, sleep).logits.logsumexp(-1).sum().backward()
+    forward = batch_flops(PLAIN, cut_training(targets, sleep), rows=2, num_scored=4)
+    without_solves = training_flops(forward) - 3 * counter.solves
+    assert counter.get_total_flops() == pytest.approx(without_solves, rel=0.02)
+
+
+def test_a_layer_by_hand() -> None:
+    """One recurrent block over 3 tokens: D = 4, H = 1, G = 2, K = 2, V = 3, h = 5."""
+    model = ModelConfig(
+        vocab_size=7,
+        width=4,
+        layers=("gdn",),
+        mlp_hidden=5,
+        attn_heads=1,
+        delta_heads=1,
+        delta_value_heads=2,
+        key_dim=2,
+        value_dim=3,
+    )
+    projections = 2 * 3 * 4 * (2 + 2 + 6) + 2 * 3 * 4 * 4 + 2 * 3 * 4 * 6 + 2 * 3 * 6 * 4
+    query_head = 2 * (2 * 3 * 3 * 2)
+    solve = (0 + 1 + 2) * 2 * (3 + 2)  # row i takes i earlier ones away, V + K columns
+    value_head = solve + 2 * (2 * 3 * 2 * 3) + 2 * 3 * 3 * 3 + 2 * 2 * 3 * 3
+    feed_forward = 2 * 3 * 4 * 10 + 2 * 3 * 5 * 4
+    expected = projections + query_head + 2 * value_head + feed_forward
+    assert forward_flops(model, 3) == expected
+    assert forward_flops(model, 3, window_fill=9) == expected
+    assert forward_flops(model, 3, keep_writes=False) == expected - 2 * (2 * 2 * 3 * 3)
+    assert head_flops(model, 10) == 2 * 10 * 4 * 7
+
+
+def test_more_passes_cost_the_slept_windows_again() -> None:
+    segments = cut_stream(22, SleepConfig(window=10, passes=4))
+    once = [segment._replace(passes=1) for segment in segments]
+    extra = stream_flops(PLAIN, segments) - stream_flops(PLAIN, once)
+    assert extra == 3 * 2 * forward_flops(PLAIN, 10)
+    assert stream_flops(PLAIN, once) == 2 * forward_flops(PLAIN, 10) + forward_flops(PLAIN, 2)
+
+
+def test_no_tokens_cost_nothing() -> None:
+    assert forward_flops(GROUPED, 0) == 0
+    assert batch_flops(GROUPED, [], rows=3, num_scored=0) == 0
+
+
+def test_chunks_are_those_of_the_op() -> None:
+    default = inspect.signature(gated_delta_rule).parameters["chunk_size"].default
+    assert default == flops.CHUNK_SIZE
+
+
+def test_a_head_of_unknown_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.vocab_size is 0; set it"):
+        head_flops(ModelConfig(), 3)

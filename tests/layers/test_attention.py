@@ -1,0 +1,66 @@
+"""The attention layer: its cache, cut anywhere, shared by forks."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from numerics import assert_close
+from slowwave.layers.attention import Attention
+from slowwave.ops.attention import rotate, windowed_attention
+from slowwave.state import AttentionState
+
+
+@pytest.fixture
+def layer() -> Attention:
+    torch.manual_seed(0)
+    return Attention(12, num_heads=4, num_kv_heads=2, head_dim=6, rope_theta=100.0).double()
+
+
+def draw(B: int, T: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(B, T, 12, generator=generator, dtype=torch.float64)
+
+
+def read(
+    layer: Attention, x: Tensor, state: AttentionState, *, keep_state: bool = True
+) -> tuple[Tensor, AttentionState]:
+    W = state.keys.shape[1]
+    positions = torch.arange(W, W + x.shape[1])[None]
+    return layer(x, state, positions=positions, key_mask=None, keep_state=keep_state)
+
+
+def test_sections_of_the_projection_are_queries_keys_and_values(layer: Attention) -> None:
+    x = draw(2, 5)
+    q, k, v = (x @ part.T for part in layer.qkv.weight.split([24, 12, 12]))
+    q, k, v = (part.unflatten(-1, (-1, 6)) for part in (q, k, v))
+    positions = torch.arange(5)[None]
+    turned = [rotate(part, positions, 100.0) for part in (q, k)]
+    expected = windowed_attention(*turned, v).flatten(2) @ layer.out.weight.T
+    out, state = read(layer, x, layer.initial_state(2))
+    assert_close(out, expected, 1e-12)
+    assert_close(state.keys, turned[1], 1e-12)
+    assert_close(state.values, v, 1e-12)
+
+
+@pytest.mark.parametrize("cuts", [[1], [2, 3], [1, 2, 3, 4, 5, 6, 7, 8]])
+def test_pieces_equal_one_call(layer: Attention, cuts: list[int]) -> None:
+    x = draw(2, 9)
+    expected, whole = read(layer, x, layer.initial_state(2))
+    state = layer.initial_state(2)
+    outs: list[Tensor] = []
+    for piece in x.tensor_split(cuts, dim=1):
+        out, state = read(layer, piece, state)
+        outs.append(out)
+    assert_close(torch.cat(outs, dim=1), expected, 1e-12)
+    assert_close(state.keys, whole.keys, 1e-12)
+    assert_close(state.values, whole.values, 1e-12)
+
+
+def test_forks_share_a_cache_that_stays_as_it_is(layer: Attention) -> None:
+    _, state = read(layer, draw(2, 5), layer.initial_state(2))
+    questions = draw(6, 2)
+    out, after = read(layer, questions, state, keep_state=False)
+    copies = state.map(lambda tensor: tensor.repeat_interleave(3, dim=0))
+    expected, _ = read(layer, questions, copies)
+    assert_close(out, expected, 1e-12)
+    assert after is state

@@ -1,0 +1,137 @@
+"""The recurrent layer: the paper's equations token by token, pieces, padding."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from numerics import assert_close
+from slowwave.layers.delta_net import GatedDeltaNet
+from slowwave.state import DeltaState
+
+WIDTH, HEADS, VALUE_HEADS, K, V, TAPS = 12, 2, 4, 5, 3, 4
+
+
+def make_layer(max_beta: float = 2.0) -> GatedDeltaNet:
+    torch.manual_seed(0)
+    layer = GatedDeltaNet(
+        WIDTH,
+        num_heads=HEADS,
+        num_value_heads=VALUE_HEADS,
+        key_dim=K,
+        value_dim=V,
+        conv_width=TAPS,
+        max_beta=max_beta,
+    )
+    layer.reset_recurrence(torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        layer.out_norm.weight.uniform_(0.5, 2.0)
+    return layer.double()
+
+
+def draw(B: int, T: int) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(B, T, WIDTH, generator=generator, dtype=torch.float64)
+
+
+def read(
+    layer: GatedDeltaNet, x: Tensor, state: DeltaState, mask: Tensor | None = None
+) -> tuple[Tensor, DeltaState]:
+    return layer(x, state, mask=mask, keep_state=True)
+
+
+def equations(layer: GatedDeltaNet, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The layer for one row x (T, D), written from the equations, one token and head at a time."""
+    sections = [HEADS * K, HEADS * K, VALUE_HEADS * V]
+    projected = x @ layer.qkv.weight.T
+    S = [torch.zeros(K, V, dtype=x.dtype) for _ in range(VALUE_HEADS)]
+    outs: list[Tensor] = []
+    for t in range(x.shape[0]):
+        window = [projected[t - w] if t >= w else torch.zeros_like(projected[0]) for w in range(4)]
+        conv = sum((layer.conv[:, 3 - w] * window[w] for w in range(4)), torch.zeros(()))
+        q, k, v = (F.silu(part) for part in conv.split(sections))
+        step, strength = (layer.gates.weight @ x[t]).chunk(2)
+        gate = F.silu(layer.out_gate.weight @ x[t])
+        heads: list[Tensor] = []
+        for g in range(VALUE_HEADS):
+            h = g // (VALUE_HEADS // HEADS)
+            q_h, k_h = (y[h * K : (h + 1) * K] for y in (q, k))
+            q_h, k_h = (y / (y.square().sum() + 1e-6).sqrt() for y in (q_h, k_h))
+            decay = torch.exp(-layer.A_log[g].exp() * F.softplus(step[g] + layer.dt_bias[g]))
+            beta = layer.max_beta * torch.sigmoid(strength[g])
+            S[g] = decay * S[g]
+            S[g] = S[g] + torch.outer(k_h, beta * (v[g * V : (g + 1) * V] - S[g].T @ k_h))
+            o = S[g].T @ q_h / math.sqrt(K)
+            normed = o / (o.square().mean() + 1e-5).sqrt() * layer.out_norm.weight
+            heads.append(normed * gate[g * V : (g + 1) * V])
+        outs.append(layer.out.weight @ torch.cat(heads))
+    return torch.stack(outs), torch.stack(S)
+
+
+@pytest.mark.parametrize("max_beta", [1.0, 2.0])
+def test_is_the_papers_equations(max_beta: float) -> None:
+    layer = make_layer(max_beta)
+    x = draw(2, 7)
+    out, state = read(layer, x, layer.initial_state(2))
+    for b in range(2):
+        expected_out, expected_weights = equations(layer, x[b])
+        assert_close(out[b], expected_out, 1e-12)
+        assert_close(state.fast_weights[b], expected_weights, 1e-12)
+
+
+@pytest.mark.parametrize("cuts", [[1], [3], [1, 3, 6], list(range(1, 9))])
+def test_pieces_equal_one_call(cuts: list[int]) -> None:
+    layer = make_layer()
+    x = draw(2, 9)
+    expected, whole = read(layer, x, layer.initial_state(2))
+    state = layer.initial_state(2)
+    outs: list[Tensor] = []
+    for piece in x.tensor_split(cuts, dim=1):
+        out, state = read(layer, piece, state)
+        outs.append(out)
+    assert_close(torch.cat(outs, dim=1), expected, 1e-12)
+    assert_close(state.fast_weights, whole.fast_weights, 1e-12)
+    assert_close(state.conv_tail, whole.conv_tail, 1e-12)
+
+
+def test_masked_tokens_are_as_if_they_were_not_there() -> None:
+    layer = make_layer()
+    _, before = read(layer, draw(1, 3), layer.initial_state(1))
+    x, mask = draw(1, 8), torch.tensor([[False, True, True, False, True, False, True, False]])
+    out, state = read(layer, x, before, mask)
+    expected_out, expected = read(layer, x[:, mask[0]], before)
+    assert_close(out[:, mask[0]], expected_out, 1e-12)
+    assert_close(state.fast_weights, expected.fast_weights, 1e-12)
+    assert_close(state.conv_tail, expected.conv_tail, 1e-12)
+
+
+def test_a_masked_call_leaves_the_state_bit_identical() -> None:
+    layer = make_layer().float()
+    _, before = read(layer, draw(2, 3).float(), layer.initial_state(2))
+    _, after = read(layer, draw(2, 5).float(), before, torch.zeros(2, 5, dtype=torch.bool))
+    assert torch.equal(after.fast_weights, before.fast_weights)
+    assert torch.equal(after.conv_tail, before.conv_tail)
+
+
+def test_fresh_recurrence_has_fla_s_ranges() -> None:
+    layer = GatedDeltaNet(
+        8,
+        num_heads=1,
+        num_value_heads=4000,
+        key_dim=2,
+        value_dim=2,
+        conv_width=TAPS,
+        max_beta=1.0,
+    )
+    layer.reset_recurrence(torch.Generator().manual_seed(0))
+    A, dt = layer.A_log.exp(), F.softplus(layer.dt_bias)
+    assert A.min() > 0
+    assert A.max() <= 16
+    assert abs(A.mean() - 8) < 0.3
+    assert dt.min() > 0.99e-3
+    assert dt.max() < 0.101
+    # Log-uniform: the middle of the logarithms is the geometric mean of the bounds, 0.01.
+    assert abs(dt.log().mean() - math.log(0.01)) < 0.1
+    assert layer.conv.abs().max() <= TAPS**-0.5

@@ -1,0 +1,54 @@
+"""Model sizes that contradict each other are refused by name."""
+
+from typing import Any
+
+import pytest
+
+from slowwave.model.config import ModelConfig
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": 0}, r"model\.width is 0; use 1 or more"),
+        ({"mlp_hidden": 0}, r"model\.mlp_hidden is 0; use 1 or more"),
+        ({"attn_heads": 0}, r"model\.attn_heads is 0; use 1 or more"),
+        ({"delta_heads": -1}, r"model\.delta_heads is -1; use 1 or more"),
+        ({"key_dim": 0}, r"model\.key_dim is 0; use 1 or more"),
+        ({"value_dim": 0}, r"model\.value_dim is 0; use 1 or more"),
+        ({"vocab_size": -1}, r"model\.vocab_size is -1; use 0 or more"),
+        ({"layers": ()}, r"model\.layers is \(\); name at least one mixer"),
+        ({"conv_width": 1}, r"model\.conv_width is 1; use 2 or more"),
+        ({"max_beta": 0.0}, r"model\.max_beta is 0\.0; use a value in \(0, 2\]"),
+        ({"max_beta": 2.5}, r"model\.max_beta is 2\.5; use a value in \(0, 2\]"),
+        ({"rope_theta": 0.0}, r"model\.rope_theta is 0\.0; use a positive base"),
+        ({"attn_kv_heads": 2}, r"model\.attn_kv_heads is 2; use a divisor of attn_heads = 3"),
+        ({"attn_kv_heads": 0}, r"model\.attn_kv_heads is 0; use a divisor of attn_heads = 3"),
+        ({"attn_heads": 5}, r"model\.attn_heads is 5; use a divisor of width = 96"),
+        ({"attn_head_dim": 7}, r"model\.attn_head_dim is 7; use an even size"),
+        ({"delta_value_heads": 4}, r"model\.delta_value_heads is 4; use a multiple of .* = 3"),
+        ({"delta_value_heads": 0}, r"model\.delta_value_heads is 0; use a multiple of .* = 3"),
+    ],
+)
+def test_contradictions_are_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ModelConfig(**values)
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.from_dict({**values, "layers": list(values.get("layers", ["attn"]))})
+
+
+def test_unknown_mixers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"layers\.1: .*got 'mamba'"):
+        ModelConfig.from_dict({"layers": ["attn", "mamba"]})
+
+
+def test_sizes_left_out_follow_from_others() -> None:
+    config = ModelConfig(width=96, attn_heads=4, delta_heads=2)
+    assert (config.head_dim, config.kv_heads, config.value_heads) == (24, 4, 2)
+    config = ModelConfig(attn_kv_heads=1, attn_head_dim=10, delta_value_heads=6)
+    assert (config.head_dim, config.kv_heads, config.value_heads) == (10, 1, 6)
+
+
+def test_round_trip() -> None:
+    config = ModelConfig(layers=("gdn", "attn"), attn_kv_heads=1, max_beta=2.0)
+    assert ModelConfig.from_dict(config.to_dict()) == config

@@ -1,0 +1,116 @@
+"""Attention in the window: both ways of computing it against a loop, and rotary positions."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from numerics import TOLERANCE, assert_close
+from slowwave.ops import attention
+from slowwave.ops.attention import rotate, windowed_attention
+
+EXPLICIT, FUSED = 10**6, 0
+
+
+def draw(B: int, T: int, W: int, H: int, kv_heads: int, size: int = 6) -> list[Tensor]:
+    """q (B, T, H, Dh), keys and values (B, W, Hkv, Dh)."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(B, T, H, size), (B, W, kv_heads, size), (B, W, kv_heads, size)]
+    return [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
+
+
+def loop(q: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None) -> Tensor:
+    """The definition, one query at a time."""
+    (B, T, H, size), (W, kv_heads) = q.shape, keys.shape[1:3]
+    out = torch.zeros_like(q)
+    for b in range(B):
+        for t in range(T):
+            own = W - T + t
+            seen = [j for j in range(own + 1) if key_mask is None or key_mask[b, j] or j == own]
+            for h in range(H):
+                group = h * kv_heads // H
+                scores = keys[b, seen, group] @ q[b, t, h] / size**0.5
+                out[b, t, h] = scores.softmax(0) @ values[b, seen, group]
+    return out
+
+
+@pytest.mark.parametrize("short_window", [EXPLICIT, FUSED])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("H", "kv_heads"), [(2, 2), (4, 2), (3, 1)])
+@pytest.mark.parametrize(("T", "W"), [(1, 1), (7, 7), (1, 9), (3, 9)])
+def test_is_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+    T: int,
+    W: int,
+    H: int,
+    kv_heads: int,
+    dtype: torch.dtype,
+    masked: bool,
+    short_window: int,
+) -> None:
+    monkeypatch.setattr(attention, "SHORT_WINDOW", short_window)
+    tensors = [tensor.to(dtype) for tensor in draw(2, T, W, H, kv_heads)]
+    generator = torch.Generator().manual_seed(1)
+    key_mask = torch.rand(2, W, generator=generator) < 0.6 if masked else None
+    out = windowed_attention(*tensors, key_mask)
+    expected = loop(*(tensor.double() for tensor in tensors), key_mask)
+    assert_close(out, expected, TOLERANCE[dtype])
+    assert out.dtype == dtype
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_ways_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
+    tensors = [tensor.requires_grad_() for tensor in draw(2, 5, 8, 4, 2)]
+    key_mask = torch.arange(16).view(2, 8) % 3 != 0 if masked else None
+    cotangent = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(2)).double()
+    gradients: list[tuple[Tensor, ...]] = []
+    for short_window in (EXPLICIT, FUSED):
+        monkeypatch.setattr(attention, "SHORT_WINDOW", short_window)
+        out = windowed_attention(*tensors, key_mask)
+        gradients.append(torch.autograd.grad(out, tensors, cotangent))
+    for explicit, fused in zip(*gradients, strict=True):
+        assert_close(explicit, fused, 1e-12)
+
+
+@pytest.mark.parametrize("short_window", [EXPLICIT, FUSED])
+def test_what_masked_keys_hold_is_unseen(
+    monkeypatch: pytest.MonkeyPatch, short_window: int
+) -> None:
+    monkeypatch.setattr(attention, "SHORT_WINDOW", short_window)
+    q, keys, values = draw(1, 2, 6, 2, 2)
+    key_mask = torch.tensor([[False, True, False, True, True, True]])
+    expected = windowed_attention(q, keys, values, key_mask)
+    hidden = ~key_mask[0]
+    keys[:, hidden], values[:, hidden] = 1e6, -1e6
+    assert torch.equal(windowed_attention(q, keys, values, key_mask), expected)
+
+
+def test_a_query_whose_keys_are_all_masked_stays_finite() -> None:
+    q, keys, values = draw(1, 3, 3, 2, 2)
+    out = windowed_attention(q, keys, values, torch.zeros(1, 3, dtype=torch.bool))
+    assert_close(out, values, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_rotation_turns_pairs_in_the_complex_plane(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 5, 3, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    positions = torch.tensor([[0, 1, 2, 7, 40], [3, 3, 0, 100, 5]])
+    first, second = x.double().chunk(2, dim=-1)
+    frequencies = torch.tensor([500.0 ** (-2 * j / 8) for j in range(4)], dtype=torch.float64)
+    turned = torch.complex(first, second) * torch.exp(1j * positions[..., None, None] * frequencies)
+    out = rotate(x, positions, theta=500.0)
+    assert_close(out, torch.cat([turned.real, turned.imag], dim=-1), TOLERANCE[dtype])
+    assert out.dtype == dtype
+
+
+def test_scores_depend_on_relative_positions_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 4, 2, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def scores(offset: int) -> Tensor:
+        positions = torch.arange(4)[None] + offset
+        turned = [rotate(x, positions, theta=10_000.0) for x in (q, k)]
+        return torch.einsum("bthd,bshd->bhts", *turned)
+
+    assert_close(scores(1000), scores(0), 1e-12)
+    assert not torch.allclose(scores(0), torch.einsum("bthd,bshd->bhts", q, k))

@@ -1,0 +1,31 @@
+"""Norms: eps where fla has it, results wide."""
+
+import pytest
+import torch
+
+from numerics import TOLERANCE, assert_close
+from slowwave.ops.norm import l2_norm, rms_norm, wide_dtype
+
+
+def test_l2_norm_has_eps_inside_the_root() -> None:
+    """`F.normalize` would clamp the norm instead, and make any short vector a unit one."""
+    x = torch.tensor([3e-4, 4e-4], dtype=torch.float64)
+    assert_close(l2_norm(x, eps=1e-6), x / (25e-8 + 1e-6) ** 0.5, 1e-12)
+    assert torch.equal(l2_norm(torch.zeros(3)), torch.zeros(3))
+
+
+def test_rms_norm_has_eps_inside_the_root() -> None:
+    x = torch.tensor([3e-4, 4e-4], dtype=torch.float64)
+    weight = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert_close(rms_norm(x, weight, 1e-6), x / (12.5e-8 + 1e-6) ** 0.5 * weight, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_norms_are_computed_and_returned_wide(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    wide = wide_dtype(dtype)
+    assert wide == (torch.float64 if dtype == torch.float64 else torch.float32)
+    for out in (l2_norm(x), rms_norm(x, torch.ones(5, dtype=dtype), 1e-6)):
+        assert out.dtype == wide
+    norms = l2_norm(x).square().sum(-1)
+    assert_close(norms, torch.ones(2, 3), 1e-5)

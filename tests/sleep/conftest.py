@@ -1,0 +1,40 @@
+"""A tiny float64 hybrid with grouped heads everywhere, and random tokens for it."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from slowwave.model.config import ModelConfig
+from slowwave.model.hybrid import HybridLM
+
+VOCAB = 11
+
+
+@pytest.fixture
+def model() -> HybridLM:
+    config = ModelConfig(
+        vocab_size=VOCAB,
+        width=16,
+        layers=("gdn", "attn", "gdn"),
+        mlp_hidden=24,
+        attn_heads=4,
+        attn_kv_heads=2,
+        delta_heads=2,
+        delta_value_heads=4,
+        key_dim=4,
+        value_dim=6,
+        max_beta=2.0,
+    )
+    return HybridLM(config, seed=0).double()
+
+
+@pytest.fixture
+def draw_tokens() -> Callable[..., Tensor]:
+    """Tokens (B, T), other ones for another seed."""
+
+    def draw(B: int, T: int, seed: int = 0) -> Tensor:
+        return torch.randint(VOCAB, (B, T), generator=torch.Generator().manual_seed(seed))
+
+    return draw

@@ -1,0 +1,96 @@
+"""Checkpoints: exact, whole or not at all, and refused in one sentence when they do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from slowwave.model.config import ModelConfig
+from slowwave.model.hybrid import HybridLM
+from slowwave.storage.checkpoint import load_model, save_model
+from slowwave.storage.files import read_json, write_atomically
+
+SIZES = ModelConfig(vocab_size=7, width=16, mlp_hidden=32, attn_heads=2, delta_heads=2)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_model(tmp_path / "model", HybridLM(SIZES, seed=3))
+    return tmp_path / "model"
+
+
+def test_round_trip_is_exact(saved: Path) -> None:
+    loaded, original = load_model(saved), HybridLM(SIZES, seed=3)
+    assert loaded.config == original.config
+    tokens = torch.arange(6)[None]
+    assert torch.equal(loaded(tokens)[0], original(tokens)[0])
+
+
+def test_files_are_the_same_from_run_to_run(saved: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "again", HybridLM(SIZES, seed=3))
+    for name in ("model.safetensors", "config.json"):
+        assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 7, 100, 2000])
+def test_truncated_file(saved: Path, kept_bytes: int) -> None:
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    with pytest.raises(ValueError, match=r"model\.safetensors: truncated or not a safetensors"):
+        load_model(saved)
+
+
+def test_foreign_file(saved: Path) -> None:
+    (saved / "model.safetensors").write_bytes(b"PK\x03\x04" + bytes(500))
+    with pytest.raises(ValueError, match=r"model\.safetensors: truncated or not a safetensors"):
+        load_model(saved)
+
+
+def test_checkpoint_of_another_shape(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "mlp_hidden": 48}))
+    with pytest.raises(ValueError, match=r"mlp\.out\.weight has shape \(16, 32\), the config says"):
+        load_model(saved)
+
+
+def test_missing_and_extra_tensors(saved: Path) -> None:
+    path = saved / "model.safetensors"
+    tensors = safetensors.torch.load(path.read_bytes())
+    head = tensors.pop("head.weight")
+    path.write_bytes(safetensors.torch.save(tensors))
+    with pytest.raises(ValueError, match=r"tensor head\.weight is missing"):
+        load_model(saved)
+    path.write_bytes(safetensors.torch.save({**tensors, "head.weight": head, "more": head.clone()}))
+    with pytest.raises(ValueError, match="tensor more is not of this model"):
+        load_model(saved)
+
+
+def test_unknown_key_in_the_config(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "depth": 3}))
+    with pytest.raises(ValueError, match="depth: unknown key in ModelConfig"):
+        load_model(saved)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config\.json: no such file"):
+        load_model(tmp_path)
+
+
+def test_malformed_json(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ValueError, match=r"x\.json: not valid JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "not bytes")  # pyright: ignore[reportArgumentType]
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,161 @@
+"""The command line as a stranger meets it: help, JSON, and one-sentence refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slowwave import cli
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+MINI = str(ROOT / "recipes" / "depo-mini.toml")
+TINY = [
+    *("--model.width", "16", "--model.mlp-hidden", "16", "--model.attn-heads", "2"),
+    *("--task.nodes", "6", "--task.hops", "2", "--task.questions", "3", "--sleep.window", "12"),
+    *("--train.steps", "2", "--train.batch-size", "4", "--train.eval-examples", "4"),
+    *("--train.no-compile", "--train.precision", "float32"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 8)
+
+
+def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr of a command that exits with 2."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("slowwave: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = (
+        "import sys; from slowwave import cli; cli.main(['--help']); "
+        "assert 'torch' not in sys.modules"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    seconds = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    assert all(f"  {name} " in done.stdout for name in cli.COMMANDS)
+    assert seconds < 3
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "train"])
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([name, "--help"])
+    assert exit_.value.code == 0
+    assert f"usage: slowwave {name}" in capsys.readouterr().out
+
+
+def test_train_help_lists_the_fields_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["train", MINI, "--help"])
+    assert exit_.value.code == 0
+    out = capsys.readouterr().out
+    assert "--sleep.passes" in out and "--task.hops" in out and "--train.muon-lr" in out
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_builds(recipe: Path) -> None:
+    from slowwave.experiment import build, load_experiment
+
+    config = load_experiment(recipe)
+    assert config.name == recipe.stem
+    model, task = build(config)
+    assert model.config.vocab_size == task.vocab_size
+
+
+def test_train_eval_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    cli.main(["train", MINI, *TINY, "--out", run, "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["step"] == 2
+    cli.main(["train", MINI, *TINY, "--out", run, "--json"])
+    assert json.loads(capsys.readouterr().out) == summary
+    cli.main(["eval", run, "--passes", "1", "3", "--examples", "8", "--json"])
+    records = json.loads(capsys.readouterr().out)["test"]
+    assert [record["passes"] for record in records] == [1, 3]
+    assert records[0] == summary["test"][0]
+    cli.main(["eval", run, "--set", "questions=9", "--examples", "2", "--json"])
+    assert json.loads(capsys.readouterr().out)["test"][0]["overall"]["answers"] == 18
+    cli.main(["eval", run, "--examples", "2"])
+    assert "floors" in capsys.readouterr().out
+
+
+def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["tasks"])
+    assert "rule110" in capsys.readouterr().out
+    cli.main(["tasks", "depo", "--show", "2", "--set", "nodes=7", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["examples"]) == 2
+    cli.main(["tasks", "--json"])
+    assert set(json.loads(capsys.readouterr().out)) == {"rule110", "depo"}
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["doctor", "--json"])
+    assert json.loads(capsys.readouterr().out)["delta_rule_backend"] in ("chunk", "fla")
+    cli.main(["doctor"])
+    assert "torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["dream"], "unknown command 'dream'; use one of demo, train"),
+        (["train", "nowhere.toml"], "nowhere.toml: no such file"),
+        (["train", MINI, "--sleep.window", "7"], "sleep.window is 7, but task depo has a context"),
+        (["train", MINI, "--sleep.passes", "0"], "sleep.passes is 0; use 1"),
+        (["train", MINI, "--model.vocab-size", "3"], "model.vocab_size is 3, but task depo has 16"),
+        (["train", MINI, "--model.attn-heads", "5"], "model.attn_heads is 5; use a divisor"),
+        (["train", MINI, "--task.nodes", "3"], "task.nodes is 3; use 6 or more"),
+        (["train", MINI, "--sleep.pases", "4"], "Unrecognized options: --sleep.pases, 4; see"),
+        (["train", MINI, "--train.steps", "x"], "Error parsing --train.steps: invalid literal"),
+        (["train", MINI, "--train.precision", "int8"], "invalid choice 'int8' for argument"),
+        (["eval"], "Missing from slowwave eval: PATH"),
+        (["eval", "nowhere"], "nowhere/config.json: no such file"),
+        (["eval", "nowhere", "--passes", "0"], "--passes is (0,); use 1 or more"),
+        (["plot", "nowhere"], "nowhere"),
+        (["tasks", "sudoku"], "unknown task 'sudoku'; use one of rule110, depo"),
+        (["tasks", "depo", "--set", "edges=3"], "edges: unknown key in DepoConfig"),
+        (["tasks", "depo", "--set", "nodes"], "--set 'nodes' has no '='"),
+        (["tasks", "depo", "--split", "dev"], "split is 'dev'; use train, validation or test"),
+        (["bench", "dreams"], "unknown benchmark 'dreams'; use wake"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_exit_code_2(
+    arguments: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in _refusal(arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_recipe_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text('name = "bad"\n[task]\nname = "depo"\n[sleep]\npases = 4\n')
+    assert "sleep.pases: unknown key" in _refusal(["train", str(recipe)], capsys)
+
+
+def test_malformed_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text("name = ")
+    assert "not valid TOML" in _refusal(["train", str(recipe)], capsys)

@@ -1,0 +1,102 @@
+"""States are immutable data that know their size and can be copied, cut loose and emptied."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from slowwave.state import AttentionState, DeltaState, MemoryState
+
+
+def make_state(B: int = 2, W: int = 3, mask: Tensor | None = None) -> MemoryState:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return MemoryState(
+        layers=(
+            AttentionState(normal(B, W, 2, 4), normal(B, W, 2, 4)),
+            DeltaState(normal(B, 2, 4, 5), normal(B, 3, 8)),
+            DeltaState(normal(B, 2, 4, 5), normal(B, 3, 8)),
+        ),
+        window_tokens=torch.arange(B * W).view(B, W),
+        window_mask=mask,
+        window_hidden=normal(B, W, 6),
+        tokens_seen=10,
+        num_sleeps=4,
+    )
+
+
+def tensors(state: MemoryState) -> list[Tensor]:
+    found: list[Tensor] = []
+    state.map(lambda tensor: (found.append(tensor), tensor)[1])
+    return found
+
+
+def test_sizes() -> None:
+    state = make_state(mask=torch.ones(2, 3, dtype=torch.bool))
+    assert (state.batch_size, state.window_fill) == (2, 3)
+    keys_and_values, fast_weights, tail = 2 * 2 * 3 * 2 * 4 * 4, 2 * 2 * 4 * 5 * 4, 2 * 3 * 8 * 4
+    window = 2 * 3 * 8 + 2 * 3 * 1 + 2 * 3 * 6 * 4  # tokens, mask, hidden
+    assert state.cache_nbytes == keys_and_values + window
+    assert state.nbytes == state.cache_nbytes + 2 * (fast_weights + tail)
+    assert [weights.shape for weights in state.fast_weights] == [(2, 2, 4, 5)] * 2
+
+
+def test_states_cannot_be_changed() -> None:
+    state = make_state()
+    for part, field in ((state, "layers"), *((layer, "keys") for layer in state.layers[:1])):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, field, ())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_map_reaches_every_tensor(masked: bool) -> None:
+    state = make_state(mask=torch.ones(2, 3, dtype=torch.bool) if masked else None)
+    assert len(tensors(state)) == (9 if masked else 8)
+    zeroed = state.map(torch.zeros_like)
+    assert not any(tensor.any() for tensor in tensors(zeroed))
+    assert (zeroed.tokens_seen, zeroed.num_sleeps) == (10, 4)
+    assert (zeroed.window_mask is None) == (state.window_mask is None)
+
+
+def test_detach_cuts_the_graph() -> None:
+    state = make_state().map(lambda x: x.requires_grad_() if x.is_floating_point() else x)
+    assert any(tensor.requires_grad for tensor in tensors(state))
+    assert not any(tensor.requires_grad for tensor in tensors(state.detach()))
+
+
+def test_repeat_copies_each_stream_in_a_row() -> None:
+    state = make_state(mask=torch.tensor([[True, False, True], [True, True, True]]))
+    repeated = state.repeat(3)
+    assert repeated.batch_size == 6
+    for tensor, copies in zip(tensors(state), tensors(repeated), strict=True):
+        for row in range(6):
+            assert torch.equal(copies[row], tensor[row // 3])
+    with pytest.raises(ValueError, match="copies must be at least 1, got 0"):
+        state.repeat(0)
+
+
+def test_eviction_leaves_the_fast_weights_and_the_counters() -> None:
+    state = make_state(mask=torch.ones(2, 3, dtype=torch.bool))
+    evicted = state.evict()
+    assert evicted.cache_nbytes == 0
+    assert evicted.window_mask is None
+    assert (evicted.batch_size, evicted.window_fill) == (2, 0)
+    assert (evicted.tokens_seen, evicted.num_sleeps) == (10, 4)
+    for before, after in zip(state.fast_weights, evicted.fast_weights, strict=True):
+        assert after is before
+    for layer in evicted.layers:
+        if isinstance(layer, DeltaState):
+            assert layer.conv_tail.shape == (2, 3, 8)
+            assert not layer.conv_tail.any()
+    assert {tensor.dtype for tensor in tensors(evicted)} == {torch.float32, torch.int64}
+
+
+def test_eviction_lets_go_of_what_it_drops() -> None:
+    """A view of no tokens would keep the whole window's storage alive."""
+    evicted = make_state().evict()
+    for tensor in tensors(evicted):
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import tyro
 
@@ -66,7 +66,8 @@ def _parse(
     framed = io.StringIO()
     try:
         with contextlib.redirect_stderr(framed):
-            return tyro.cli(options, args=arguments, prog=prog, default=default)
+            parsed = tyro.cli(options, args=arguments, prog=prog, default=default)
+            return cast(Options, parsed)
     except SystemExit as exit_:
         if not exit_.code:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,13 @@ from slowwave.tasks.base import Batch, Labelled, Task
 from slowwave.tasks.config import DepoConfig, Rule110Config
 from slowwave.tasks.registry import make_task
 
-SIZES = {"width": 16, "mlp_hidden": 32, "attn_heads": 2, "delta_heads": 2, "key_dim": 8}
+SIZES: dict[str, Any] = {
+    "width": 16,
+    "mlp_hidden": 32,
+    "attn_heads": 2,
+    "delta_heads": 2,
+    "key_dim": 8,
+}
 
 
 def _model(task: Task) -> HybridLM:

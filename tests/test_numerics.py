@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from numerics import TOLERANCE, assert_close, relative_rmse
 
 
@@ -51,4 +52,5 @@ def test_assert_close_passes_within_the_tolerance() -> None:
 
 
 def test_the_contract() -> None:
-    assert TOLERANCE == {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+    promised = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+    assert promised == TOLERANCE

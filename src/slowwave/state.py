@@ -33,7 +33,8 @@ class AttentionState:
 
     def evict(self) -> AttentionState:
         """The cache after a sleep: empty, so that positions restart."""
-        return AttentionState(self.keys[:, :0], self.values[:, :0])
+        # Cloned: an empty view would keep the whole window's storage alive.
+        return self.map(lambda tensor: tensor[:, :0].clone())
 
     @property
     def nbytes(self) -> int:
@@ -131,9 +132,9 @@ class MemoryState:
         return dataclasses.replace(
             self,
             layers=tuple(layer.evict() for layer in self.layers),
-            window_tokens=self.window_tokens[:, :0],
+            window_tokens=self.window_tokens[:, :0].clone(),
             window_mask=None,
-            window_hidden=self.window_hidden[:, :0],
+            window_hidden=self.window_hidden[:, :0].clone(),
         )
 
     def detach(self) -> MemoryState:

@@ -130,14 +130,14 @@ def test_forks_longer_than_a_chunk_cost_what_torch_counts(
 
 
 def test_training_costs_three_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch counts the backward pass of every product; the first layer's input needs none."""
+    """But for a little: what the last pass of a sleep puts out is dropped and gets no gradient."""
     model, sleep = HybridLM(PLAIN), SleepConfig(window=5, passes=3)
-    tokens, targets = draw_batch(2, 13, PLAIN)
+    tokens, targets = draw_batch(2, 43, PLAIN)
     with Counter(monkeypatch) as counter:
         unroll(model, tokens, targets, sleep).logits.logsumexp(-1).sum().backward()
     forward = batch_flops(PLAIN, cut_training(targets, sleep), rows=2, num_scored=4)
-    without_solves = training_flops(forward) - 3 * counter.solves
-    assert counter.get_total_flops() == pytest.approx(without_solves, rel=0.02)
+    counted_by_torch = training_flops(forward) - 3 * counter.solves
+    assert 0.95 < counter.get_total_flops() / counted_by_torch <= 1
 
 
 def test_a_layer_by_hand() -> None:

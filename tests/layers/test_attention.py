@@ -34,11 +34,11 @@ def test_sections_of_the_projection_are_queries_keys_and_values(layer: Attention
     q, k, v = (x @ part.T for part in layer.qkv.weight.split([24, 12, 12]))
     q, k, v = (part.unflatten(-1, (-1, 6)) for part in (q, k, v))
     positions = torch.arange(5)[None]
-    turned = [rotate(part, positions, 100.0) for part in (q, k)]
-    expected = windowed_attention(*turned, v).flatten(2) @ layer.out.weight.T
+    q, k = (rotate(part, positions, 100.0) for part in (q, k))
+    expected = windowed_attention(q, k, v).flatten(2) @ layer.out.weight.T
     out, state = read(layer, x, layer.initial_state(2))
     assert_close(out, expected, 1e-12)
-    assert_close(state.keys, turned[1], 1e-12)
+    assert_close(state.keys, k, 1e-12)
     assert_close(state.values, v, 1e-12)
 
 

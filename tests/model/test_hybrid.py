@@ -1,6 +1,7 @@
 """The model awake: cut anywhere, padded anywhere, forked, in float32 and bfloat16."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def read_pieces(
     state = model.initial_state(tokens.shape[0])
     hiddens: list[Tensor] = []
     bounds = [0, *cuts, tokens.shape[1]]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         piece_mask = None if mask is None else mask[:, start:stop]
         hidden, state = model.read(tokens[:, start:stop], state, mask=piece_mask)
         hiddens.append(hidden)
@@ -127,10 +128,10 @@ def test_a_mask_of_ones_changes_nothing(model: HybridLM) -> None:
 def test_one_piece_may_have_a_mask_and_another_none(model: HybridLM, masked_piece: int) -> None:
     tokens = draw_tokens(2, 12)
     expected, _ = read_pieces(model, tokens, [])
-    state = model.initial_state(2)
-    for i, piece in enumerate(tokens.split([5, 7], dim=1)):
-        mask = torch.ones_like(piece, dtype=torch.bool) if i == masked_piece else None
-        hidden, state = model.read(piece, state, mask=mask)
+    masks: list[Tensor | None] = [None, None]
+    masks[masked_piece] = torch.ones(2, [5, 7][masked_piece], dtype=torch.bool)
+    _, state = model.read(tokens[:, :5], model.initial_state(2), mask=masks[0])
+    hidden, state = model.read(tokens[:, 5:], state, mask=masks[1])
     assert_close(hidden, expected[:, 5:], 1e-10)
     assert state.window_mask is not None
     assert state.window_mask.shape == (2, 12)

@@ -49,25 +49,25 @@ def test_is_the_loop(
     short_window: int,
 ) -> None:
     monkeypatch.setattr(attention, "SHORT_WINDOW", short_window)
-    tensors = [tensor.to(dtype) for tensor in draw(2, T, W, H, kv_heads)]
+    q, keys, values = (tensor.to(dtype) for tensor in draw(2, T, W, H, kv_heads))
     generator = torch.Generator().manual_seed(1)
     key_mask = torch.rand(2, W, generator=generator) < 0.6 if masked else None
-    out = windowed_attention(*tensors, key_mask)
-    expected = loop(*(tensor.double() for tensor in tensors), key_mask)
+    out = windowed_attention(q, keys, values, key_mask)
+    expected = loop(q.double(), keys.double(), values.double(), key_mask)
     assert_close(out, expected, TOLERANCE[dtype])
     assert out.dtype == dtype
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_both_ways_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
-    tensors = [tensor.requires_grad_() for tensor in draw(2, 5, 8, 4, 2)]
+    q, keys, values = (tensor.requires_grad_() for tensor in draw(2, 5, 8, 4, 2))
     key_mask = torch.arange(16).view(2, 8) % 3 != 0 if masked else None
     cotangent = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(2)).double()
     gradients: list[tuple[Tensor, ...]] = []
     for short_window in (EXPLICIT, FUSED):
         monkeypatch.setattr(attention, "SHORT_WINDOW", short_window)
-        out = windowed_attention(*tensors, key_mask)
-        gradients.append(torch.autograd.grad(out, tensors, cotangent))
+        out = windowed_attention(q, keys, values, key_mask)
+        gradients.append(torch.autograd.grad(out, [q, keys, values], cotangent))
     for explicit, fused in zip(*gradients, strict=True):
         assert_close(explicit, fused, 1e-12)
 

@@ -1,9 +1,9 @@
 """The gated delta rule: the reference against the paper's formula, the chunks against it."""
 
+import itertools
 import sys
 import types
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,8 +19,7 @@ from slowwave.ops.norm import l2_norm
 ODD_LENGTHS = (1, 2, 3, 63, 64, 65, 130)
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """The tensors of `gated_delta_rule`, in its order."""
 
     q: Tensor
@@ -30,15 +29,11 @@ class Inputs:
     beta: Tensor
     state: Tensor
 
-    def __iter__(self) -> Any:
-        return iter([getattr(self, field.name) for field in fields(self)])
-
     def to(self, dtype: torch.dtype) -> "Inputs":
         return Inputs(*(tensor.to(dtype) for tensor in self))
 
     def tokens(self, start: int, stop: int) -> "Inputs":
-        *sequences, state = self
-        return Inputs(*(tensor[:, start:stop] for tensor in sequences), state)
+        return Inputs._make([*(tensor[:, start:stop] for tensor in self[:-1]), self.state])
 
 
 def draw(
@@ -79,8 +74,7 @@ def values_and_gradients(inputs: Inputs, **options: Any) -> dict[str, Tensor]:
         for x in (out, state)
     ]
     gradients = torch.autograd.grad([out, state], leaves, cotangents)
-    names = [field.name for field in fields(Inputs)]
-    return {"out": out, "new_state": state} | dict(zip(names, gradients, strict=True))
+    return {"out": out, "new_state": state} | dict(zip(Inputs._fields, gradients, strict=True))
 
 
 def assert_all_close(
@@ -182,12 +176,12 @@ def test_pieces_equal_one_call(backend: delta_rule.Backend, cuts: set[int]) -> N
     bounds = [0, *sorted(cuts), 70]
     outs: list[Tensor] = []
     piece_start = inputs
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         out, state = gated_delta_rule(
             *piece_start.tokens(start, stop), backend=backend, chunk_size=16
         )
         outs.append(out)
-        piece_start = replace(piece_start, state=state)
+        piece_start = piece_start._replace(state=state)
     assert_close(torch.cat(outs, dim=1), expected_out, 1e-12)
     assert_close(piece_start.state, expected_state, 1e-12)
 
@@ -196,7 +190,7 @@ def test_pieces_equal_one_call(backend: delta_rule.Backend, cuts: set[int]) -> N
 @pytest.mark.parametrize("T", [3, 20, 70])
 def test_rows_that_share_a_state_equal_rows_with_copies_of_it(T: int, keep_writes: bool) -> None:
     inputs = draw(6, T, states=2)
-    copied = replace(inputs, state=inputs.state.repeat_interleave(3, dim=0))
+    copied = inputs._replace(state=inputs.state.repeat_interleave(3, dim=0))
     out, state = gated_delta_rule(*inputs, backend="chunk", keep_writes=keep_writes)
     expected_out, expected_state = gated_delta_rule(*copied, backend="chunk")
     assert_close(out, expected_out, 1e-12)
@@ -208,9 +202,9 @@ def test_rows_that_share_a_state_equal_rows_with_copies_of_it(T: int, keep_write
 
 def test_no_state_means_zeros_and_scale_weighs_the_output() -> None:
     inputs = draw(T=70)
-    empty = replace(inputs, state=torch.zeros_like(inputs.state))
+    empty = inputs._replace(state=torch.zeros_like(inputs.state))
     expected, _ = gated_delta_rule(*empty)
-    out, _ = gated_delta_rule(*list(inputs)[:-1])
+    out, _ = gated_delta_rule(*inputs[:-1])
     assert torch.equal(out, expected)
     scaled, _ = gated_delta_rule(*empty, scale=1.0)
     assert_close(scaled, expected * 8**0.5, 1e-12)
@@ -235,9 +229,9 @@ def test_masked_call_leaves_the_state_bit_identical(T: int) -> None:
 def test_reference_skips_masked_tokens_to_the_bit() -> None:
     inputs = draw(1, 30).to(torch.float32)
     mask = draw_mask(1, 30)
-    real = [tensor[:, mask[0]] for tensor in list(inputs)[:-1]]
+    real = Inputs._make([*(tensor[:, mask[0]] for tensor in inputs[:-1]), inputs.state])
     out, state = gated_delta_rule(*inputs, mask=mask, backend="reference")
-    expected_out, expected_state = gated_delta_rule(*real, inputs.state, backend="reference")
+    expected_out, expected_state = gated_delta_rule(*real, backend="reference")
     assert torch.equal(out[:, mask[0]], expected_out)
     assert torch.equal(state, expected_state)
 
@@ -246,7 +240,7 @@ def test_reference_skips_masked_tokens_to_the_bit() -> None:
 def test_long_reads_stay_finite_and_exact(strength: float) -> None:
     """No decay at all, or decays so strong that their product underflows inside one chunk."""
     drawn = draw(1, 200)
-    inputs = replace(drawn, log_decay=strength * drawn.log_decay).to(torch.float32)
+    inputs = drawn._replace(log_decay=strength * drawn.log_decay).to(torch.float32)
     expected = values_and_gradients(inputs.to(torch.float64), backend="reference")
     assert_all_close(values_and_gradients(inputs, backend="chunk"), expected, 1e-5)
 
@@ -273,7 +267,7 @@ def test_inputs_are_not_mutated(backend: delta_rule.Backend) -> None:
     ],
 )
 def test_wrong_shapes_are_refused_by_name(field: str, shape: tuple[int, ...]) -> None:
-    inputs = replace(draw(), **{field: torch.zeros(shape)})
+    inputs = draw()._replace(**{field: torch.zeros(shape)})
     with pytest.raises(ValueError) as caught:
         gated_delta_rule(*inputs)
     assert str(caught.value).startswith(f"{field} must have shape")
@@ -309,12 +303,10 @@ def fake_fla(monkeypatch: pytest.MonkeyPatch, calls: list[dict[str, Any]]) -> No
         cp_context: object = None,
     ) -> tuple[Tensor, Tensor | None]:
         calls.append(locals().copy())
-        out, state = delta_rule._recurrent(  # pyright: ignore[reportPrivateUsage]
-            *(x.float() for x in (q, k, v, g, beta)),
-            torch.zeros(1) if initial_state is None else initial_state.float(),
-            q.shape[-1] ** -0.5 if scale is None else scale,
+        out, state = gated_delta_rule(
+            q, k, v, g, beta, initial_state, scale=scale, backend="reference"
         )
-        return out.to(v.dtype), state if output_final_state else None
+        return out, state if output_final_state else None
 
     module = types.ModuleType("fla.ops.gated_delta_rule")
     module.__dict__["chunk_gated_delta_rule"] = chunk_gated_delta_rule
@@ -328,7 +320,7 @@ def test_fla_gets_what_its_signature_asks_for(
     calls: list[dict[str, Any]] = []
     fake_fla(monkeypatch, calls)
     wide = draw(6, 9, states=2).to(torch.float32)
-    inputs = replace(wide, v=wide.v.to(dtype))
+    inputs = wide._replace(v=wide.v.to(dtype))
     mask = draw_mask(6, 9)
     out, state = gated_delta_rule(*inputs, mask=mask, scale=0.3, backend="fla")
     expected_out, expected_state = gated_delta_rule(*inputs, mask=mask, scale=0.3)
@@ -362,7 +354,7 @@ def test_unusable_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"backend 'fla' is not usable .*slowwave\[cuda\]"):
         gated_delta_rule(*draw(), backend="fla")
     unknown: Any = "triton"
-    with pytest.raises(ValueError, match="backend must be one of .* got 'triton'"):
+    with pytest.raises(ValueError, match=r"backend must be one of .* got 'triton'"):
         gated_delta_rule(*draw(), backend=unknown)
 
 

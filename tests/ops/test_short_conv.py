@@ -1,5 +1,7 @@
 """The short convolution: against a loop, in pieces shorter than its kernel, around padding."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,7 +50,7 @@ def test_pieces_carry_the_tail(cuts: set[int]) -> None:
     expected_out, expected_tail = short_conv(x, kernel, tail)
     bounds = [0, *sorted(cuts), 12]
     outs: list[Tensor] = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         out, tail = short_conv(x[:, start:stop], kernel, tail)
         outs.append(out)
     assert_close(torch.cat(outs, dim=1), expected_out, 1e-12)
@@ -78,9 +80,12 @@ def test_a_masked_call_leaves_the_tail_bit_identical() -> None:
 @pytest.mark.parametrize("T", [2, 6])
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradients_match_finite_differences(T: int, masked: bool) -> None:
-    tensors = [tensor.requires_grad_() for tensor in draw(1, T)]
     mask = torch.arange(T)[None] % 3 != 1 if masked else None
-    assert torch.autograd.gradcheck(lambda *args: short_conv(*args, mask), tensors)
+
+    def convolve(x: Tensor, kernel: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        return short_conv(x, kernel, tail, mask)
+
+    assert torch.autograd.gradcheck(convolve, [tensor.requires_grad_() for tensor in draw(1, T)])
 
 
 def test_inputs_are_not_mutated() -> None:

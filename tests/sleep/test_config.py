@@ -20,7 +20,7 @@ def test_contradictions_are_refused_by_name(values: dict[str, Any], message: str
 
 
 def test_unknown_ways_to_recirculate_are_refused() -> None:
-    with pytest.raises(ValueError, match="recirculate: .* got 'logits'"):
+    with pytest.raises(ValueError, match=r"recirculate: .* got 'logits'"):
         SleepConfig.from_dict({"recirculate": "logits"})
 
 

@@ -1,14 +1,15 @@
 """One sleep: N passes, then nothing is left of the window but the fast weights."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from numerics import assert_close
 from torch import Tensor
 
+from numerics import assert_close
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import Recirculate
 from slowwave.sleep.consolidate import consolidate
@@ -84,7 +85,7 @@ def test_one_pass_is_plain_eviction(model: HybridLM, awake: MemoryState) -> None
 
 def test_further_passes_write(model: HybridLM, awake: MemoryState) -> None:
     weights = [consolidate(model, awake, passes=n).fast_weights for n in (1, 2, 3)]
-    for fewer, more in zip(weights, weights[1:], strict=False):
+    for fewer, more in itertools.pairwise(weights):
         assert all(not torch.allclose(a, b) for a, b in zip(fewer, more, strict=True))
 
 
@@ -175,5 +176,5 @@ def test_long_loops_stay_finite(model: HybridLM, awake: MemoryState) -> None:
 def test_impossible_sleeps_are_refused(model: HybridLM, awake: MemoryState) -> None:
     with pytest.raises(ValueError, match=r"passes is 0; use 1 \(plain eviction\) or more"):
         consolidate(model, awake, passes=0)
-    with pytest.raises(ValueError, match="the window is empty, .* read tokens first"):
+    with pytest.raises(ValueError, match=r"the window is empty, .* read tokens first"):
         consolidate(model, consolidate(model, awake, passes=1), passes=2)

@@ -1,15 +1,16 @@
 """Reading a stream in pieces with sleeps in between is what training unrolled."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numerics import assert_close
 from torch import Tensor
 
+from numerics import assert_close
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import Recirculate, SleepConfig
@@ -33,7 +34,7 @@ def read_pieces(
     hiddens: list[Tensor] = []
     bounds = [0, *cuts, tokens.shape[1]]
     with torch.no_grad():
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in itertools.pairwise(bounds):
             piece_mask = None if mask is None else mask[:, start:stop]
             piece = tokens[:, start:stop]
             hidden, state = read_stream(model, piece, state, sleep, mask=piece_mask)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from numerics import assert_close
 from torch import Tensor
 from torch.func import functional_call
 
+from numerics import assert_close
 from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
@@ -46,7 +46,7 @@ def loss_of(model: HybridLM, tokens: Tensor, targets: Tensor, sleep: SleepConfig
 def algorithm_1(model: HybridLM, tokens: Tensor, targets: Tensor, L: int, N: int) -> Tensor:
     """The paper's training step up to the loss; S is all that `state` carries over."""
     blocks = model.run
-    S = [weights for weights in model.initial_state(len(tokens)).fast_weights]
+    S = list(model.initial_state(len(tokens)).fast_weights)
     loss = torch.zeros((), dtype=torch.float64)
     for start in range(0, tokens.shape[1], L):
         chunk, wanted = tokens[:, start : start + L], targets[:, start : start + L]

@@ -111,6 +111,20 @@ def test_cycles_never_cross_splits() -> None:
     assert {len(cycle) for cycle in drawn["train"]} == {2, 3, 4, 5, 6}
 
 
+def test_questions_are_drawn_anew_in_every_split() -> None:
+    task = Depo(DepoConfig())
+    hops = [task.batch(split, [0]).questions for split in SPLITS]
+    assert len({str(asked and asked.inputs[..., 0].tolist()) for asked in hops}) == 3
+
+
+def test_small_cycles_are_of_any_nodes() -> None:
+    cycles = draw_cycles(DepoConfig(nodes=6, min_nodes=2, questions=1), "train", 2000)
+    counts = Counter(node for cycle in cycles if len(cycle) == 3 for node in cycle)
+    expected = counts.total() / 6
+    # Uniform but for the few cycles that belong to other splits.
+    assert all(abs(counts[node] - expected) < 0.25 * expected for node in range(6))
+
+
 def test_cycles_are_uniform_inside_a_split() -> None:
     counts = Counter(draw_cycles(DepoConfig(nodes=6, questions=1), "train", 10_000))
     expected = 10_000 / len(counts)

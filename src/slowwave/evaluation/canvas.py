@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from slowwave.evaluation.run_results import Spread
 from slowwave.storage.files import write_atomically
@@ -14,94 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    Line = tuple[Mapping[int, Spread], dict[str, Any], str]
+
+Side = Literal["left", "right"]
+
 DPI = 150
 # Okabe and Ito's colours, told apart by colour-blind readers; markers repeat what colours say.
 COLOURS = ("#7a7a7a", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#cc79a7")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-FLOOR = {"color": "black", "linewidth": 1.0, "linestyle": (0, (1, 2))}
-
-
-def style(passes: int) -> dict[str, Any]:
-    place = place(passes)
-    return {
-        "color": COLOURS[place],
-        "linewidth": 2.6,
-        "marker": MARKERS[place],
-        "markersize": 5,
-    }
-
-
-def place(passes: int) -> int:
-    return (passes - 1) % len(COLOURS)
-
-
-def draw_groups(
-    axes: Axes,
-    lines: Sequence[tuple[Mapping[int, Spread], dict[str, Any], str]],
-    floors: Mapping[str, float],
-    group_name: str,
-) -> None:
-    """Lines side by side, a little apart so that whiskers and markers stay visible."""
-    for index, (spreads, style, label) in enumerate(lines):
-        offset = 0.07 * (index - (len(lines) - 1) / 2)
-        draw_spreads(axes, spreads, style, label, offset)
-    axes.set_xticks(sorted({group for spreads, _, _ in lines for group in spreads}))
-    axes.set_xlabel(group_name)
-    axes.set_ylabel("test exact match")
-    draw_floors(axes, floors)
-    tidy(axes)
-
-
-def draw_spreads(
-    axes: Axes,
-    spreads: Mapping[int, Spread],
-    style: dict[str, Any],
-    label: str,
-    offset: float = 0.0,
-) -> None:
-    x = [place + offset for place in spreads]
-    means = [spread.mean for spread in spreads.values()]
-    below = [spread.mean - spread.low for spread in spreads.values()]
-    above = [spread.high - spread.mean for spread in spreads.values()]
-    axes.errorbar(x, means, yerr=[below, above], capsize=3, elinewidth=1.2, label=label, **style)
-
-
-def draw_floors(axes: Axes, floors: Mapping[str, float]) -> None:
-    for name, value in floors.items():
-        axes.axhline(value, **FLOOR)
-        label_floor(axes, f"floor: {name} {value:.1%}", value, at=0.99)
-
-
-def label_floor(axes: Axes, text: str, value: float, *, at: float) -> None:
-    axes.annotate(
-        text,
-        (at, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-    )
-
-
-def tidy(axes: Axes, percent: str = "y") -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    axis = axes.yaxis if percent == "y" else axes.xaxis
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set(**{f"{percent}lim": (0, 1.03), f"{percent}ticks": [0, 0.2, 0.4, 0.6, 0.8, 1]})
-    axes.grid(True, color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def title(figure: Figure, title: str, caption: str = "") -> None:
-    figure.suptitle(title, fontsize=13, weight="bold")
-    if caption:
-        figure.supxlabel(caption, fontsize=9, color="#555555")
+FLOOR_STYLE: dict[str, Any] = {"color": "black", "linewidth": 1.0, "linestyle": (0, (1, 2))}
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches. Raises ValueError if matplotlib is missing."""
     # A bare Figure needs no pyplot and no display, and is freed when it is dropped.
     try:
         from matplotlib.figure import Figure
@@ -112,8 +37,108 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes a PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
     return path
+
+
+def line_style(passes: int) -> dict[str, Any]:
+    """The colour and marker of a trained N, the same in all figures."""
+    place = (passes - 1) % len(COLOURS)
+    return {"color": COLOURS[place], "marker": MARKERS[place], "linewidth": 2.6, "markersize": 5}
+
+
+def set_title(figure: Figure, title: str) -> None:
+    """What the figure shows, above all panels."""
+    figure.suptitle(title, fontsize=13, weight="bold")
+
+
+def add_legend(figure: Figure, axes: Axes, caption: str, *, columns: int) -> None:
+    """One legend below all panels, which share the lines of `axes`; the caption explains marks."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        title=caption,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        title_fontsize=9,
+        handlelength=3.5,
+    )
+
+
+def make_plain(axes: Axes, percent_axis: Literal["x", "y"] = "y") -> None:
+    """Thin frame and grid; the axis of scores runs from 0 to 100%."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis = axes.yaxis if percent_axis == "y" else axes.xaxis
+    axis.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set(**{f"{percent_axis}lim": (0, 1.03)})
+    axes.grid(True, color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_groups(
+    axes: Axes, lines: Sequence[Line], floors: Mapping[str, float], group_name: str
+) -> None:
+    """Exact match by group: (spreads by group, style, label) for every line."""
+    for index, (spreads, style, label) in enumerate(lines):
+        # A little apart, so that equal scores do not hide each other.
+        shift = 0.05 * (index - (len(lines) - 1) / 2)
+        draw_spreads(axes, spreads, style, label, shift=shift)
+    axes.set_xticks(sorted({group for spreads, _, _ in lines for group in spreads}))
+    axes.set_xlabel(group_name)
+    axes.set_ylabel("exact match")
+    draw_floors(axes, floors, side="left")
+    make_plain(axes)
+
+
+def draw_spreads(
+    axes: Axes,
+    spreads: Mapping[int, Spread],
+    style: dict[str, Any],
+    label: str,
+    *,
+    shift: float = 0.0,
+) -> None:
+    """A line of means with whiskers from the lowest to the highest."""
+    axes.errorbar(
+        [x + shift for x in spreads],
+        [spread.mean for spread in spreads.values()],
+        yerr=[
+            [spread.mean - spread.low for spread in spreads.values()],
+            [spread.high - spread.mean for spread in spreads.values()],
+        ],
+        capsize=3,
+        elinewidth=1.2,
+        label=label,
+        **style,
+    )
+
+
+def draw_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right") -> None:
+    """A dotted line for each score that needs no reading, named above the highest."""
+    for value in floors.values():
+        axes.axhline(value, **FLOOR_STYLE)
+    label_floors(axes, floors, side=side)
+
+
+def label_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right") -> None:
+    """Names all floors above the highest, since they often lie too close for a name each."""
+    named = ", ".join(f"{name} {value:.1%}" for name, value in floors.items())
+    axes.annotate(
+        f"floor: {named}",
+        (0.99 if side == "right" else 0.01, max(floors.values())),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha=side,
+        fontsize=8,
+    )

@@ -57,6 +57,7 @@ def batch_flops(
 def training_flops(forward: int) -> int:
     """A training step whose forward pass costs `forward`: the backward pass costs twice that.
 
+    A few per cent too much, as what the last pass of a sleep puts out needs no gradient.
     Activations that are computed again in the backward pass earn no credit.
     """
     return 3 * forward

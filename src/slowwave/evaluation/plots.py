@@ -1,18 +1,31 @@
-"""Figures, drawn only from what runs and traces left on disk."""
+"""Figures of training runs, drawn only from what they left on disk."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slowwave.evaluation.canvas import (
+    FLOOR_STYLE,
+    add_legend,
+    draw_floors,
+    draw_groups,
+    draw_spreads,
+    label_floors,
+    line_style,
+    make_plain,
+    new_figure,
+    save_figure,
+    set_title,
+)
 from slowwave.evaluation.run_results import (
     Run,
     Spread,
     Variant,
+    base_settings,
     by_task_steps,
-    count_seeds,
+    describe_seeds,
     find_runs,
     find_variants,
     group_spreads,
@@ -20,7 +33,7 @@ from slowwave.evaluation.run_results import (
     mean_curve,
     passes_matrix,
 )
-from slowwave.evaluation.stream_plot import draw_cache, draw_writes
+from slowwave.evaluation.stream_plot import draw_stream
 from slowwave.storage.files import read_json, write_atomically
 
 if TYPE_CHECKING:
@@ -28,6 +41,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DASHES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+CURVE_AXES = {
+    "tokens": (1e6, "training tokens (millions)"),
+    "flops": (1e12, "training TFLOP"),
+    "seconds": (60, "training minutes"),
+}
 
 
 def draw_all(folder: Path, out: Path) -> list[Path]:
@@ -43,12 +61,12 @@ def draw_all(folder: Path, out: Path) -> list[Path]:
         for name, draw in FIGURES.items():
             figure = draw(variants)
             if figure is not None:
-                written.append(save(figure, out / name))
+                written.append(save_figure(figure, out / name))
         write_atomically(out / "table.md", markdown_table(variants).encode())
         written.append(out / "table.md")
-    stream = folder / "stream.json"
-    if stream.exists():
-        written.append(save(draw_stream(read_json(stream)), out / "stream.png"))
+    if (folder / "stream.json").exists():
+        stream = draw_stream(read_json(folder / "stream.json"))
+        written.append(save_figure(stream, out / "stream.png"))
     if not written:
         raise ValueError(
             f"{folder}: no finished run (summary.json beside config.json) in or below it; name a "
@@ -58,18 +76,15 @@ def draw_all(folder: Path, out: Path) -> list[Path]:
 
 
 def draw_learning_curves(variants: Sequence[Variant]) -> Figure | None:
-    """Validation exact match against tokens, FLOPs and minutes; other training set-ups dashed."""
-    shown = [v for v in variants if v.differs_in_training_only and _is_evaluated(v)]
-    if not shown or shown[0] is not variants[0]:
+    """Validation exact match against tokens, FLOPs and minutes."""
+    if not _is_evaluated(variants[0]):
         return None
-    figure = new_figure(12, 4.6)
+    shown = [v for v in variants if v.differs_in_training_only and _is_evaluated(v)]
+    figure = new_figure(12, 4.8)
     panels: list[Axes] = list(figure.subplots(1, 3, sharey=True))
-    scales = (("tokens", 1e6, "training tokens (millions)"), ("flops", 1e12, "training TFLOP"))
-    for axes, (key, unit, label) in zip(
-        panels, (*scales, ("seconds", 60, "training minutes")), strict=True
-    ):
+    for axes, (key, (unit, label)) in zip(panels, CURVE_AXES.items(), strict=True):
         for runs, style, name in _styled(shown):
-            for run in runs if len(runs) > 1 else []:
+            for run in runs:
                 curve = mean_curve([run])
                 x = [value / unit for value in getattr(curve, key)]
                 axes.plot(x, curve.exact, color=style["color"], linewidth=0.7, alpha=0.6)
@@ -79,54 +94,51 @@ def draw_learning_curves(variants: Sequence[Variant]) -> Figure | None:
         draw_floors(axes, variants[0].floors)
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
-        tidy(axes)
+        make_plain(axes)
     panels[0].set_ylabel("validation exact match")
-    seeds = count_seeds(list(variants[0].by_passes.values()))
-    _finish(
-        figure,
-        f"{_recipe(variants)}: learning with N sleep passes a window",
-        f"bold: mean of {seeds}; thin: each seed",
-        panels[0],
-    )
+    seeds = describe_seeds(list(variants[0].by_passes.values()))
+    set_title(figure, f"{_recipe(variants)}: learning with N passes over each window")
+    caption = f"bold: {seeds}; thin: each seed" + _explain_dashes(shown)
+    add_legend(figure, panels[0], caption, columns=4)
     return figure
 
 
 def draw_by_group(variants: Sequence[Variant]) -> Figure:
     """Final test exact match by group, one line for each trained N."""
     name = variants[0].runs[0].summary["group_name"]
-    figure = new_figure(8, 5)
-    axes: Axes = figure.subplots()
     shown = [variant for variant in variants if variant.differs_in_training_only]
+    figure = new_figure(8, 5.4)
+    axes: Axes = figure.subplots()
     lines = [(group_spreads(runs), style, text) for runs, style, text in _styled(shown)]
     draw_groups(axes, lines, variants[0].group_floors, name)
-    seeds = count_seeds(list(variants[0].by_passes.values()))
-    _finish(
-        figure,
-        f"{_recipe(variants)}: test exact match by {name}",
-        f"mean of {seeds}, whiskers from lowest to highest; unseen examples",
-        axes,
-    )
+    seeds = describe_seeds(list(variants[0].by_passes.values()))
+    set_title(figure, f"{_recipe(variants)}: exact match on unseen examples by {name}")
+    caption = f"{seeds}, whiskers from lowest to highest" + _explain_dashes(shown)
+    add_legend(figure, axes, caption, columns=4 if len(lines) == 4 else 3)
     return figure
 
 
 def draw_passes(variants: Sequence[Variant]) -> Figure | None:
-    """Heat map of trained N against the N slept with at test time."""
+    """Heat map of the N trained with against the N slept with at test time."""
     matrix = passes_matrix(variants[0])
-    trained, tested = list(matrix), sorted({count for row in matrix.values() for count in row})
-    if len(tested) < 2:
+    if max(len(row) for row in matrix.values()) < 2:
         return None
+    trained, tested = list(matrix), sorted({count for row in matrix.values() for count in row})
     figure = new_figure(1.6 + 1.1 * max(4, len(tested)), 1.9 + 0.75 * len(trained))
     axes: Axes = figure.subplots()
     cells = [[matrix[row].get(column, float("nan")) for column in tested] for row in trained]
-    axes.imshow(cells, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(cells, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for y, row in enumerate(trained):
         for x, column in enumerate(tested):
             if column in matrix[row]:
-                value = matrix[row][column]
-                weight = "bold" if row == column else "normal"
-                color = "black" if value > 0.5 else "white"
                 axes.text(
-                    x, y, f"{value:.1%}", ha="center", va="center", color=color, weight=weight
+                    x,
+                    y,
+                    f"{matrix[row][column]:.1%}",
+                    ha="center",
+                    va="center",
+                    color="white" if matrix[row][column] > 0.6 else "black",
+                    weight="bold" if row == column else "normal",
                 )
     axes.set_xticks(range(len(tested)), [str(count) for count in tested])
     axes.set_yticks(range(len(trained)), [str(count) for count in trained])
@@ -134,12 +146,9 @@ def draw_passes(variants: Sequence[Variant]) -> Figure | None:
     axes.set_ylabel("N trained with")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    seeds = count_seeds(list(variants[0].by_passes.values()))
-    title(
-        figure,
-        f"{_recipe(variants)}: more or fewer passes than trained",
-        f"test exact match, mean of {seeds}; bold: as trained",
-    )
+    seeds = describe_seeds(list(variants[0].by_passes.values()))
+    set_title(figure, f"{_recipe(variants)}: sleeping with another N than trained")
+    axes.set_title(f"exact match on unseen examples, {seeds}; bold: as trained", fontsize=9)
     return figure
 
 
@@ -148,30 +157,28 @@ def draw_accuracy_by_steps(variants: Sequence[Variant]) -> Figure | None:
     found = by_task_steps(variants)
     if not found:
         return None
-    figure = new_figure(7, 4.6)
+    figure = new_figure(7, 4.8)
     axes: Axes = figure.subplots()
-    for count in sorted({run.passes for variant in found.values() for run in variant.runs}):
-        points = {
-            steps: Spread.of([run.exact for run in variant.by_passes[count]])
+    for passes in sorted({run.passes for variant in found.values() for run in variant.runs}):
+        spreads = {
+            steps: Spread.of([run.exact for run in variant.by_passes[passes]])
             for steps, variant in found.items()
-            if count in variant.by_passes
+            if passes in variant.by_passes
         }
-        draw_spreads(axes, points, style(count), f"N = {count}")
-    for name in found[next(iter(found))].floors:
+        draw_spreads(axes, spreads, line_style(passes), f"N = {passes}")
+    for name in variants[0].floors:
         values = [variant.floors[name] for variant in found.values()]
-        axes.plot(list(found), values, **FLOOR)
-        label_floor(axes, f"floor: {name}", values[-1], at=0.99)
-    axes.set_xlabel("steps t between what is read and what is asked")
-    axes.set_ylabel("test exact match")
+        axes.plot(list(found), values, **FLOOR_STYLE)
+    label_floors(axes, found[max(found)].floors)
     axes.set_xticks(list(found))
-    tidy(axes)
-    seeds = count_seeds([runs for v in found.values() for runs in v.by_passes.values()])
-    _finish(
-        figure,
-        f"{_recipe(variants)}: exact match by steps of the automaton",
-        f"mean of {seeds} for each point, whiskers from lowest to highest; unseen examples",
-        axes,
-    )
+    axes.set_xlabel("t, steps between what is read and what is asked")
+    axes.set_ylabel("exact match")
+    make_plain(axes)
+    seeds = describe_seeds([runs for v in found.values() for runs in v.by_passes.values()])
+    name = variants[0].runs[0].settings["name"]
+    set_title(figure, f"{name}: exact match on unseen examples by t")
+    caption = f"{seeds} for each point, whiskers from lowest to highest"
+    add_legend(figure, axes, caption, columns=4)
     return figure
 
 
@@ -179,27 +186,25 @@ def draw_variants(variants: Sequence[Variant]) -> Figure | None:
     """One row for each variant and trained N: final test exact match, every seed a dot."""
     if len(variants) == 1:
         return None
-    rows = [(v, count, runs) for v in variants for count, runs in v.by_passes.items()]
-    figure = new_figure(9, 1.4 + 0.32 * len(rows))
+    rows = [(v, passes, runs) for v in variants for passes, runs in v.by_passes.items()]
+    figure = new_figure(9, 1.6 + 0.32 * len(rows))
     axes: Axes = figure.subplots()
-    for y, (variant, count, runs) in enumerate(rows):
-        color, marker = COLOURS[place(count)], MARKERS[place(count)]
-        spread = Spread.of([run.exact for run in runs])
-        axes.plot([spread.mean], [y], marker="|", color=color, markersize=16, markeredgewidth=3)
-        axes.plot([run.exact for run in runs], [y] * len(runs), marker, color=color, alpha=0.8)
+    for y, (variant, passes, runs) in enumerate(rows):
+        style: dict[str, Any] = line_style(passes) | {"linestyle": "none"}
+        mean = Spread.of([run.exact for run in runs]).mean
+        axes.plot([run.exact for run in runs], [y] * len(runs), **style)
+        axes.plot([mean], [y], "|", color=style["color"], markersize=15, markeredgewidth=2.5)
         for value in variant.floors.values():
-            axes.plot([value, value], [y - 0.4, y + 0.4], **FLOOR)
-        axes.text(1.03, y, f"{spread.mean:.1%}", va="center", fontsize=9)
-    axes.set_yticks(range(len(rows)), [f"{v.name}, N = {count}" for v, count, _ in rows])
+            axes.plot([value, value], [y - 0.5, y + 0.5], **FLOOR_STYLE)
+        axes.text(1.05, y, f"{mean:.1%}", va="center", fontsize=9)
+    axes.set_yticks(range(len(rows)), [f"{v.name}, N = {passes}" for v, passes, _ in rows])
     axes.invert_yaxis()
-    tidy(axes, percent="x")
-    axes.set_xlabel("test exact match")
-    seeds = count_seeds([runs for _, _, runs in rows])
-    title(
-        figure,
-        f"{_recipe(variants)}: what changes when one thing is changed",
-        f"{seeds} each: dots; bar and number: their mean; dotted: floors",
-    )
+    axes.set_xlabel("exact match on unseen examples")
+    make_plain(axes, "x")
+    name = variants[0].runs[0].settings["name"]
+    set_title(figure, f"{name}: what a change of the recipe does")
+    seeds = describe_seeds([runs for _, _, runs in rows])
+    axes.set_title(f"every seed a mark; bar and number: {seeds}; dotted: floors", fontsize=9)
     return figure
 
 
@@ -212,17 +217,21 @@ FIGURES: dict[str, Callable[[Sequence[Variant]], Figure | None]] = {
 }
 
 
-def _styled(variants: Sequence[Variant]) -> Iterable[tuple[list[Run], dict[str, Any], str]]:
-    """The runs, line style and label of every line: the base is bold, other variants dashed."""
+def _styled(variants: Sequence[Variant]) -> Iterator[tuple[list[Run], dict[str, Any], str]]:
+    """The runs, style and label of every line: the base is bold, other variants are dashed."""
     for index, variant in enumerate(variants):
-        for count, runs in variant.by_passes.items():
-            style = style(count)
-            if index == 0:
-                yield runs, style, f"N = {count}"
-                continue
-            dash = DASHES[(index - 1) % len(DASHES)]
-            style |= {"linestyle": dash, "linewidth": 1.6, "markerfacecolor": "white"}
-            yield runs, style, f"N = {count}, {variant.name}"
+        for passes, runs in variant.by_passes.items():
+            style, label = line_style(passes), f"N = {passes}"
+            if index > 0:
+                dash = DASHES[(index - 1) % len(DASHES)]
+                style |= {"linestyle": dash, "linewidth": 1.6, "markerfacecolor": "white"}
+                label = f"{label}, {variant.name}"
+            yield runs, style, label
+
+
+def _explain_dashes(shown: Sequence[Variant]) -> str:
+    groups = [runs for variant in shown[1:] for runs in variant.by_passes.values()]
+    return f"; broken lines: other training, {describe_seeds(groups)}" if groups else ""
 
 
 def _is_evaluated(variant: Variant) -> bool:
@@ -230,20 +239,7 @@ def _is_evaluated(variant: Variant) -> bool:
 
 
 def _recipe(variants: Sequence[Variant]) -> str:
-    return str(variants[0].runs[0].settings["name"])
-
-
-def _finish(figure: Figure, title: str, caption: str, axes: Axes) -> None:
-    """Title, caption, and one legend below for all panels, which share the lines of `axes`."""
-    title(figure, title, caption)
-    handles, labels = axes.get_legend_handles_labels()
-    columns = 4 if figure.get_figwidth() > 10 else 3 if len(labels) > 4 else 4
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=9,
-        handlelength=3.5,
-    )
+    """The recipe's name, with what other variants change of its task."""
+    base = [text for key, text in base_settings(variants).items() if key.startswith("task.")]
+    name = str(variants[0].runs[0].settings["name"])
+    return f"{name} ({' '.join(base)})" if base else name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,13 @@ def find_variants(runs: Sequence[Run]) -> list[Variant]:
     return sorted(variants, key=lambda variant: (bool(variant.changes), variant.name))
 
 
+def base_settings(variants: Sequence[Variant]) -> dict[str, str]:
+    """What the base has where other variants differ, by dotted name, as "layout=forked"."""
+    base = _shared(variants[0].runs[0])
+    changed = {key for variant in variants for key in variant.changes}
+    return {key: _show(key, value, base) for key, value in base.items() if key in changed}
+
+
 def mean_curve(runs: Sequence[Run]) -> Curve:
     """The mean over runs at every step that all of them evaluated."""
     by_step = [{line["step"]: line for line in run.evaluations} for run in runs]
@@ -168,19 +175,21 @@ def passes_matrix(variant: Variant) -> dict[int, dict[int, float]]:
 
 def by_task_steps(variants: Sequence[Variant]) -> dict[int, Variant]:
     """The base and what differs from it in task.steps alone, by task.steps; often empty."""
-    found = {
-        variant.runs[0].settings.get("task.steps"): variant
+    found: dict[int, Variant] = {
+        variant.runs[0].settings["task.steps"]: variant
         for variant in variants
-        if set(variant.changes) <= {"task.steps"}
+        if set(variant.changes) <= {"task.steps"} and "task.steps" in variant.runs[0].settings
     }
     return dict(sorted(found.items())) if len(found) > 1 else {}
 
 
-def count_seeds(run_groups: Sequence[Sequence[Run]]) -> str:
-    """ "3 seeds", or "1 to 3 seeds"."""
+def describe_seeds(run_groups: Sequence[Sequence[Run]]) -> str:
+    """ "1 seed", "mean of 3 seeds" or "mean of 1 to 3 seeds"."""
     counts = sorted({len(runs) for runs in run_groups})
+    if counts == [1]:
+        return "1 seed"
     many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{many} seed{'' if counts[-1] == 1 else 's'}"
+    return f"mean of {many} seeds"
 
 
 def markdown_table(variants: Sequence[Variant]) -> str:
@@ -207,10 +216,13 @@ def markdown_table(variants: Sequence[Variant]) -> str:
                 ]
             )
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    name = variants[0].runs[0].settings["name"]
+    base = " ".join(base_settings(variants).values())
     return (
-        f"{variants[0].runs[0].settings['name']}: exact match on unseen test examples, slept with "
-        "the trained N; mean over seeds, with the\nlowest and highest in brackets. TFLOP and "
-        f"minutes are those of training.\n\n{lines}\n"
+        f"{name}: exact match on unseen test examples, slept with the trained N; mean over seeds,\n"
+        "lowest and highest in brackets. Tokens, TFLOP and minutes are those of training.\n"
+        + (f"The base has {base}; a variant is named by what it has instead.\n" if base else "")
+        + f"\n{lines}\n"
     )
 
 
@@ -243,20 +255,19 @@ def _variant(runs: list[Run], base: dict[str, Any]) -> Variant:
     own = _shared(runs[0])
     keys = [*own, *(key for key in base if key not in own)]
     changes = {key: own.get(key) for key in keys if own.get(key) != base.get(key)}
-    last_parts = [key.rpartition(".")[2] for key in keys]
-
-    def short(key: str) -> str:
-        last = key.rpartition(".")[2]
-        return last if last_parts.count(last) == 1 else key
-
-    name = " ".join(f"{short(key)}={_show(value)}" for key, value in changes.items())
+    name = " ".join(_show(key, value, keys) for key, value in changes.items())
     return Variant(name or BASE, changes, tuple(runs))
 
 
-def _show(value: Any) -> str:
+def _show(key: str, value: Any, keys: Iterable[str]) -> str:
+    """ "steps=8", or "task.steps=8" where several sections have steps."""
+    last = key.rpartition(".")[2]
+    if [other.rpartition(".")[2] for other in keys].count(last) > 1:
+        last = key
     if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        return f"{last}={value:g}"
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return f"{last}={text}"
 
 
 def _mean(runs: Sequence[Run], key: str) -> float:

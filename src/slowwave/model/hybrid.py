@@ -92,7 +92,15 @@ class HybridLM(nn.Module):
         )
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens (B, T) int64 -> hidden (B, T, D)."""
+        """tokens (B, T) int64 -> hidden (B, T, D). Raises ValueError on an id out of vocabulary."""
+        if tokens.numel():
+            lowest, highest = (int(bound) for bound in tokens.aminmax())
+            if lowest < 0 or highest >= self.config.vocab_size:
+                wrong = lowest if lowest < 0 else highest
+                raise ValueError(
+                    f"tokens hold id {wrong}; use 0 to {self.config.vocab_size - 1}, the "
+                    "vocabulary of this model"
+                )
         return self.embedding(tokens)
 
     def run(

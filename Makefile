@@ -19,7 +19,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed-plot ## install, then train a small model that sleeps and show what it gains
+demo: $(VENV)/.installed-plot ## install, then watch shipped models read, sleep, forget their cache, and answer
 	$(BIN)/slowwave demo
 
 test: $(VENV)/.installed-dev ## install the development tools, then run the whole test suite

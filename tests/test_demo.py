@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
+import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -22,6 +25,7 @@ from slowwave.storage.files import read_json, write_json
 from slowwave.tasks.config import DepoConfig, Rule110Config
 
 GRAPHS = 3
+SEED = 5
 
 
 def _config(passes: int) -> ExperimentConfig:
@@ -52,20 +56,24 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _run_json(
-    checkpoints: Path, out: Path, capsys: pytest.CaptureFixture[str], seed: int | None = 5
-) -> dict[str, Any]:
-    run_demo(checkpoints, out=out, seed=seed, graphs=GRAPHS, as_json=True)
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    return json.loads(printed.out)
+def _run_json(checkpoints: Path, out: Path, seed: int | None) -> dict[str, Any]:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        run_demo(checkpoints, out=out, seed=seed, graphs=GRAPHS, as_json=True)
+    return json.loads(printed.getvalue())
 
 
-def test_json_is_one_document_and_what_was_written(
-    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "new" / "demo"
-    result = _run_json(checkpoints, out, capsys)
+@pytest.fixture(scope="module")
+def told(
+    checkpoints: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """What --json printed about graph SEED, and the folder it wrote."""
+    out = tmp_path_factory.mktemp("out") / "new" / "demo"
+    return _run_json(checkpoints, out, SEED), out
+
+
+def test_json_is_one_document_and_what_was_written(told: tuple[dict[str, Any], Path]) -> None:
+    result, out = told
     assert read_json(out / "demo.json") == result
     assert result["files"] == {
         name: str(out / name) for name in ("demo.json", "stream.json", "demo.png")
@@ -80,33 +88,34 @@ def test_json_is_one_document_and_what_was_written(
 
 
 def test_answers_are_those_of_the_models(
-    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoints: Path, told: tuple[dict[str, Any], Path]
 ) -> None:
-    result = _run_json(checkpoints, tmp_path, capsys)
+    result, _ = told
     assert len(result["questions"]) == 12
     hops = [int(asked["question"].split()[0]) for asked in result["questions"]]
     assert hops == sorted(hops)
+    assert len({asked["question"] for asked in result["questions"]}) == 12
     assert set(hops) == {1, 2, 3}
     expected: dict[str, dict[str, str]] = {}
+    truth: dict[str, str] = {}
     for passes in (PASSES[0], PASSES[-1]):
         config, model, task = load_run(checkpoints / f"n{passes}")
         with torch.no_grad():
-            scored = predict(model, task.batch("test", [5]), config.sleep)
-        words = task.example("test", 5)
+            scored = predict(model, task.batch("test", [SEED]), config.sleep)
+        words = task.example("test", SEED)
         said = [str(token) for token in scored.logits.argmax(-1).tolist()]
         expected[str(passes)] = dict(zip(words.questions, said, strict=True))
         truth = dict(zip(words.questions, words.answers, strict=True))
     assert expected["1"] != expected["4"]
     for asked in result["questions"]:
         assert asked["truth"] == truth[asked["question"]]
-        for passes, answer in asked["answers"].items():
-            assert answer == expected[passes][asked["question"]]
+        assert asked["answers"] == {n: said[asked["question"]] for n, said in expected.items()}
 
 
 def test_scores_are_those_of_each_model_slept_as_trained(
-    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoints: Path, told: tuple[dict[str, Any], Path]
 ) -> None:
-    result = _run_json(checkpoints, tmp_path, capsys)
+    result, _ = told
     for passes, record in zip(PASSES, result["scores"], strict=True):
         config, model, task = load_run(checkpoints / f"n{passes}")
         (expected,) = evaluate(model, task, sleep=config.sleep, split="test", examples=GRAPHS)
@@ -115,20 +124,20 @@ def test_scores_are_those_of_each_model_slept_as_trained(
     assert result["floors"] == {"chance": pytest.approx(0.2)}
 
 
-def test_a_seed_repeats_the_demo_and_none_draws_a_fresh_graph(
-    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_without_a_seed_the_graph_is_fresh_and_its_index_repeats_it(
+    checkpoints: Path, tmp_path: Path
 ) -> None:
-    first, second = (_run_json(checkpoints, tmp_path, capsys, seed) for seed in (9, 9))
-    assert (first["index"], first["context"]) == (9, second["context"])
-    assert first["questions"] == second["questions"]
-    drawn = [_run_json(checkpoints, tmp_path, capsys, None)["index"] for _ in range(2)]
-    assert drawn[0] != drawn[1]
+    fresh, other = (_run_json(checkpoints, tmp_path, None) for _ in range(2))
+    assert fresh["index"] != other["index"]
+    again = _run_json(checkpoints, tmp_path, fresh["index"])
+    assert again["context"] == fresh["context"]
+    assert again["questions"] == fresh["questions"]
 
 
 def test_people_are_told_the_story(
     checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_demo(checkpoints, out=tmp_path, seed=5, graphs=GRAPHS, as_json=False)
+    run_demo(checkpoints, out=tmp_path, seed=SEED, graphs=GRAPHS, as_json=False)
     printed = capsys.readouterr()
     text = re.sub(r"\s+", " ", printed.out)
     assert printed.err == ""
@@ -140,15 +149,8 @@ def test_people_are_told_the_story(
     for expected in ("12/12", "pass 4", "N = 1 N = 4", "N = 3", "floor: chance", "demo.png"):
         assert expected in text
     assert text.count("\u2713") + text.count("\u2717") == 24
-
-
-def test_the_ring_follows_the_arrows(
-    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_demo(checkpoints, out=tmp_path, seed=5, graphs=GRAPHS, as_json=False)
-    (line,) = re.findall(r"for you to check: (.*)", capsys.readouterr().out)
-    ring = line.split(" -> ")
-    arrows = {f"{a}>{b}" for a, b in zip(ring, ring[1:], strict=False)}
+    (ring,) = re.findall(r"for you to check: (\d(?: -> \d)+)", text)
+    arrows = {f"{a}>{b}" for a, b in itertools.pairwise(ring.split(" -> "))}
     assert arrows == set(read_json(tmp_path / "demo.json")["context"])
 
 
@@ -159,7 +161,7 @@ def test_without_matplotlib_all_but_the_figure_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    run_demo(checkpoints, out=tmp_path, seed=5, graphs=GRAPHS, as_json=True)
+    run_demo(checkpoints, out=tmp_path, seed=SEED, graphs=GRAPHS, as_json=True)
     printed = capsys.readouterr()
     assert "install slowwave[plot]" in printed.err
     assert set(json.loads(printed.out)["files"]) == {"demo.json", "stream.json"}

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ Options = TypeVar("Options")
 
 USER_ERROR = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 DESCRIPTION = """slowwave: language models that sleep.
 
@@ -52,6 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name!r}; use one of {', '.join(COMMANDS)}")
         COMMANDS[name](rest)
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
     except (ValueError, OSError) as error:
         print(f"slowwave: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(USER_ERROR)
@@ -217,7 +223,7 @@ class PlotOptions:
     folder: tyro.conf.Positional[Path]
     """Folder of runs, such as results/depo-mini, or a single run."""
     out: Path | None = None
-    """Where the figures go; the folder itself if not given."""
+    """Where figures and table.md go; the folder itself if not given."""
 
 
 def plot(arguments: list[str]) -> None:
@@ -240,7 +246,7 @@ class DemoOptions:
     graphs: int = 64
     """Unseen graphs behind the table of accuracy by hop."""
     out: Path = Path("runs/demo")
-    """Where the figure goes."""
+    """Folder that receives demo.png and the measurements, demo.json and stream.json."""
     json: bool = False
     """Print what was measured as one JSON document on stdout."""
 

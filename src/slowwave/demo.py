@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from slowwave.evaluation.canvas import save_figure
 from slowwave.evaluation.evaluate import Record, evaluate
@@ -274,18 +273,19 @@ def _ask(runs: dict[int, Loaded], index: int, trace: StreamTrace) -> list[dict[s
             "truth": words.answers[place],
             "answers": {str(n): str(tokens[place].item()) for n, tokens in said.items()},
         }
-        for place in _choose(asked)
+        for place in _choose(asked, words.questions)
     ]
 
 
-def _choose(asked: Labelled) -> list[int]:
-    """Places of a dozen questions: as many of each group as there are, in order of the groups."""
-    groups: Tensor = asked.groups[0, :, -1]
-    turns: dict[int, int] = {}
+def _choose(asked: Labelled, questions: tuple[str, ...]) -> list[int]:
+    """Places of a dozen different questions, as many of each group as there are, in its order."""
+    groups: list[int] = asked.groups[0, :, -1].tolist()
+    turns = dict.fromkeys(groups, 0)
     ranked: list[tuple[int, int, int]] = []
-    for place, group in enumerate(groups.tolist()):
-        turns[group] = turns.get(group, -1) + 1
-        ranked.append((turns[group], group, place))
+    for place, group in enumerate(groups):
+        if questions[place] not in questions[:place]:
+            ranked.append((turns[group], group, place))
+            turns[group] += 1
     chosen = sorted(ranked)[:NUM_QUESTIONS]
     return [place for _, _, place in sorted(chosen, key=lambda entry: entry[1])]
 

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
+from matplotlib.lines import Line2D
 
 from slowwave.config import override
 from slowwave.evaluation.plots import (
@@ -21,6 +24,7 @@ from slowwave.evaluation.plots import (
     draw_variants,
 )
 from slowwave.evaluation.run_results import (
+    Run,
     Spread,
     Variant,
     base_settings,
@@ -165,6 +169,16 @@ def _is_png(path: Path, *, min_bytes: int = 10_000) -> bool:
     return content.startswith(b"\x89PNG\r\n") and len(content) > min_bytes
 
 
+def _points(line: Line2D) -> npt.NDArray[np.float64]:
+    """x and y, (2, points)."""
+    return np.array([line.get_xdata(), line.get_ydata()], dtype=np.float64)
+
+
+def _exact(runs: list[Run]) -> list[float]:
+    """The last validation score of each run."""
+    return [run.evaluations[-1]["evaluation"]["overall"]["exact"] for run in runs]
+
+
 # Gathering.
 
 
@@ -242,9 +256,10 @@ def test_table_rows(variants: list[Variant]) -> None:
     assert "layout=forked recirculate=hidden steps=1000 muon_lr=0.01" in lines[2]
     rows = [line for line in lines if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
-    assert rows[0] == (
-        "| variant | trained N | seeds | tokens | TFLOP | minutes | exact | hop 1 | hop 2 | floors |"
+    names = (
+        "variant | trained N | seeds | tokens | TFLOP | minutes | exact | hop 1 | hop 2 | floors"
     )
+    assert rows[0] == f"| {names} |"
     assert rows[2] == (
         "| base | 1 | 3 | 3.00 M | 21.0 | 1.5 | 21.0% (20.0 to 22.0) | 31.0% (30.0 to 32.0) | "
         "11.0% (10.0 to 12.0) | chance 11.0% |"
@@ -253,6 +268,12 @@ def test_table_rows(variants: list[Variant]) -> None:
         "| layout=row | 4 | 1 | 3.00 M | 21.0 | 1.5 | 50.0% | 60.0% | 40.0% | "
         "chance 11.0%, copy 20.0% |"
     )
+
+
+def test_a_spread_that_rounds_away_is_not_printed(tmp_path: Path) -> None:
+    for seed, exact in enumerate((0.50001, 0.50002)):
+        write_run(tmp_path / str(seed), DEPO, exact=exact, train__seed=seed)
+    assert "| 50.0% | 60.0% | 40.0% |" in markdown_table(find_variants(find_runs(tmp_path)))
 
 
 def test_unfinished_runs_do_not_count(folder: Path) -> None:
@@ -311,28 +332,26 @@ def test_a_single_run_without_metrics(tmp_path: Path) -> None:
 def test_lines_are_the_data_and_keep_the_colour_of_their_n(variants: list[Variant]) -> None:
     curves, groups = draw_learning_curves(variants), draw_by_group(variants)
     assert curves is not None
-    tokens, flops, minutes = curves.axes
-    colours: set[tuple[str, ...]] = set()
-    for passes in (1, 4):
-        lines = [a.lines for a in (tokens, flops, minutes, *groups.axes)]
-        (found,) = {
-            str(line.get_color())
-            for drawn in lines[:3]
-            for line in drawn
-            if line.get_label() == f"N = {passes}"
-        }
-        colours.add((found,))
-        (line,) = [line for line in tokens.lines if line.get_label() == f"N = {passes}"]
-        curve = mean_curve(variants[0].by_passes[passes])
-        assert list(line.get_xdata()) == pytest.approx([x / 1e6 for x in curve.tokens])
-        assert list(line.get_ydata()) == pytest.approx(curve.exact)
-        means = [s.mean for s in group_spreads(variants[0].by_passes[passes]).values()]
-        matching = [
-            line
-            for line in groups.axes[0].lines
-            if len(line.get_ydata()) == 2 and list(line.get_ydata()) == pytest.approx(means)
+    colours: set[str] = set()
+    for passes, runs in variants[0].by_passes.items():
+        curve = mean_curve(runs)
+        tokens, flops, minutes = curves.axes
+        for axes, x in (
+            (tokens, [count / 1e6 for count in curve.tokens]),
+            (flops, [count / 1e12 for count in curve.flops]),
+            (minutes, [seconds / 60 for seconds in curve.seconds]),
+        ):
+            (line,) = [line for line in axes.lines if line.get_label() == f"N = {passes}"]
+            assert _points(line) == pytest.approx(np.array([x, curve.exact]))
+            colour = str(line.get_color())
+            of_seeds = [line for line in axes.lines if _points(line)[1, -1] in _exact(runs)]
+            assert {str(line.get_color()) for line in of_seeds} == {colour}
+            colours.add(colour)
+        means = np.array([spread.mean for spread in group_spreads(runs).values()])
+        by_group = [
+            line for line in groups.axes[0].lines if _points(line)[1] == pytest.approx(means)
         ]
-        assert found in {str(line.get_color()) for line in matching}
+        assert {str(line.get_color()) for line in by_group} == {colour}
     assert len(colours) == 2
     assert "mean of 3 seeds" in str(curves.legends[0].get_title().get_text())
 
@@ -349,15 +368,20 @@ def test_heat_map_prints_its_cells(variants: list[Variant]) -> None:
 def test_accuracy_by_steps(tmp_path: Path) -> None:
     scores = {(2, 1): 0.9, (8, 1): 0.3, (2, 4): 1.0, (8, 4): 0.8}
     for (steps, passes), exact in scores.items():
-        changes = {"task__steps": steps, "sleep__passes": passes}
-        floors = {"constant": 0.01 * steps, "bit": 0.5}
-        write_run(tmp_path / f"{steps}-{passes}", RULE110, exact=exact, floors=floors, **changes)
+        write_run(
+            tmp_path / f"{steps}-{passes}",
+            RULE110,
+            exact=exact,
+            floors={"constant": 0.01 * steps, "bit": 0.5},
+            task__steps=steps,
+            sleep__passes=passes,
+        )
     write_run(tmp_path / "other", RULE110, exact=0.1, task__steps=4, train__muon_lr=0.5)
     variants = find_variants(find_runs(tmp_path))
     assert list(by_task_steps(variants)) == [2, 8]
     figure = draw_accuracy_by_steps(variants)
     assert figure is not None
-    drawn = {tuple(line.get_ydata()) for line in figure.axes[0].lines}
+    drawn = {tuple(_points(line)[1].tolist()) for line in figure.axes[0].lines}
     assert {(0.9, 0.3), (1.0, 0.8), (0.02, 0.08)} <= drawn
 
 

@@ -275,6 +275,5 @@ def _mean(runs: Sequence[Run], key: str) -> float:
 
 
 def _percent(spread: Spread) -> str:
-    if spread.low == spread.high:
-        return f"{spread.mean:.1%}"
-    return f"{spread.mean:.1%} ({100 * spread.low:.1f} to {100 * spread.high:.1f})"
+    low, high = f"{100 * spread.low:.1f}", f"{100 * spread.high:.1f}"
+    return f"{spread.mean:.1%}" + (f" ({low} to {high})" if low != high else "")

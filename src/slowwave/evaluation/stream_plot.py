@@ -130,6 +130,7 @@ def _mark_sleeps(axes: Axes, stream: dict[str, Any]) -> None:
         name = f"sleep, N = {sleep['passes']}, {milliseconds:.0f} ms"
         axes.axvline(
             sleep["tokens_seen"],
+            ymax=0.82,  # below the legend
             color="#333333",
             linestyle="--",
             linewidth=1,

@@ -266,6 +266,12 @@ def test_impossible_models_and_batches_are_refused() -> None:
         HybridLM(CONFIG).initial_state(0)
 
 
+@pytest.mark.parametrize("wrong", [-1, 11])
+def test_tokens_out_of_vocabulary_are_refused(model: HybridLM, wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"tokens hold id {wrong}; use 0 to 10"):
+        model(torch.tensor([[0, wrong, 10]]))
+
+
 def test_counts_its_parameters(model: HybridLM) -> None:
     linears = 3 * (16 * 48 + 24 * 16)  # feed-forward
     linears += 16 * (4 + 2 * 2) * 4 + 16 * 16  # attention

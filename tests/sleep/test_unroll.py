@@ -15,6 +15,7 @@ from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS
+from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
 from slowwave.state import DeltaState, MemoryState
 
@@ -201,6 +202,20 @@ def test_checkpointed_activations_give_the_same_gradients(
     for plain, recomputed in zip(*gradients, strict=True):
         assert torch.equal(plain, recomputed)
     assert saved[1] < saved[0] / 5
+
+
+def test_padding_is_skipped_like_in_a_stream(model: HybridLM, draw_tokens: DrawTokens) -> None:
+    tokens = draw_tokens(2, 13)
+    targets, mask = score(tokens, 12), torch.arange(26).view(2, 13) % 4 != 2
+    sleep = SleepConfig(window=5, passes=3)
+    rollout = unroll(model, tokens, targets, sleep, mask=mask)
+    hidden, state = read_stream(model, tokens, model.initial_state(2), sleep, mask=mask)
+    assert_close(rollout.hidden[mask], hidden[mask], 1e-10)
+    for actual, expected in zip(rollout.state.fast_weights, state.fast_weights, strict=True):
+        assert_close(actual, expected, 1e-10)
+    # What padding says changes nothing.
+    other = torch.where(mask, tokens, (tokens + 1) % 11)
+    assert_close(unroll(model, other, targets, sleep, mask=mask).logits, rollout.logits, 1e-10)
 
 
 def test_rows_that_cannot_share_a_schedule_are_refused(

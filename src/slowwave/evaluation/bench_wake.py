@@ -61,9 +61,7 @@ class SleepTime:
     ratio: float
 
 
-def measure_wake(
-    model: HybridLM, num_windows: tuple[int, ...], *, rounds: int = WAKE_ROUNDS
-) -> list[WakeTime]:
+def measure_wake(model: HybridLM, num_windows: tuple[int, ...], *, rounds: int) -> list[WakeTime]:
     """Generates TOKENS_TIMED tokens from every state in turn, `rounds` times."""
     states = {
         (passes, windows): _stream_states(model, passes, windows)
@@ -88,7 +86,7 @@ def measure_wake(
     ]
 
 
-def measure_sleep(model: HybridLM, *, rounds: int = SLEEP_ROUNDS) -> list[SleepTime]:
+def measure_sleep(model: HybridLM, *, rounds: int) -> list[SleepTime]:
     """Times sleeps of 2..4 passes in turn with a one-call read of the same window, no logits."""
     tokens = _draw_tokens(model, WINDOW)
     start = model.initial_state(1)
@@ -117,8 +115,8 @@ def run_bench_wake(*, out: Path | None, as_json: bool) -> None:
     """Measures, prints a table or JSON, and writes wake.json into `out` if given."""
     with torch.inference_mode():
         model = HybridLM(MODEL).eval()
-        sleeps = measure_sleep(model)
-        wakes = measure_wake(model, NUM_WINDOWS)
+        sleeps = measure_sleep(model, rounds=SLEEP_ROUNDS)
+        wakes = measure_wake(model, NUM_WINDOWS, rounds=WAKE_ROUNDS)
     result: dict[str, Any] = {
         "model": MODEL.to_dict(),
         "window": WINDOW,

@@ -236,7 +236,7 @@ def test_reference_skips_masked_tokens_to_the_bit() -> None:
     assert torch.equal(state, expected_state)
 
 
-@pytest.mark.parametrize("strength", [0.0, 10.0])
+@pytest.mark.parametrize("strength", [0.0, 10.0, 1000.0])
 def test_long_reads_stay_finite_and_exact(strength: float) -> None:
     """No decay at all, or decays so strong that their product underflows inside one chunk."""
     drawn = draw(1, 200)

@@ -258,3 +258,14 @@ def test_forks_are_scored_like_questions_asked_apart(
         dim=1,
     )
     assert_close(logits, apart.flatten(0, 1), 1e-10)
+
+
+@pytest.mark.parametrize("name", ["targets", "mask"])
+def test_shapes_that_do_not_fit_are_refused(
+    model: HybridLM, draw_tokens: DrawTokens, name: str
+) -> None:
+    tokens = draw_tokens(2, 6)
+    shapes: dict[str, Tensor] = {"targets": score(tokens, 5), "mask": tokens >= 0}
+    shapes[name] = shapes[name][:, 1:]
+    with pytest.raises(ValueError, match=rf"{name} must have the shape of inputs, \(2, 6\), got"):
+        unroll(model, tokens, shapes["targets"], SleepConfig(window=5), mask=shapes["mask"])

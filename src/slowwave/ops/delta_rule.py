@@ -53,7 +53,7 @@ def gated_delta_rule(
     Returns (out (B, T, G, V) in the dtype of v, state (B, G, K, V) float32, or float64 for
     float64 inputs). Raises ValueError on shapes that do not fit and on an unusable backend.
     """
-    _check_shapes(q, k, v, log_decay, beta, state, mask)
+    _check_shapes(q, k, v, log_decay, beta, state, mask, chunk_size)
     B, _, _, K = q.shape
     G, V = v.shape[2:]
     wide = wide_dtype(v.dtype)
@@ -84,7 +84,8 @@ def fla_is_available() -> bool:
 
 def _resolve(backend: Backend, v: Tensor) -> Literal["reference", "chunk", "fla"]:
     if backend == "auto":
-        return "fla" if v.is_cuda and fla_is_available() else "chunk"
+        fits = v.is_cuda and v.dtype != torch.float64 and fla_is_available()
+        return "fla" if fits else "chunk"
     if backend not in ("reference", "chunk", "fla"):
         raise ValueError(
             f"backend must be one of auto, reference, chunk, fla, got {backend!r}; pick one"
@@ -100,6 +101,7 @@ def _check_shapes(
     beta: Tensor,
     state: Tensor | None,
     mask: Tensor | None,
+    chunk_size: int,
 ) -> None:
     B, T, H, K = q.shape
     G, V = v.shape[2:]
@@ -118,6 +120,8 @@ def _check_shapes(
             f"state must have shape {(B, G, K, V)}, or fewer rows that divide {B}, "
             f"got {tuple(state.shape)}; fit it"
         )
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}; use 1 or more")
     if G % H:
         raise ValueError(f"value heads {G} must be a multiple of query heads {H}; change either")
 
@@ -169,7 +173,9 @@ def _chunked(
     repeats = v.shape[1] // q.shape[1]
     lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
     total = log_decay.cumsum(-1)
-    between = (total[..., :, None] - total[..., None, :]).masked_fill(~lower, -torch.inf).exp()
+    # Summed anew for every pair: a difference of two totals cancels when single tokens decay hard.
+    steps = log_decay[..., :, None].expand(*log_decay.shape, size).masked_fill(~lower.tril(-1), 0.0)
+    between = steps.cumsum(-2).masked_fill(~lower, -torch.inf).exp()
     overlap = small_matmul(k, k.mT).repeat_interleave(repeats, dim=1)
     attend = small_matmul(q, k.mT).repeat_interleave(repeats, dim=1) * between * scale
     q, k = q.repeat_interleave(repeats, dim=1), k.repeat_interleave(repeats, dim=1)
@@ -179,7 +185,7 @@ def _chunked(
     solved = solve_unit_lower(system, wanted)
     from_value, from_state = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
     query = since_start * q * scale
-    key = (total[..., -1:] - total).exp()[..., None] * k
+    key = between[..., -1, :, None] * k
     outs: list[Tensor] = []
     num_chunks = q.shape[2]
     for c in range(num_chunks):

@@ -47,9 +47,16 @@ def unroll(
     recomputes each window's passes in the backward pass instead of keeping what is inside. run
     replaces `model.run`, for a compiled one.
 
-    Raises ValueError if the rows cannot share a schedule (see `cut_training`).
+    Raises ValueError if shapes do not fit or the rows cannot share a schedule (see
+    `cut_training`).
     """
 
+    for name, tensor in (("targets", targets), ("mask", mask)):
+        if tensor is not None and tensor.shape != inputs.shape:
+            raise ValueError(
+                f"{name} must have the shape of inputs, {tuple(inputs.shape)}, "
+                f"got {tuple(tensor.shape)}; fit it"
+            )
     run = model.run if run is None else run
     if checkpoint_activations:
         run = functools.partial(checkpoint, run, use_reentrant=False)

@@ -17,8 +17,12 @@ main() {
 
 # N = 1 at the counted FLOPs of N = 4, which its own steps and learning rate may spend.
 flops() {
-  for rate in 5e-3 1e-2 2e-2; do
-    echo "n1-flops-lr$rate-seed0 --sleep.passes 1 --train.steps 2440 --train.muon-lr $rate"
+  local budget="--sleep.passes 1 --train.steps 2440"
+  for rate in 2.5e-3 5e-3 1e-2 2e-2; do
+    echo "n1-flops-lr$rate-seed0 $budget --train.muon-lr $rate"
+  done
+  for seed in 1 2; do
+    echo "n1-flops-lr5e-3-seed$seed $budget --train.muon-lr 5e-3 --train.seed $seed"
   done
 }
 

@@ -41,8 +41,9 @@ def consolidate(
     if on_pass is not None:
         on_pass(1, slept)
     for n in range(2, passes + 1):
-        hidden, after = run(_reread(model, hidden, tokens, recirculate), slept, mask=mask)
-        slept = after.evict()
+        # One name for both states: the pass's keys and values are freed before the next pass runs.
+        hidden, slept = run(_reread(model, hidden, tokens, recirculate), slept, mask=mask)
+        slept = slept.evict()
         if on_pass is not None:
             on_pass(n, slept)
     return dataclasses.replace(slept, num_sleeps=state.num_sleeps + 1)

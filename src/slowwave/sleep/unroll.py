@@ -50,7 +50,6 @@ def unroll(
     Raises ValueError if shapes do not fit or the rows cannot share a schedule (see
     `cut_training`).
     """
-
     for name, tensor in (("targets", targets), ("mask", mask)):
         if tensor is not None and tensor.shape != inputs.shape:
             raise ValueError(

@@ -119,7 +119,9 @@ def train(arguments: list[str]) -> None:
     out = options.out or Path("runs") / config.name / name
 
     from slowwave.experiment import run_training
+    from slowwave.training.allocator import keep_freed_memory
 
+    keep_freed_memory()
     summary = run_training(config, out, report=ProgressLine(config.train.log_every))
     if summary is None:
         print(f"\ninterrupted; the same command continues the run in {out}", file=sys.stderr)

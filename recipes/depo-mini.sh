@@ -1,11 +1,7 @@
 #!/usr/bin/env bash
-# Every recorded run of results/depo-mini, JOBS at a time; finished runs are skipped, broken-off
-# ones continue. Extra arguments choose parts: main flops recirculation row (all if none).
+# Every recorded run of results/depo-mini (see record.sh). Arguments choose parts: main flops
+# recirculation row (all if none).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-slowwave=${SLOWWAVE:-.venv/bin/slowwave}
-results=results/depo-mini
 
 main() {
   for seed in 0 1 2; do
@@ -40,6 +36,4 @@ row() {
 
 for part in "${@:-main flops recirculation row}"; do
   for name in $part; do "$name"; done
-done | xargs -P "${JOBS:-2}" -I {} bash -c "
-  set -- {}; name=\$1; shift
-  $slowwave train recipes/depo-mini.toml \"\$@\" --out $results/\$name > /dev/null"
+done | "$(dirname "${BASH_SOURCE[0]}")/record.sh" depo-mini

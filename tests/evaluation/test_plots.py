@@ -77,7 +77,11 @@ def write_run(
     records = [
         {
             "passes": count,
-            "overall": {"exact": exact - 0.05 * abs(count - passes)},
+            "overall": {
+                "exact": exact - 0.05 * abs(count - passes),
+                "sampled": exact / 2,
+                "token_accuracy": 0.9,
+            },
             "groups": {"1": {"exact": exact + 0.1}, "2": {"exact": exact - 0.1}},
         }
         for count in tested
@@ -253,19 +257,21 @@ def test_seeds_in_words(variants: list[Variant], counts: list[int], text: str) -
 
 def test_table_rows(variants: list[Variant]) -> None:
     lines = markdown_table(variants).splitlines()
-    assert "layout=forked recirculate=hidden steps=1000 muon_lr=0.01" in lines[2]
+    assert "layout=forked recirculate=hidden steps=1000 muon_lr=0.01" in lines[4]
     rows = [line for line in lines if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
     names = (
-        "variant | trained N | seeds | tokens | TFLOP | minutes | exact | hop 1 | hop 2 | floors"
+        "variant | trained N | seeds | tokens | TFLOP | minutes | exact | sampled | token | "
+        "hop 1 | hop 2 | floors"
     )
     assert rows[0] == f"| {names} |"
     assert rows[2] == (
-        "| base | 1 | 3 | 3.00 M | 21.0 | 1.5 | 21.0% (20.0 to 22.0) | 31.0% (30.0 to 32.0) | "
+        "| base | 1 | 3 | 3.00 M | 21.0 | 1.5 | 21.0% (20.0 to 22.0) | "
+        "10.5% (10.0 to 11.0) | 90.0% | 31.0% (30.0 to 32.0) | "
         "11.0% (10.0 to 12.0) | chance 11.0% |"
     )
     assert rows[4] == (
-        "| layout=row | 4 | 1 | 3.00 M | 21.0 | 1.5 | 50.0% | 60.0% | 40.0% | "
+        "| layout=row | 4 | 1 | 3.00 M | 21.0 | 1.5 | 50.0% | 25.0% | 90.0% | 60.0% | 40.0% | "
         "chance 11.0%, copy 20.0% |"
     )
 
@@ -273,7 +279,9 @@ def test_table_rows(variants: list[Variant]) -> None:
 def test_a_spread_that_rounds_away_is_not_printed(tmp_path: Path) -> None:
     for seed, exact in enumerate((0.50001, 0.50002)):
         write_run(tmp_path / str(seed), DEPO, exact=exact, train__seed=seed)
-    assert "| 50.0% | 60.0% | 40.0% |" in markdown_table(find_variants(find_runs(tmp_path)))
+    assert "| 50.0% | 25.0% | 90.0% | 60.0% | 40.0% |" in markdown_table(
+        find_variants(find_runs(tmp_path))
+    )
 
 
 def test_unfinished_runs_do_not_count(folder: Path) -> None:

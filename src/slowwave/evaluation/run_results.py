@@ -50,9 +50,14 @@ class Run:
         return {int(name): score["exact"] for name, score in groups.items()}
 
     @property
+    def overall(self) -> dict[str, float]:
+        """Final test scores over all groups, slept with the trained N."""
+        return self.tests[self.passes]["overall"]
+
+    @property
     def exact(self) -> float:
         """Final test exact match over all groups, slept with the trained N."""
-        return self.tests[self.passes]["overall"]["exact"]
+        return self.overall["exact"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -196,7 +201,8 @@ def markdown_table(variants: Sequence[Variant]) -> str:
     """One row for each variant and trained N, for a README to quote."""
     groups = sorted({group for variant in variants for run in variant.runs for group in run.groups})
     group_name = variants[0].runs[0].summary["group_name"]
-    columns = ["variant", "trained N", "seeds", "tokens", "TFLOP", "minutes", "exact"]
+    columns = ["variant", "trained N", "seeds", "tokens", "TFLOP", "minutes"]
+    columns += ["exact", "sampled", "token"]
     columns += [f"{group_name} {group}" for group in groups]
     rows = [[*columns, "floors"], ["---", *["---:"] * (len(columns) - 1), "---"]]
     for variant in variants:
@@ -211,6 +217,8 @@ def markdown_table(variants: Sequence[Variant]) -> str:
                     f"{_mean(runs, 'flops') / 1e12:.1f}",
                     f"{_mean(runs, 'seconds') / 60:.1f}",
                     _percent(Spread.of([run.exact for run in runs])),
+                    _percent(Spread.of([run.overall["sampled"] for run in runs])),
+                    _percent(Spread.of([run.overall["token_accuracy"] for run in runs])),
                     *(_percent(spreads[group]) if group in spreads else "" for group in groups),
                     ", ".join(f"{k} {v:.1%}" for k, v in runs[0].summary["floors"].items()),
                 ]
@@ -219,8 +227,10 @@ def markdown_table(variants: Sequence[Variant]) -> str:
     name = variants[0].runs[0].settings["name"]
     base = " ".join(base_settings(variants).values())
     return (
-        f"{name}: exact match on unseen test examples, slept with the trained N; mean over seeds,\n"
+        f"{name}: scores on unseen test examples, slept with the trained N; mean over seeds,\n"
         "lowest and highest in brackets. Tokens, TFLOP and minutes are those of training.\n"
+        "exact: greedy exact match; sampled: the probability of drawing the whole answer; token:\n"
+        "single tokens.\n"
         + (f"The base has {base}; a variant is named by what it has instead.\n" if base else "")
         + f"\n{lines}\n"
     )

@@ -181,7 +181,7 @@ def test_checkpointed_activations_give_the_same_gradients(
 ) -> None:
     tokens = draw_tokens(2, 13)
     targets = score(tokens, 12)
-    mask = torch.arange(26).view(2, 13) % 4 != 1 if masked else None
+    mask = torch.arange(26).view(2, 13) % 4 != 2 if masked else None
     sleep = SleepConfig(window=5, passes=3)
     gradients: list[tuple[Tensor, ...]] = []
     saved: list[int] = []
@@ -269,3 +269,17 @@ def test_shapes_that_do_not_fit_are_refused(
     shapes[name] = shapes[name][:, 1:]
     with pytest.raises(ValueError, match=rf"{name} must have the shape of inputs, \(2, 6\), got"):
         unroll(model, tokens, shapes["targets"], SleepConfig(window=5), mask=shapes["mask"])
+
+
+def test_a_batch_without_tokens_is_refused(model: HybridLM) -> None:
+    empty = torch.zeros(2, 0, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"inputs of shape \(2, 0\) hold no token"):
+        unroll(model, empty, empty, SleepConfig(window=4, passes=2))
+
+
+def test_padding_is_never_scored(model: HybridLM, draw_tokens: DrawTokens) -> None:
+    tokens = draw_tokens(2, 6)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[1, 5] = False
+    with pytest.raises(ValueError, match="targets hold a token where mask is False; use -100"):
+        unroll(model, tokens, score(tokens, 5), SleepConfig(window=4, passes=2), mask=mask)

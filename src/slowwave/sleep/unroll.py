@@ -47,15 +47,10 @@ def unroll(
     recomputes each window's passes in the backward pass instead of keeping what is inside. run
     replaces `model.run`, for a compiled one.
 
-    Raises ValueError if shapes do not fit or the rows cannot share a schedule (see
-    `cut_training`).
+    Raises ValueError if shapes do not fit, padding has a target, or the rows cannot share a
+    schedule (see `cut_training`).
     """
-    for name, tensor in (("targets", targets), ("mask", mask)):
-        if tensor is not None and tensor.shape != inputs.shape:
-            raise ValueError(
-                f"{name} must have the shape of inputs, {tuple(inputs.shape)}, "
-                f"got {tuple(tensor.shape)}; fit it"
-            )
+    _check_batch(inputs, targets, mask)
     run = model.run if run is None else run
     if checkpoint_activations:
         run = functools.partial(checkpoint, run, use_reentrant=False)
@@ -72,6 +67,19 @@ def unroll(
             )
     hidden = torch.cat(hiddens, dim=1)
     return Rollout(hidden, model.logits(hidden[targets != NO_LOSS]), state)
+
+
+def _check_batch(inputs: Tensor, targets: Tensor, mask: Tensor | None) -> None:
+    if inputs.shape[1] == 0:
+        raise ValueError(f"inputs of shape {tuple(inputs.shape)} hold no token; give 1 or more")
+    for name, tensor in (("targets", targets), ("mask", mask)):
+        if tensor is not None and tensor.shape != inputs.shape:
+            raise ValueError(
+                f"{name} must have the shape of inputs, {tuple(inputs.shape)}, "
+                f"got {tuple(tensor.shape)}; fit it"
+            )
+    if mask is not None and bool((targets[~mask] != NO_LOSS).any()):
+        raise ValueError(f"targets hold a token where mask is False; use {NO_LOSS} for padding")
 
 
 def answer_forks(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every recorded run of results/rule110-mini (see record.sh). Arguments choose parts: main flops
-# recirculation deeper (all if none).
+# recirculation (all if none).
 set -euo pipefail
 
 main() {
@@ -20,14 +20,6 @@ recirculation() {
   echo "n4-embedding-seed0 --sleep.passes 4 --sleep.recirculate embedding"
 }
 
-# Twice the layers and a larger t: here one pass is deep enough.
-deeper() {
-  for passes in 4 1; do
-    echo "n$passes-deeper-seed0 --sleep.passes $passes --task.steps 6" \
-      "--model.layers attn gdn attn gdn"
-  done
-}
-
-for part in "${@:-main flops recirculation deeper}"; do
+for part in "${@:-main flops recirculation}"; do
   for name in $part; do "$name"; done
 done | "$(dirname "${BASH_SOURCE[0]}")/record.sh" rule110-mini

@@ -11,6 +11,7 @@ from slowwave import cli
 from slowwave.evaluation.run_results import Run, find_runs, find_variants, group_spreads
 
 ROOT = Path(__file__).parent.parent
+SCORES = ("exact", "sampled", "token_accuracy")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -42,7 +43,7 @@ def _cells(runs: list[Run]) -> list[str]:
     exact = [run.exact for run in runs]
     return [
         *(f"{spread.mean:.1%}" for spread in group_spreads(runs).values()),
-        f"{sum(exact) / len(exact):.1%} ({100 * min(exact):.1f} to {100 * max(exact):.1f})",
+        _spread(exact),
         f"{runs[0].summary['flops'] / 1e12:.1f}",
     ]
 
@@ -53,7 +54,36 @@ def _row(start: str) -> list[str]:
     return [cell.strip() for cell in found.group(1).split("|")]
 
 
-def test_the_table_is_what_the_runs_hold() -> None:
+def _spread(values: list[float]) -> str:
+    """ "95.0% (90.0 to 100.0)", or "95.0%" of one value."""
+    mean = f"{sum(values) / len(values):.1%}"
+    return mean + (
+        f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if len(values) > 1 else ""
+    )
+
+
+def _rule110_cells(runs: list[Run]) -> list[str]:
+    """A row of the table of Rule 110: tokens, cost, and the three ways to score."""
+    return [
+        f"{runs[0].summary['tokens'] / 1e6:.1f} M",
+        f"{runs[0].summary['flops'] / 1e12:.1f}",
+        *(_spread([run.overall[key] for run in runs]) for key in SCORES),
+    ]
+
+
+def test_the_rule110_table_is_what_the_runs_hold() -> None:
+    base, *others = find_variants(find_runs(ROOT / "results" / "rule110-mini"))
+    by_name = {variant.name: list(variant.runs) for variant in others}
+    assert _row("one pass, N = 1") == _rule110_cells(base.by_passes[1])
+    assert _row("sleep, N = 4") == _rule110_cells(base.by_passes[4])
+    assert _row("N = 1, FLOPs of N = 4") == _rule110_cells(by_name["train.steps=4594"])
+    assert _row("N = 4, embeddings") == _rule110_cells(by_name["recirculate=embedding"])
+    floors = base.runs[0].summary["floors"]
+    shown = [f"{floors[name]:.1%}" for name in ("constant", "marginal", "bit")]
+    assert _row("the best constant answer") == ["", "", *shown]
+
+
+def test_the_depo_table_is_what_the_runs_hold() -> None:
     base, *others = find_variants(find_runs(ROOT / "results" / "depo-mini"))
     assert list(base.by_passes) == [1, 2, 3, 4]
     for passes, runs in base.by_passes.items():

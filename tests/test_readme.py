@@ -9,6 +9,7 @@ import pytest
 
 from slowwave import cli
 from slowwave.evaluation.run_results import Run, find_runs, find_variants, group_spreads
+from slowwave.experiment import complete
 
 ROOT = Path(__file__).parent.parent
 SCORES = ("exact", "sampled", "token_accuracy")
@@ -72,7 +73,7 @@ def _rule110_cells(runs: list[Run]) -> list[str]:
 
 
 def test_the_rule110_table_is_what_the_runs_hold() -> None:
-    base, *others = find_variants(find_runs(ROOT / "results" / "rule110-mini"))
+    base, *others = find_variants(find_runs(ROOT / "results" / "rule110-mini", complete))
     by_name = {variant.name: list(variant.runs) for variant in others}
     assert _row("one pass, N = 1") == _rule110_cells(base.by_passes[1])
     assert _row("sleep, N = 4") == _rule110_cells(base.by_passes[4])
@@ -84,7 +85,7 @@ def test_the_rule110_table_is_what_the_runs_hold() -> None:
 
 
 def test_the_depo_table_is_what_the_runs_hold() -> None:
-    base, *others = find_variants(find_runs(ROOT / "results" / "depo-mini"))
+    base, *others = find_variants(find_runs(ROOT / "results" / "depo-mini", complete))
     assert list(base.by_passes) == [1, 2, 3, 4]
     for passes, runs in base.by_passes.items():
         assert len(runs) == 3

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import tyro
 
-from slowwave.experiment import ExperimentConfig, load_experiment
+from slowwave.experiment import ExperimentConfig, complete, load_experiment
 
 if TYPE_CHECKING:
     from slowwave.training.trainer import StepReport
@@ -233,7 +233,7 @@ def plot(arguments: list[str]) -> None:
     options = _parse(PlotOptions, arguments, prog="slowwave plot")
     from slowwave.evaluation.plots import draw_all
 
-    for path in draw_all(options.folder, options.out or options.folder):
+    for path in draw_all(options.folder, options.out or options.folder, complete):
         print(path)
 
 

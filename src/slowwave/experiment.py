@@ -96,7 +96,7 @@ def run_training(
     folder = RunFolder(out)
     resolved = config.to_dict()
     if (folder.path / "config.json").exists():
-        folder.check_config(resolved)
+        _check_same(folder.path, resolved)
         if folder.is_finished:
             return folder.summary()
     trainer = Trainer(model, task, config.sleep, config.train, folder)
@@ -118,6 +118,23 @@ def run_training(
     }
     folder.write_summary(summary)
     return summary
+
+
+def complete(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config with what has come since: new fields start with what was done before."""
+    return ExperimentConfig.from_dict(recorded).to_dict()
+
+
+def _check_same(folder: Path, config: dict[str, Any]) -> None:
+    from slowwave.storage.files import read_json
+
+    recorded = complete(read_json(folder / "config.json"))
+    for section, value in config.items():
+        if recorded[section] != value:
+            raise ValueError(
+                f"{folder}: holds a run whose {section} is {recorded[section]!r}, not {value!r}; "
+                "name another folder with --out"
+            )
 
 
 def score(

@@ -38,8 +38,8 @@ from slowwave.evaluation.run_results import (
     passes_matrix,
 )
 from slowwave.evaluation.stream_plot import cache_steps, draw_stream, mean_changes
-from slowwave.experiment import ExperimentConfig
-from slowwave.storage.files import write_json
+from slowwave.experiment import ExperimentConfig, complete
+from slowwave.storage.files import read_json, write_json
 from slowwave.tasks.config import DepoConfig, Rule110Config
 from slowwave.training.run_folder import RunFolder
 
@@ -288,6 +288,20 @@ def test_unfinished_runs_do_not_count(folder: Path) -> None:
     (folder / "row" / "summary.json").unlink()
     assert "row" not in {run.folder.name for run in find_runs(folder)}
     assert len(find_runs(folder)) == 8
+
+
+def test_runs_from_before_a_field_existed_are_of_one_variant(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), DEPO, exact=0.5, train__seed=seed)
+    old = tmp_path / "0" / "config.json"
+    recorded = read_json(old)
+    del recorded["model"]["initial_weights"]
+    write_json(old, recorded)
+    assert len(find_variants(find_runs(tmp_path))) == 2
+    assert len(find_variants(find_runs(tmp_path, complete))) == 1
+    write_json(old, {**recorded, "colour": "blue"})
+    with pytest.raises(ValueError, match=r"0/config\.json: colour: unknown key"):
+        find_runs(tmp_path, complete)
 
 
 def test_broken_metrics_are_named(folder: Path) -> None:

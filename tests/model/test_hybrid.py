@@ -259,6 +259,13 @@ def test_fresh_weights_have_the_stated_scales() -> None:
             assert abs(parameter.std() / (std / 6**0.5) - 1) < 0.1, name
 
 
+def test_small_weights_are_small_everywhere() -> None:
+    config = dataclasses.replace(CONFIG, width=256, attn_head_dim=64, initial_weights="small")
+    for name, parameter in HybridLM(config).named_parameters():
+        if name.endswith(("qkv.weight", "up.weight", "out.weight", "embedding.weight")):
+            assert abs(parameter.std() / 0.02 - 1) < 0.1, name
+
+
 def test_impossible_models_and_batches_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.vocab_size is 0"):
         HybridLM(ModelConfig())

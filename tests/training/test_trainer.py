@@ -15,6 +15,7 @@ from slowwave.experiment import ExperimentConfig, build, load_run, run_training
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
+from slowwave.storage.files import read_json, write_json
 from slowwave.tasks.config import DepoConfig, Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.run_folder import RunFolder
@@ -126,6 +127,18 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
         raise AssertionError("trained again")
 
     assert run_training(config, tmp_path / "run", report=forbid) == first
+
+
+def test_a_run_from_before_a_field_existed_is_known_again(tmp_path: Path) -> None:
+    config = _experiment()
+    first = run_training(config, tmp_path / "run")
+    recorded = read_json(tmp_path / "run" / "config.json")
+    del recorded["model"]["initial_weights"]
+    write_json(tmp_path / "run" / "config.json", recorded)
+    assert run_training(config, tmp_path / "run") == first
+    small = _experiment(model=dataclasses.replace(TINY, initial_weights="small"))
+    with pytest.raises(ValueError, match="holds a run whose model is"):
+        run_training(small, tmp_path / "run")
 
 
 def test_a_folder_of_another_config_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from slowwave.evaluation.canvas import (
     set_title,
 )
 from slowwave.evaluation.run_results import (
+    Complete,
     Run,
     Spread,
     Variant,
@@ -48,13 +49,13 @@ CURVE_AXES = {
 }
 
 
-def draw_all(folder: Path, out: Path) -> list[Path]:
+def draw_all(folder: Path, out: Path, complete: Complete = dict) -> list[Path]:
     """Draws every figure that the files below `folder` have the data for, and table.md, into `out`.
 
-    Returns what was written. Raises ValueError if there is no finished run and no stream.json, or
-    if the runs are of several recipes.
+    complete: see `find_runs`. Returns what was written. Raises ValueError if there is no finished
+    run and no stream.json, or if the runs are of several recipes.
     """
-    runs = find_runs(folder)
+    runs = find_runs(folder, complete)
     written: list[Path] = []
     if runs:
         variants = find_variants(runs)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from slowwave.storage.files import read_json
+
+Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 BASE = "base"
 # These tell the runs of one variant apart.
@@ -116,10 +118,13 @@ class Curve:
     exact: list[float]
 
 
-def find_runs(folder: Path) -> list[Run]:
-    """All finished runs in or below `folder`, in order of their names."""
+def find_runs(folder: Path, complete: Complete = dict) -> list[Run]:
+    """All finished runs in or below `folder`, in order of their names.
+
+    complete adds to a recorded config the fields that it is too old to have.
+    """
     found = sorted(path.parent for path in folder.rglob("summary.json"))
-    return [_read_run(path) for path in found if (path / "config.json").exists()]
+    return [_read_run(path, complete) for path in found if (path / "config.json").exists()]
 
 
 def find_variants(runs: Sequence[Run]) -> list[Variant]:
@@ -236,14 +241,17 @@ def markdown_table(variants: Sequence[Variant]) -> str:
     )
 
 
-def _read_run(folder: Path) -> Run:
+def _read_run(folder: Path, complete: Complete) -> Run:
     metrics = folder / "metrics.jsonl"
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
     try:
         evaluations = tuple(line for line in map(json.loads, lines) if "evaluation" in line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{metrics}: not valid JSON lines ({error}); restore the file") from None
-    settings = _flatten(read_json(folder / "config.json"))
+    try:
+        settings = _flatten(complete(read_json(folder / "config.json")))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
     return Run(folder, settings, read_json(folder / "summary.json"), evaluations)
 
 

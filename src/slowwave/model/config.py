@@ -8,6 +8,7 @@ from typing import Literal
 from slowwave.config import Config
 
 LayerType = Literal["attn", "gdn"]
+InitialWeights = Literal["scaled", "small"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class ModelConfig(Config):
     """Taps of the short convolution in a recurrent layer."""
     max_beta: float = 1.0
     """Largest write strength: 1, or 2 to allow negative eigenvalues (arXiv 2411.12537)."""
+    initial_weights: InitialWeights = "scaled"
+    """Scale of fresh weights: scaled to the width, or small everywhere; see `HybridLM`."""
 
     def __post_init__(self) -> None:
         for name in ("width", "mlp_hidden", "attn_heads", "delta_heads", "key_dim", "value_dim"):

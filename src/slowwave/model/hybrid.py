@@ -17,6 +17,7 @@ from slowwave.ops.norm import wide_dtype
 from slowwave.state import MemoryState
 
 Run = Callable[..., tuple[Tensor, MemoryState]]
+SMALL_STD = 0.02
 
 
 class HybridLM(nn.Module):
@@ -42,15 +43,19 @@ class HybridLM(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draws all weights anew.
 
-        Matrices are normal with std sqrt(2 / (5 D)), those that write into the residual stream
-        smaller by sqrt(2 x number of blocks) (arXiv 2312.16903, the recipe of arXiv 2511.07384).
-        Embeddings have unit variance, so that a hidden state which comes back in pass 2 meets a
-        stream of the scale it left. Norm scales start at one. Decays and convolutions: see
-        `GatedDeltaNet.reset_recurrence`.
+        "scaled": matrices are normal with std sqrt(2 / (5 D)), those that write into the residual
+        stream smaller by sqrt(2 x number of blocks) (arXiv 2312.16903, the recipe of arXiv
+        2511.07384). Embeddings have unit variance, so that a hidden state which comes back in pass
+        2 meets a stream of the scale it left.
+        "small": matrices and embeddings are normal with std 0.02, as flash-linear-attention draws
+        them. What blocks write soon outweighs the embeddings, and small learning rates go further.
+        Norm scales start at one. Decays and convolutions: see `GatedDeltaNet.reset_recurrence`.
         """
-        std = (2 / (5 * self.config.width)) ** 0.5
-        out_std = std / (2 * len(self.blocks)) ** 0.5
-        nn.init.normal_(self.embedding.weight, std=1.0, generator=generator)
+        small = self.config.initial_weights == "small"
+        std = SMALL_STD if small else (2 / (5 * self.config.width)) ** 0.5
+        out_std = SMALL_STD if small else std / (2 * len(self.blocks)) ** 0.5
+        embedding_std = SMALL_STD if small else 1.0
+        nn.init.normal_(self.embedding.weight, std=embedding_std, generator=generator)
         for name, module in self.named_modules():
             if isinstance(module, Linear):
                 writes_residual = name.endswith((".out",))

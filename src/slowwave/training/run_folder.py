@@ -30,16 +30,6 @@ class RunFolder:
         write_json(self.path / "environment.json", describe_environment(seed))
         write_atomically(self.path / "metrics.jsonl", b"")
 
-    def check_config(self, config: dict[str, Any]) -> None:
-        """Raises ValueError unless the folder was made by this very config."""
-        recorded = read_json(self.path / "config.json")
-        for section in sorted(recorded.keys() | config.keys()):
-            if recorded.get(section) != config.get(section):
-                raise ValueError(
-                    f"{self.path}: holds a run whose {section} is {recorded.get(section)!r}, not "
-                    f"{config.get(section)!r}; name another folder with --out"
-                )
-
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds one JSON line."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -56,11 +56,9 @@ def _row(start: str) -> list[str]:
 
 
 def _spread(values: list[float]) -> str:
-    """ "95.0% (90.0 to 100.0)", or "95.0%" of one value."""
-    mean = f"{sum(values) / len(values):.1%}"
-    return mean + (
-        f" ({100 * min(values):.1f} to {100 * max(values):.1f})" if len(values) > 1 else ""
-    )
+    """ "95.0% (90.0 to 100.0)", or "95.0%" if all are that."""
+    low, high = f"{100 * min(values):.1f}", f"{100 * max(values):.1f}"
+    return f"{sum(values) / len(values):.1%}" + (f" ({low} to {high})" if low != high else "")
 
 
 def _rule110_cells(runs: list[Run]) -> list[str]:
@@ -90,5 +88,9 @@ def test_the_depo_table_is_what_the_runs_hold() -> None:
     for passes, runs in base.by_passes.items():
         assert len(runs) == 3
         assert _row(f"N = {passes}") == _cells(runs)
+    (in_a_row,) = (v for v in others if v.name == "layout=row")
+    exact = {passes: runs[0].exact for passes, runs in in_a_row.by_passes.items()}
+    assert f"N = 4 {exact[4]:.1%}, N = 1 {exact[1]:.1%}." in README
+    assert f"{in_a_row.floors['copy']:.1%}), one seed" in README
     (searched,) = (v for v in others if v.name == "steps=2440 muon_lr=0.005")
     assert _row("plain eviction, FLOPs of N = 4") == _cells(list(searched.runs))

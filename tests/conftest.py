@@ -8,6 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from hypothesis import HealthCheck, settings
 
+from slowwave.ops import delta_rule_native
+
 # Sums are split by thread: only a fixed count gives the same bits on every machine and under xdist.
 torch.set_num_threads(1)
 
@@ -15,3 +17,8 @@ torch.set_num_threads(1)
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+# Built before the first test, so that "auto" means the same in all of them. Where it cannot be
+# built, its own tests fail and say why.
+if delta_rule_native.find_obstacle() is None:
+    delta_rule_native.load()

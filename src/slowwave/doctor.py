@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from slowwave.ops.delta_rule import fla_is_available
+from slowwave.ops.delta_rule import fastest_backend
 
 OPTIONAL = {
     "matplotlib": "figures; install slowwave[plot]",
@@ -34,7 +34,9 @@ def examine() -> dict[str, Any]:
         "bfloat16_on_cpu": torch.backends.mkldnn.is_available(),
         "cpp_compiler": shutil.which("g++") or shutil.which("clang++"),
         "gpu": torch.cuda.get_device_name() if cuda else None,
-        "delta_rule_backend": "fla" if fla_is_available() else "chunk",
+        "delta_rule_backend": fastest_backend(
+            torch.device("cuda" if cuda else "cpu"), torch.float32
+        ),
         "optional": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL},
     }
 
@@ -53,4 +55,6 @@ def run_doctor(*, as_json: bool) -> None:
         table.add_row(name, "installed" if present else f"missing: {OPTIONAL[name]}")
     if found["cpp_compiler"] is None:
         table.add_row("note", "no C++ compiler: train with --train.no-compile on a CPU")
+    elif found["delta_rule_backend"] == "chunk" and found["gpu"] is None:
+        table.add_row("note", "the first training run or benchmark builds the native delta rule")
     Console().print(table)

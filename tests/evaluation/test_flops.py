@@ -18,7 +18,7 @@ from slowwave.evaluation.flops import (
 )
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
-from slowwave.ops import delta_rule, small_matmul
+from slowwave.ops import delta_rule_chunk, delta_rule_native, small_matmul
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_stream, cut_training
@@ -45,7 +45,7 @@ MODELS = {"plain": PLAIN, "grouped": GROUPED}
 class Counter(FlopCounterMode):
     """Torch's counter, and the triangular solves that it does not know.
 
-    Every product is made one that torch counts: no fused sums, no fused attention kernel.
+    Every product is made one that torch counts: no fused sums, no fused kernel.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,8 @@ class Counter(FlopCounterMode):
             return solve(system, wanted)
 
         monkeypatch.setattr(small_matmul, "FEW_ROWS", 0)
-        monkeypatch.setattr(delta_rule, "solve_unit_lower", counted_solve)
+        monkeypatch.setattr(delta_rule_chunk, "solve_unit_lower", counted_solve)
+        monkeypatch.setattr(delta_rule_native, "is_ready", lambda: False)
 
     @property
     def total(self) -> int:

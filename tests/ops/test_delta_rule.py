@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
-from slowwave.ops import delta_rule, small_matmul
+from slowwave.ops import delta_rule, delta_rule_native, small_matmul
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.ops.norm import l2_norm
 
+FAST = ("chunk", "native")
+BACKENDS = ("reference", *FAST)
 ODD_LENGTHS = (1, 2, 3, 63, 64, 65, 130)
 
 
@@ -117,17 +119,21 @@ def test_reference_is_the_formula(H: int, G: int) -> None:
     assert_close(state, expected_state, 1e-12)
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("T", ODD_LENGTHS)
-def test_chunk_equals_reference(T: int, dtype: torch.dtype) -> None:
+def test_fast_backends_equal_the_reference(
+    T: int, dtype: torch.dtype, backend: delta_rule.Backend
+) -> None:
     inputs = draw(T=T).to(dtype)
     expected = values_and_gradients(inputs.to(torch.float64), backend="reference")
-    actual = values_and_gradients(inputs, backend="chunk")
+    actual = values_and_gradients(inputs, backend=backend)
     assert_all_close(actual, expected, TOLERANCE[dtype])
     assert actual["out"].dtype == dtype
     assert actual["new_state"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
+@pytest.mark.parametrize("backend", FAST)
 @settings(max_examples=40)
 @given(
     T=st.integers(1, 40),
@@ -138,7 +144,8 @@ def test_chunk_equals_reference(T: int, dtype: torch.dtype) -> None:
     masked=st.booleans(),
     keep_writes=st.booleans(),
 )
-def test_chunk_equals_reference_for_any_shape(
+def test_fast_backends_equal_the_reference_for_any_shape(
+    backend: delta_rule.Backend,
     T: int,
     chunk_size: int,
     heads: tuple[int, int],
@@ -151,23 +158,26 @@ def test_chunk_equals_reference_for_any_shape(
     inputs = draw(B, T, H=H, G=G, K=K, V=V, states=states)
     options = {"mask": draw_mask(B, T) if masked else None, "keep_writes": keep_writes}
     expected = values_and_gradients(inputs, backend="reference", **options)
-    actual = values_and_gradients(inputs, backend="chunk", chunk_size=chunk_size, **options)
+    actual = values_and_gradients(inputs, backend=backend, chunk_size=chunk_size, **options)
     assert_all_close(actual, expected, 1e-12)
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("T", "chunk_size"), [(2, 64), (5, 2), (9, 4)])
-def test_gradients_match_finite_differences(T: int, chunk_size: int, masked: bool) -> None:
+def test_gradients_match_finite_differences(
+    T: int, chunk_size: int, masked: bool, backend: delta_rule.Backend
+) -> None:
     inputs = draw(1, T, H=1, G=2, K=3, V=2)
     mask = draw_mask(1, T) if masked else None
 
     def rule(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        return gated_delta_rule(*tensors, mask=mask, chunk_size=chunk_size, backend="chunk")
+        return gated_delta_rule(*tensors, mask=mask, chunk_size=chunk_size, backend=backend)
 
     assert torch.autograd.gradcheck(rule, [tensor.requires_grad_() for tensor in inputs])
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunk"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=15)
 @given(cuts=st.sets(st.integers(1, 69)))
 def test_pieces_equal_one_call(backend: delta_rule.Backend, cuts: set[int]) -> None:
@@ -188,11 +198,14 @@ def test_pieces_equal_one_call(backend: delta_rule.Backend, cuts: set[int]) -> N
 
 @pytest.mark.parametrize("keep_writes", [True, False])
 @pytest.mark.parametrize("T", [3, 20, 70])
-def test_rows_that_share_a_state_equal_rows_with_copies_of_it(T: int, keep_writes: bool) -> None:
+@pytest.mark.parametrize("backend", FAST)
+def test_rows_that_share_a_state_equal_rows_with_copies_of_it(
+    backend: delta_rule.Backend, T: int, keep_writes: bool
+) -> None:
     inputs = draw(6, T, states=2)
     copied = inputs._replace(state=inputs.state.repeat_interleave(3, dim=0))
-    out, state = gated_delta_rule(*inputs, backend="chunk", keep_writes=keep_writes)
-    expected_out, expected_state = gated_delta_rule(*copied, backend="chunk")
+    out, state = gated_delta_rule(*inputs, backend=backend, keep_writes=keep_writes)
+    expected_out, expected_state = gated_delta_rule(*copied, backend=backend)
     assert_close(out, expected_out, 1e-12)
     if keep_writes:
         assert_close(state, expected_state, 1e-12)
@@ -210,7 +223,7 @@ def test_no_state_means_zeros_and_scale_weighs_the_output() -> None:
     assert_close(scaled, expected * 8**0.5, 1e-12)
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunk"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_tokens_change_nothing(backend: delta_rule.Backend) -> None:
     inputs = draw(T=5).tokens(0, 0)
     out, state = gated_delta_rule(*inputs, backend=backend)
@@ -218,11 +231,12 @@ def test_no_tokens_change_nothing(backend: delta_rule.Backend) -> None:
     assert torch.equal(state, inputs.state)
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("T", [1, 3, 64, 70])
-def test_masked_call_leaves_the_state_bit_identical(T: int) -> None:
+def test_masked_call_leaves_the_state_bit_identical(T: int, backend: delta_rule.Backend) -> None:
     inputs = draw(T=T).to(torch.float32)
     mask = torch.zeros(2, T, dtype=torch.bool)
-    _, state = gated_delta_rule(*inputs, mask=mask, backend="chunk")
+    _, state = gated_delta_rule(*inputs, mask=mask, backend=backend)
     assert torch.equal(state, inputs.state)
 
 
@@ -236,16 +250,17 @@ def test_reference_skips_masked_tokens_to_the_bit() -> None:
     assert torch.equal(state, expected_state)
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("strength", [0.0, 10.0, 1000.0])
-def test_long_reads_stay_finite_and_exact(strength: float) -> None:
+def test_long_reads_stay_finite_and_exact(strength: float, backend: delta_rule.Backend) -> None:
     """No decay at all, or decays so strong that their product underflows inside one chunk."""
     drawn = draw(1, 200)
     inputs = drawn._replace(log_decay=strength * drawn.log_decay).to(torch.float32)
     expected = values_and_gradients(inputs.to(torch.float64), backend="reference")
-    assert_all_close(values_and_gradients(inputs, backend="chunk"), expected, 1e-5)
+    assert_all_close(values_and_gradients(inputs, backend=backend), expected, 1e-5)
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunk"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_inputs_are_not_mutated(backend: delta_rule.Backend) -> None:
     inputs = draw(T=70)
     before = [tensor.clone() for tensor in inputs]
@@ -358,12 +373,16 @@ def test_unusable_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         gated_delta_rule(*draw(), backend=unknown)
 
 
-def test_auto_on_a_cpu_is_the_chunked_op() -> None:
-    inputs = draw(T=70)
-    for auto, chunk in zip(
-        gated_delta_rule(*inputs), gated_delta_rule(*inputs, backend="chunk"), strict=True
+@pytest.mark.parametrize(("ready", "backend"), [(False, "chunk"), (True, "native")])
+def test_auto_on_a_cpu_takes_what_has_been_built(
+    monkeypatch: pytest.MonkeyPatch, ready: bool, backend: delta_rule.Backend
+) -> None:
+    monkeypatch.setattr(delta_rule_native, "is_ready", lambda: ready)
+    inputs = draw(T=70).to(torch.float32)
+    for auto, named in zip(
+        gated_delta_rule(*inputs), gated_delta_rule(*inputs, backend=backend), strict=True
     ):
-        assert torch.equal(auto, chunk)
+        assert torch.equal(auto, named)
 
 
 @pytest.mark.parametrize("few", [0, 4, 100])

@@ -1,4 +1,4 @@
-"""The gated delta rule: token by token (the specification), in chunks, and through fla on CUDA.
+"""The gated delta rule: the specification, token by token, and the choice of a faster backend.
 
 For every value head, with the state S of shape (K, V) starting from the given one:
 
@@ -7,7 +7,9 @@ For every value head, with the state S of shape (K, V) starting from the given o
     S   <- S + k_t u_t^T                     write
     o_t  = scale * S^T q_t                   read, after the write
 
-Source: Gated Delta Networks (arXiv 2412.06464); the chunked form follows arXiv 2406.06484.
+Source: Gated Delta Networks (arXiv 2412.06464). Backends: "reference" is the specification,
+"chunk" (`delta_rule_chunk`) is pure PyTorch for any device, "native" (`delta_rule_native`) is
+compiled for the CPU at hand, "fla" is flash-linear-attention's kernel on CUDA.
 """
 
 from __future__ import annotations
@@ -15,15 +17,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from slowwave.ops import delta_rule_native
+from slowwave.ops.delta_rule_chunk import delta_rule_in_chunks
 from slowwave.ops.norm import wide_dtype
-from slowwave.ops.small_matmul import small_matmul, solve_unit_lower
 
-Backend = Literal["auto", "reference", "chunk", "fla"]
+UsableBackend = Literal["reference", "chunk", "native", "fla"]
+Backend = Literal["auto"] | UsableBackend
 
 
 def gated_delta_rule(
@@ -46,8 +50,8 @@ def gated_delta_rule(
     query/key head g // (G / H). log_decay <= 0 and beta in [0, 2]: (B, T, G). state: (B, G, K, V)
     or None for zeros; with (B / F, G, K, V), every F consecutive rows start from one state.
     mask: (B, T) bool, a False token neither decays nor writes. scale: K**-0.5 unless given.
-    backend: "reference" goes token by token, "chunk" is pure PyTorch for any device, "fla" needs
-    CUDA and flash-linear-attention, "auto" takes the fastest at hand.
+    backend: see the head of this file; "auto" takes the fastest at hand, on a CPU "native" once
+    it has been built (`delta_rule_native.load`) and "chunk" before.
     keep_writes: False for questions whose writes nobody will read; the state given comes back.
 
     Returns (out (B, T, G, V) in the dtype of v, state (B, G, K, V) float32, or float64 for
@@ -63,6 +67,9 @@ def gated_delta_rule(
         log_decay = log_decay.masked_fill(~mask[..., None], 0.0)
         beta = beta.masked_fill(~mask[..., None], 0.0)
     scale = math.pow(K, -0.5) if scale is None else scale
+    if q.shape[1] == 0:
+        rows = q.shape[0] // state.shape[0]
+        return torch.zeros_like(v), state.repeat_interleave(rows, dim=0) if keep_writes else state
     match _resolve(backend, v):
         case "fla":
             out, new_state = _fla(q, k, v, log_decay, beta, state, scale)
@@ -71,8 +78,13 @@ def gated_delta_rule(
             out, new_state = _recurrent(q, k, v.to(wide), log_decay, beta, state.to(wide), scale)
         case "chunk":
             q, k, log_decay, beta = (x.to(wide) for x in (q, k, log_decay, beta))
-            out, new_state = _chunked(
+            out, new_state = delta_rule_in_chunks(
                 q, k, v.to(wide), log_decay, beta, state.to(wide), scale, chunk_size, keep_writes
+            )
+        case "native":
+            q, k, log_decay, beta = (x.to(wide) for x in (q, k, log_decay, beta))
+            out, new_state = delta_rule_native.delta_rule(
+                q, k, v, log_decay, beta, state.to(wide), scale, chunk_size, keep_writes
             )
     return out.to(v.dtype), new_state if keep_writes else state
 
@@ -82,14 +94,22 @@ def fla_is_available() -> bool:
     return torch.cuda.is_available() and importlib.util.find_spec("fla") is not None
 
 
-def _resolve(backend: Backend, v: Tensor) -> Literal["reference", "chunk", "fla"]:
+def fastest_backend(device: torch.device, dtype: torch.dtype) -> UsableBackend:
+    """What "auto" stands for when v is of `dtype` and on `device`."""
+    if device.type == "cuda" and dtype != torch.float64 and fla_is_available():
+        return "fla"
+    fits = device.type == "cpu" and dtype in delta_rule_native.DTYPES
+    return "native" if fits and delta_rule_native.is_ready() else "chunk"
+
+
+def _resolve(backend: Backend, v: Tensor) -> UsableBackend:
     if backend == "auto":
-        fits = v.is_cuda and v.dtype != torch.float64 and fla_is_available()
-        return "fla" if fits else "chunk"
-    if backend not in ("reference", "chunk", "fla"):
-        raise ValueError(
-            f"backend must be one of auto, reference, chunk, fla, got {backend!r}; pick one"
-        )
+        return fastest_backend(v.device, v.dtype)
+    if backend not in get_args(UsableBackend):
+        known = ", ".join(("auto", *get_args(UsableBackend)))
+        raise ValueError(f"backend must be one of {known}, got {backend!r}; pick one")
+    if backend == "native":
+        delta_rule_native.require(v)
     return backend
 
 
@@ -147,73 +167,6 @@ def _recurrent(
         state = state + k[:, t, :, :, None] * write[:, :, None, :]
         outs.append(scale * torch.einsum("bgkv,bgk->bgv", state, q[:, t]))
     return (torch.stack(outs, dim=1) if outs else torch.zeros_like(v)), state
-
-
-def _chunked(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    beta: Tensor,
-    state: Tensor,
-    scale: float,
-    chunk_size: int,
-    keep_writes: bool,
-) -> tuple[Tensor, Tensor]:
-    """In chunks: inside a chunk all writes come from one triangular solve.
-
-    With D_ij = exp(sum of log_decay over j+1..i), the writes of a chunk obey
-    (I + strict_lower(beta D (k k^T))) u = beta (v - D_i0 k S), S the state at its start.
-    """
-    T = q.shape[1]
-    if T == 0:
-        return torch.zeros_like(v), state
-    size = min(chunk_size, T)
-    q, k, v, log_decay, beta = (_cut(x, size) for x in (q, k, v, log_decay, beta))
-    repeats = v.shape[1] // q.shape[1]
-    lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
-    total = log_decay.cumsum(-1)
-    # Summed anew for every pair: a difference of two totals cancels when single tokens decay hard.
-    steps = log_decay[..., :, None].expand(*log_decay.shape, size).masked_fill(~lower.tril(-1), 0.0)
-    between = steps.cumsum(-2).masked_fill(~lower, -torch.inf).exp()
-    overlap = small_matmul(k, k.mT).repeat_interleave(repeats, dim=1)
-    attend = small_matmul(q, k.mT).repeat_interleave(repeats, dim=1) * between * scale
-    q, k = q.repeat_interleave(repeats, dim=1), k.repeat_interleave(repeats, dim=1)
-    system = beta[..., None] * between * overlap
-    since_start = total.exp()[..., None]
-    wanted = torch.cat([v, since_start * k], dim=-1) * beta[..., None]
-    solved = solve_unit_lower(system, wanted)
-    from_value, from_state = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
-    query = since_start * q * scale
-    key = between[..., -1, :, None] * k
-    outs: list[Tensor] = []
-    num_chunks = q.shape[2]
-    for c in range(num_chunks):
-        write = from_value[:, :, c] - _read(from_state[:, :, c], state)
-        outs.append(_read(query[:, :, c], state) + small_matmul(attend[:, :, c], write))
-        if keep_writes or c + 1 < num_chunks:
-            state = state.repeat_interleave(q.shape[0] // state.shape[0], dim=0)
-            state = since_start[:, :, c, -1:] * state + key[:, :, c].mT @ write
-    return torch.cat(outs, dim=2).transpose(1, 2)[:, :T], state
-
-
-def _read(keys: Tensor, state: Tensor) -> Tensor:
-    """keys (B, G, C, K) @ state (B / F, G, K, V), without copying a state that F rows share."""
-    shared = keys.shape[0] // state.shape[0]
-    if shared == 1:
-        return keys @ state
-    folded = keys.unflatten(0, (-1, shared)).movedim(1, 2).flatten(2, 3)
-    read = folded @ state
-    return read.unflatten(2, (shared, -1)).movedim(2, 1).flatten(0, 1)
-
-
-def _cut(x: Tensor, size: int) -> Tensor:
-    """(B, T, heads, ...) -> (B, heads, chunks, size, ...); the last chunk is filled with zeros."""
-    B, T = x.shape[:2]
-    missing = -T % size
-    if missing:
-        x = torch.cat([x, x.new_zeros(B, missing, *x.shape[2:])], dim=1)
-    return x.unflatten(1, (-1, size)).movedim(3, 1)
 
 
 def _fla(

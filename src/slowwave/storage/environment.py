@@ -12,6 +12,8 @@ from typing import Any
 import numpy
 import torch
 
+from slowwave.ops.delta_rule import fastest_backend
+
 
 def describe_environment(seed: int) -> dict[str, Any]:
     """Commit, versions, hardware, threads and the command line."""
@@ -28,6 +30,7 @@ def describe_environment(seed: int) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": device,
+        "delta_rule": fastest_backend(torch.device("cuda" if device else "cpu"), torch.float32),
         "seed": seed,
         "command": ["slowwave", *sys.argv[1:]],
     }

@@ -33,7 +33,7 @@ class TrainConfig(Config):
     precision: Literal["float32", "bfloat16"] = "float32"
     """dtype of matrix products; master weights, fast weights, gates and logits stay float32."""
     compile: bool = False
-    """Compile the blocks with torch.compile (needs a C++ compiler on CPU)."""
+    """Compile the blocks, and on a CPU (where this needs a C++ compiler) the delta rule."""
     checkpoint_activations: bool = False
     """Recompute each pass in the backward pass: less memory, more time."""
     seed: int = 0

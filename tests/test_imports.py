@@ -25,6 +25,7 @@ ORDER = (
     ("tasks",),
     ("evaluation",),
     ("training",),
+    ("bench",),
     ("serving",),
     ("experiment",),
     ("demo", "doctor"),

@@ -37,7 +37,7 @@ commands:
   eval      score a run on unseen examples:            slowwave eval RUN --passes 1 2 4
   plot      draw figures from what runs left on disk:  slowwave plot results/depo-mini
   tasks     list the tasks, or show examples:          slowwave tasks depo --show 3
-  bench     time a generated token and a sleep:        slowwave bench wake
+  bench     measure speed and memory beside peers:     slowwave bench op
   doctor    what this machine offers slowwave
 
 slowwave COMMAND --help explains each of them."""
@@ -299,24 +299,25 @@ def tasks(arguments: list[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """Time what a user waits for: a generated token after long streams, and a sleep."""
+    """Measure speed and memory, each beside a peer and beside what this machine can do."""
 
     what: tyro.conf.Positional[str]
-    """wake (a generated token after 1 k, 100 k and 1 M tokens, and the cost of a sleep)."""
+    """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
+    train, or all."""
     out: Path | None = None
-    """Folder for the measurements (wake.json); nothing is written if not given."""
+    """Folder for the measurements (WHAT.json); nothing is written if not given."""
     json: bool = False
     """Print one JSON document on stdout."""
 
 
 def bench(arguments: list[str]) -> None:
-    """slowwave bench wake [--out results/bench]"""
+    """slowwave bench {op,read,wake,sleep,train,all} [--out results/bench]"""
     options = _parse(BenchOptions, arguments, prog="slowwave bench")
-    if options.what != "wake":
-        raise ValueError(f"unknown benchmark {options.what!r}; use wake")
-    from slowwave.evaluation.bench_wake import run_bench_wake
+    from slowwave.bench.run import run_benchmarks
+    from slowwave.training.allocator import keep_freed_memory
 
-    run_bench_wake(out=options.out, as_json=options.json)
+    keep_freed_memory()
+    run_benchmarks(options.what, out=options.out, as_json=options.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
+from slowwave.model.config import LayerType
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import Recirculate
 from slowwave.sleep.consolidate import consolidate
@@ -97,20 +98,36 @@ def test_on_pass_sees_the_state_after_every_pass(model: HybridLM, awake: MemoryS
         expected = consolidate(model, awake, passes=n)
         assert state.window_fill == 0
         for weights, other in zip(state.fast_weights, expected.fast_weights, strict=True):
-            assert torch.equal(weights, other)
+            assert_close(weights, other, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "layers", [("attn", "gdn"), ("gdn", "attn"), ("gdn", "gdn", "attn", "attn"), ("attn", "attn")]
+)
+def test_the_last_pass_leaves_what_a_whole_pass_would(
+    layers: tuple[LayerType, ...], model: HybridLM, draw_tokens: DrawTokens
+) -> None:
+    """It ends with the last write; what comes out after that, nobody would read."""
+    model = HybridLM(dataclasses.replace(model.config, layers=layers)).double()
+    _, state = model.read(draw_tokens(2, 3), model.initial_state(2))
+    hidden = model.embed(draw_tokens(2, 5, 1))
+    _, whole = model.run(hidden, state)
+    _, cut = model.run(hidden, state, evicts=True)
+    for weights, other in zip(cut.fast_weights, whole.fast_weights, strict=True):
+        assert_close(weights, other, 1e-12)
 
 
 def test_run_replaces_the_models_own(model: HybridLM, awake: MemoryState) -> None:
-    calls: list[Tensor | None] = []
+    calls: list[tuple[Tensor | None, bool]] = []
 
     def run(
-        hidden: Tensor, state: MemoryState, *, mask: Tensor | None
+        hidden: Tensor, state: MemoryState, *, mask: Tensor | None, evicts: bool
     ) -> tuple[Tensor, MemoryState]:
-        calls.append(mask)
-        return model.run(hidden, state, mask=mask)
+        calls.append((mask, evicts))
+        return model.run(hidden, state, mask=mask, evicts=evicts)
 
     consolidate(model, awake, passes=4, run=run)
-    assert calls == [None, None, None]
+    assert calls == [(None, False), (None, False), (None, True)]
 
 
 def test_padding_is_unseen_in_every_pass(model: HybridLM, draw_tokens: DrawTokens) -> None:

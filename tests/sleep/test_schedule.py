@@ -56,7 +56,7 @@ def test_windows_with_loss_get_one_pass() -> None:
     targets = targets_with_loss(2, 14, (0, 5), (1, 7), (0, 13))
     assert cut_training(targets, SleepConfig(window=4, passes=3)) == [
         Segment(0, 4, 3, True),
-        Segment(4, 8, 1, True),
+        Segment(4, 8, 1, True, scored=True),
         Segment(8, 12, 3, True),
         Segment(12, 14, 1, False),
     ]
@@ -66,7 +66,7 @@ def test_an_open_window_shortens_the_first_segment() -> None:
     targets = targets_with_loss(1, 7, (0, 6))
     assert cut_training(targets, SleepConfig(window=5, passes=2), window_fill=3) == [
         Segment(0, 2, 2, True),
-        Segment(2, 7, 1, True),
+        Segment(2, 7, 1, True, scored=True),
     ]
 
 

@@ -81,6 +81,35 @@ def test_is_algorithm_1(model: HybridLM, draw_tokens: DrawTokens, passes: int) -
         assert_close(gradient, other, 1e-10)
 
 
+@pytest.mark.parametrize("passes", [1, 2, 3])
+@pytest.mark.parametrize("scored", [(12,), (6, 12), (6,), (14,)])
+def test_what_nobody_reads_is_spared_without_a_difference(
+    model: HybridLM, draw_tokens: DrawTokens, passes: int, scored: tuple[int, ...]
+) -> None:
+    """Window 1 is slept on, window 2 scored or slept on, window 3 open or scored."""
+    tokens = draw_tokens(2, 15 if 14 in scored else 13)
+    targets, sleep = score(tokens, *scored), SleepConfig(window=5, passes=passes)
+    results: list[list[Tensor]] = []
+    for keep_hidden in (True, False):
+        rollout = unroll(model, tokens, targets, sleep, keep_hidden=keep_hidden)
+        loss = rollout.logits.logsumexp(-1).sum()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(loss, parameters)
+        results.append([rollout.logits, *rollout.state.fast_weights, *gradients])
+        assert rollout.state.window_fill == tokens.shape[1] % 5
+    for kept, spared in zip(*results, strict=True):
+        assert_close(spared, kept, 1e-10)
+
+
+def test_hidden_of_scored_and_open_windows_alone(model: HybridLM, draw_tokens: DrawTokens) -> None:
+    tokens = draw_tokens(2, 13)
+    targets, sleep = score(tokens, 6, 12), SleepConfig(window=5, passes=2)
+    whole = unroll(model, tokens, targets, sleep).hidden
+    assert_close(
+        unroll(model, tokens, targets, sleep, keep_hidden=False).hidden, whole[:, 5:], 1e-10
+    )
+
+
 def test_logits_come_in_the_order_of_the_targets(model: HybridLM, draw_tokens: DrawTokens) -> None:
     tokens = draw_tokens(2, 13)
     targets = score(tokens, 6, 12)

@@ -84,6 +84,7 @@ def predict(
         stream.targets,
         sleep,
         checkpoint_activations=checkpoint_activations,
+        keep_hidden=False,
         run=run,
     )
     asked = batch.questions

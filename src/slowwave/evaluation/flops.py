@@ -13,6 +13,8 @@ triangular solve of the delta rule. Per row, for T tokens that follow W in the w
                                    state), 2 C^2 V (reads inside the chunk), 2 K C V (the new state)
     feed-forward   3 * 2 T D h
     head           2 D vocabulary, per scored position
+    last pass      before an eviction, when nobody reads what comes out, the last delta rule layer
+                   ends the pass: its projections 2 T D (H K + G V + 2 G), the rule, and no more
 
 What is left out: work of order T D (norms, rotations, activations, decays, gates, softmax, the
 short convolution, residual sums, embedding look-ups), a few per cent at width 256. Padding
@@ -48,7 +50,7 @@ def batch_flops(
     num_scored: all positions of the batch that get logits, those in questions included.
     fork_tokens: tokens Q of a question, which sees the open window and keeps no writes.
     """
-    stream = stream_flops(model, segments, window_fill=window_fill)
+    stream = stream_flops(model, segments, window_fill=window_fill, keep_hidden=False)
     *_, open_window = _window_fills(segments, window_fill)
     asked = forward_flops(model, fork_tokens, window_fill=open_window, keep_writes=False)
     return rows * (stream + forks * asked) + head_flops(model, num_scored)
@@ -64,35 +66,67 @@ def training_flops(forward: int) -> int:
 
 
 def stream_flops(
-    model: ModelConfig, segments: Sequence[Segment], *, window_fill: int = 0, num_scored: int = 0
+    model: ModelConfig,
+    segments: Sequence[Segment],
+    *,
+    window_fill: int = 0,
+    num_scored: int = 0,
+    keep_hidden: bool = True,
 ) -> int:
     """One stream read along a schedule: pass 1 of every segment, the further passes of sleeps.
 
     A sleep reads the whole window again, also what filled it (`window_fill` tokens) before the
-    first segment. num_scored: positions that get logits.
+    first segment. num_scored: positions that get logits. keep_hidden: as for `unroll`, False if
+    nobody reads what pass 1 puts out for windows without loss.
     """
     total = head_flops(model, num_scored)
     for segment, fill in zip(segments, _window_fills(segments, window_fill), strict=False):
         num_tokens = segment.stop - segment.start
-        total += forward_flops(model, num_tokens, window_fill=fill)
-        if segment.closes:
-            total += (segment.passes - 1) * forward_flops(model, fill + num_tokens)
+        kept = keep_hidden or segment.scored or not segment.closes
+        evicts = segment.passes == 1 and not kept
+        total += forward_flops(model, num_tokens, window_fill=fill, evicts=evicts)
+        if segment.closes and segment.passes > 1:
+            total += (segment.passes - 2) * forward_flops(model, fill + num_tokens)
+            total += forward_flops(model, fill + num_tokens, evicts=True)
     return total
 
 
 def forward_flops(
-    model: ModelConfig, num_tokens: int, *, window_fill: int = 0, keep_writes: bool = True
+    model: ModelConfig,
+    num_tokens: int,
+    *,
+    window_fill: int = 0,
+    keep_writes: bool = True,
+    evicts: bool = False,
 ) -> int:
     """One pass of all blocks over `num_tokens` tokens that follow `window_fill` in the window.
 
     keep_writes: False for forked questions, which skip the delta rule's last state update.
+    evicts: as for `HybridLM.run`, nobody reads what the last layers put out.
     """
     mixers = {
         "attn": _attention_flops(model, num_tokens, window_fill),
         "gdn": _delta_net_flops(model, num_tokens, keep_writes),
     }
     feed_forward = 3 * _product(num_tokens, model.width, model.mlp_hidden)
-    return sum(mixers[kind] + feed_forward for kind in model.layers)
+    last = model.last_recurrent_layer if evicts else None
+    whole = sum(mixers[kind] + feed_forward for kind in model.layers[:last])
+    return whole if last is None else whole + _write_flops(model, num_tokens)
+
+
+def delta_rule_flops(model: ModelConfig, T: int, *, keep_writes: bool = True) -> int:
+    """The delta rule alone, for one row of T tokens and the heads of `model`."""
+    if T == 0:
+        return 0
+    K, V = model.key_dim, model.value_dim
+    C = min(CHUNK_SIZE, T)
+    num_chunks = -(-T // C)
+    query_head = 2 * _product(C, K, C)
+    solve = C * (C - 1) * (V + K)
+    value_head = solve + 2 * _product(C, K, V) + _product(C, C, V)
+    chunk = model.delta_heads * query_head + model.value_heads * value_head
+    num_updates = num_chunks if keep_writes else num_chunks - 1
+    return num_chunks * chunk + num_updates * model.value_heads * _product(K, C, V)
 
 
 def head_flops(model: ModelConfig, num_positions: int) -> int:
@@ -118,21 +152,14 @@ def _delta_net_flops(model: ModelConfig, T: int, keep_writes: bool) -> int:
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
     projections = _product(T, model.width, 2 * keys + values + 2 * model.value_heads + values)
     projections += _product(T, values, model.width)
-    return projections + _delta_rule_flops(model, T, keep_writes)
+    return projections + delta_rule_flops(model, T, keep_writes=keep_writes)
 
 
-def _delta_rule_flops(model: ModelConfig, T: int, keep_writes: bool) -> int:
-    if T == 0:
-        return 0
-    K, V = model.key_dim, model.value_dim
-    C = min(CHUNK_SIZE, T)
-    num_chunks = -(-T // C)
-    query_head = 2 * _product(C, K, C)
-    solve = C * (C - 1) * (V + K)
-    value_head = solve + 2 * _product(C, K, V) + _product(C, C, V)
-    chunk = model.delta_heads * query_head + model.value_heads * value_head
-    num_updates = num_chunks if keep_writes else num_chunks - 1
-    return num_chunks * chunk + num_updates * model.value_heads * _product(K, C, V)
+def _write_flops(model: ModelConfig, T: int) -> int:
+    """The last delta rule layer of a pass that nobody reads: see `GatedDeltaNet.write`."""
+    keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
+    projections = _product(T, model.width, keys + values + 2 * model.value_heads)
+    return projections + delta_rule_flops(model, T)
 
 
 def _window_fills(segments: Sequence[Segment], window_fill: int) -> list[int]:

@@ -57,3 +57,10 @@ class Block(nn.Module):
             mixed, state = self.mixer(normed, state, mask=mask, keep_state=keep_state)
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), state
+
+    def write(self, x: Tensor, state: LayerState, *, mask: Tensor | None) -> LayerState:
+        """As `forward` before an eviction, when nobody reads what the block puts out."""
+        if isinstance(self.mixer, Attention):
+            return state
+        assert isinstance(state, DeltaState)
+        return self.mixer.write(self.mixer_norm(x), state, mask=mask)

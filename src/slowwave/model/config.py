@@ -91,6 +91,12 @@ class ModelConfig(Config):
         return self.attn_heads if self.attn_kv_heads is None else self.attn_kv_heads
 
     @property
+    def last_recurrent_layer(self) -> int | None:
+        """Place of the last layer that has fast weights."""
+        places = [place for place, kind in enumerate(self.layers) if kind == "gdn"]
+        return places[-1] if places else None
+
+    @property
     def value_heads(self) -> int:
         """Value heads G of a recurrent layer."""
         return self.delta_heads if self.delta_value_heads is None else self.delta_value_heads

@@ -115,16 +115,21 @@ class HybridLM(nn.Module):
         *,
         mask: Tensor | None = None,
         keep_state: bool = True,
+        evicts: bool = False,
     ) -> tuple[Tensor, MemoryState]:
         """One pass of the looped blocks over T tokens that follow the window in `state`.
 
         hidden: (B, T, D). mask: (B, T) bool or None, False is padding. With keep_state=False the
         state comes back as given, and hidden may have (B * F) rows, F forks of each stream.
+        evicts: True if the window is dropped right after and nobody reads what comes out. Only what
+        outlives that is computed, and the hidden that comes back means nothing.
         Returns (hidden (B, T, D), state with new layer states; its window is left as it was).
         """
         positions, key_mask = _place(hidden, state, mask)
         layers = list(state.layers)
-        for i, block in enumerate(self._blocks):
+        blocks = self._blocks
+        last_writer = self.config.last_recurrent_layer
+        for i, block in enumerate(blocks[:last_writer] if evicts else blocks):
             hidden, layers[i] = block(
                 hidden,
                 layers[i],
@@ -133,6 +138,8 @@ class HybridLM(nn.Module):
                 key_mask=key_mask,
                 keep_state=keep_state,
             )
+        if evicts and last_writer is not None:
+            layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], mask=mask)
         return hidden, dataclasses.replace(state, layers=tuple(layers))
 
     def read(
@@ -141,13 +148,14 @@ class HybridLM(nn.Module):
         state: MemoryState,
         *,
         mask: Tensor | None = None,
+        evicts: bool = False,
         run: Run | None = None,
     ) -> tuple[Tensor, MemoryState]:
         """Pass 1: reads tokens (B, T) into the window. Returns (hidden (B, T, D), state).
 
-        run replaces `self.run`, for a compiled or a checkpointed one.
+        evicts: see `run`. run replaces `self.run`, for a compiled or a checkpointed one.
         """
-        hidden, state = (run or self.run)(self.embed(tokens), state, mask=mask)
+        hidden, state = (run or self.run)(self.embed(tokens), state, mask=mask, evicts=evicts)
         return hidden, dataclasses.replace(
             state,
             window_tokens=torch.cat([state.window_tokens, tokens], dim=1),

@@ -42,7 +42,8 @@ def consolidate(
         on_pass(1, slept)
     for n in range(2, passes + 1):
         # One name for both states: the pass's keys and values are freed before the next pass runs.
-        hidden, slept = run(_reread(model, hidden, tokens, recirculate), slept, mask=mask)
+        read = _reread(model, hidden, tokens, recirculate)
+        hidden, slept = run(read, slept, mask=mask, evicts=n == passes)
         slept = slept.evict()
         if on_pass is not None:
             on_pass(n, slept)

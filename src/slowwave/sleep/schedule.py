@@ -16,12 +16,16 @@ NO_LOSS = -100
 
 
 class Segment(NamedTuple):
-    """Tokens start..stop of a call; after them the window is slept for `passes`, or stays open."""
+    """Tokens start..stop of a call; after them the window is slept for `passes`, or stays open.
+
+    scored: whether a window that closes holds tokens with loss.
+    """
 
     start: int
     stop: int
     passes: int
     closes: bool
+    scored: bool = False
 
 
 def cut_stream(num_tokens: int, sleep: SleepConfig, *, window_fill: int = 0) -> list[Segment]:
@@ -62,4 +66,4 @@ def _pass_once_if_scored(segment: Segment, targets: Tensor) -> Segment:
             f"{int(scored.sum())} of {len(scored)} rows; rows of one batch must share a "
             "schedule, so batch rows alike"
         )
-    return segment._replace(passes=1)
+    return segment._replace(passes=1, scored=True)

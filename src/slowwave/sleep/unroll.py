@@ -20,7 +20,8 @@ from slowwave.state import MemoryState
 class Rollout:
     """What an unrolled batch put out.
 
-    hidden: (B, T, D), pass 1 of every token. logits: (M, vocab) at the M scored positions, in the
+    hidden: (B, T, D), pass 1 of every token; without keep_hidden, of those alone that are in a
+    window with loss or in the open one. logits: (M, vocab) at the M scored positions, in the
     order of `targets[targets != NO_LOSS]`. state: what the stream left behind.
     """
 
@@ -38,14 +39,16 @@ def unroll(
     *,
     mask: Tensor | None = None,
     checkpoint_activations: bool = False,
+    keep_hidden: bool = True,
     run: Run | None = None,
 ) -> Rollout:
     """Runs a batch through reads and sleeps; gradients flow through all passes and windows.
 
     inputs: (B, T) int64. targets: (B, T) int64, the token to predict at each position, NO_LOSS
     where there is none. mask: (B, T) bool or None, False is padding. checkpoint_activations
-    recomputes each window's passes in the backward pass instead of keeping what is inside. run
-    replaces `model.run`, for a compiled one.
+    recomputes each window's passes in the backward pass instead of keeping what is inside.
+    keep_hidden: False if only logits and state are wanted, which spares what nobody else reads.
+    run replaces `model.run`, for a compiled one.
 
     Raises ValueError if shapes do not fit, padding has a target, or the rows cannot share a
     schedule (see `cut_training`).
@@ -55,18 +58,23 @@ def unroll(
     if checkpoint_activations:
         run = functools.partial(checkpoint, run, use_reentrant=False)
     state = model.initial_state(inputs.shape[0]) if state is None else state
-    hiddens: list[Tensor] = []
+    hiddens, scored = [state.window_hidden[:, :0]], [targets[:, :0]]
     for segment in cut_training(targets, sleep, window_fill=state.window_fill):
         piece = slice(segment.start, segment.stop)
         piece_mask = None if mask is None else mask[:, piece]
-        hidden, state = model.read(inputs[:, piece], state, mask=piece_mask, run=run)
-        hiddens.append(hidden)
+        kept = keep_hidden or segment.scored or not segment.closes
+        evicts = segment.passes == 1 and not kept
+        hidden, state = model.read(inputs[:, piece], state, mask=piece_mask, evicts=evicts, run=run)
+        if kept:
+            hiddens.append(hidden)
+            scored.append(targets[:, piece])
         if segment.closes:
             state = consolidate(
                 model, state, passes=segment.passes, recirculate=sleep.recirculate, run=run
             )
     hidden = torch.cat(hiddens, dim=1)
-    return Rollout(hidden, model.logits(hidden[targets != NO_LOSS]), state)
+    logits = model.logits(hidden[torch.cat(scored, dim=1) != NO_LOSS])
+    return Rollout(hidden, logits, state)
 
 
 def _check_batch(inputs: Tensor, targets: Tensor, mask: Tensor | None) -> None:

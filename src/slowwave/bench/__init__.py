@@ -1,0 +1,1 @@
+"""Measurements of speed and memory, each beside a peer and beside what the machine can do."""

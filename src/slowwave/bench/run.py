@@ -1,0 +1,82 @@
+"""Runs benchmarks by name, prints them, and writes what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from slowwave.bench.machine import Machine, measure_machine
+from slowwave.bench.op import run_op
+from slowwave.bench.read import run_read
+from slowwave.bench.report import Section, section_table
+from slowwave.bench.sleep import run_sleep
+from slowwave.bench.train import run_train
+from slowwave.bench.wake import run_wake
+from slowwave.ops import delta_rule_native
+from slowwave.storage.environment import describe_environment
+from slowwave.storage.files import write_json
+
+BENCHMARKS: dict[str, Callable[[torch.device, Machine], list[Section]]] = {
+    "op": run_op,
+    "read": run_read,
+    "wake": run_wake,
+    "sleep": run_sleep,
+    "train": run_train,
+}
+
+
+def run_benchmarks(what: str, *, out: Path | None, as_json: bool) -> None:
+    """Measures `what`, or "all"; writes NAME.json into `out` if given.
+
+    Raises ValueError on a benchmark that is not known.
+    """
+    if what not in (*BENCHMARKS, "all"):
+        raise ValueError(f"unknown benchmark {what!r}; use one of {', '.join(BENCHMARKS)}, all")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        _build_native()
+    results: list[dict[str, Any]] = []
+    for name in BENCHMARKS if what == "all" else (what,):
+        machine = measure_machine(device)
+        sections = BENCHMARKS[name](device, machine)
+        results.append(_describe(name, machine, sections))
+        if out is not None:
+            write_json(out / f"{name}.json", results[-1])
+        if not as_json:
+            _print(name, machine, sections)
+    if as_json:
+        print(json.dumps(results if what == "all" else results[0]))
+
+
+def _build_native() -> None:
+    obstacle = delta_rule_native.find_obstacle()
+    if obstacle is None:
+        delta_rule_native.load()
+    else:
+        print(f"without the native delta rule: {obstacle}", file=sys.stderr)
+
+
+def _describe(name: str, machine: Machine, sections: list[Section]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "machine": dataclasses.asdict(machine),
+        "sections": [dataclasses.asdict(section) for section in sections],
+        "environment": describe_environment(seed=0),
+    }
+
+
+def _print(name: str, machine: Machine, sections: list[Section]) -> None:
+    console = Console()
+    console.print(
+        f"{name}: square matrix products {machine.float32_gflops:,.0f} GFLOP/s in float32, "
+        f"{machine.bfloat16_gflops:,.0f} in bfloat16; memory {machine.bandwidth_gbytes:,.1f} GB/s"
+    )
+    for section in sections:
+        console.print(section_table(section))

@@ -1,0 +1,109 @@
+"""Training steps of `rule110` at the paper's size, beside the machine's rate at their shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+
+import torch
+import torch.nn.functional as F
+
+from slowwave.bench.machine import Machine, Shape, matmul_gflops
+from slowwave.bench.models import MODEL
+from slowwave.bench.report import Row, Section
+from slowwave.bench.timing import Work, time_in_turn
+from slowwave.evaluation.evaluate import predict
+from slowwave.evaluation.flops import batch_flops, training_flops
+from slowwave.layers.linear import Linear
+from slowwave.model.hybrid import HybridLM, Run
+from slowwave.ops import delta_rule_native
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import NO_LOSS, cut_training
+from slowwave.tasks.base import Batch
+from slowwave.tasks.config import Rule110Config
+from slowwave.tasks.rule110 import Rule110
+from slowwave.training.config import TrainConfig
+from slowwave.training.optimizer import make_optimizers
+
+BATCH = 128
+TASK = Rule110Config(width=24, num_states=4, steps=8)
+PASSES = (1, 4)
+ROUNDS = 5
+WARMUPS = 2
+
+
+def run_train(device: torch.device, machine: Machine) -> list[Section]:
+    """Forward and backward in bfloat16, compiled, for N = 1 and 4; the optimizer by itself."""
+    del machine
+    task = Rule110(TASK)
+    batch = task.batch("train", list(range(BATCH))).to(device)
+    model = HybridLM(dataclasses.replace(MODEL, vocab_size=task.vocab_size)).to(device)
+    model.set_compute_dtype(torch.bfloat16)
+    run = torch.compile(model.run, dynamic=False)
+    sleeps = {f"N = {n}": SleepConfig(window=TASK.width, passes=n) for n in PASSES}
+    works: dict[str, Work] = {
+        name: functools.partial(_step, model, batch, sleep, run) for name, sleep in sleeps.items()
+    }
+    optimizers = make_optimizers(model, TrainConfig())
+    works["optimizer"] = lambda: [optimizer.step() for optimizer in optimizers.values()]
+    times = time_in_turn(works, rounds=ROUNDS, warmups=WARMUPS)
+
+    rates = {
+        name: matmul_gflops(product_shapes(model, BATCH * TASK.width), dtype, device)
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+    best = max(rates, key=lambda name: rates[name])
+    flops = {name: _count_flops(model, batch, sleep) for name, sleep in sleeps.items()}
+    first = next(iter(sleeps))
+    rows: list[Row] = []
+    for name, each in times.items():
+        row = Row(
+            what="forward + backward" if name in sleeps else "a step of Muon and AdamW",
+            by=name,
+            milliseconds=1e3 * each.median,
+            spread=each.spread,
+        )
+        if name in sleeps:
+            gflops = flops[name] / each.median / 1e9
+            row = dataclasses.replace(
+                row,
+                gflops=gflops,
+                matmul_share=gflops / rates[best],
+                ratio=each.over(times[first]) / (flops[name] / flops[first]),
+                ratio_to=f"{first}, by FLOPs",
+            )
+        rows.append(row)
+    notes = [
+        f"batch {BATCH}, {BATCH * 100 / times[first].median:,.0f} tokens/s at {first}; delta rule: "
+        f"{'native' if delta_rule_native.is_ready() else 'chunk'}",
+        "matmul share is of the products of this model alone, in the faster dtype: "
+        + ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in rates.items()),
+    ]
+    return [Section(title="Training rule110 at the paper's size", rows=rows, notes=notes)]
+
+
+def product_shapes(model: HybridLM, rows: int) -> Counter[Shape]:
+    """The products of one pass of the blocks over `rows` tokens, forward and backward."""
+    shapes: Counter[Shape] = Counter()
+    for module in model.blocks.modules():
+        if isinstance(module, Linear):
+            columns, inner = module.weight.shape
+            shapes.update([(rows, inner, columns), (rows, columns, inner), (inner, rows, columns)])
+    return shapes
+
+
+def _step(model: HybridLM, batch: Batch, sleep: SleepConfig, run: Run) -> None:
+    predicted = predict(model, batch, sleep, checkpoint_activations=False, run=run)
+    F.cross_entropy(predicted.logits, predicted.targets).backward()
+
+
+def _count_flops(model: HybridLM, batch: Batch, sleep: SleepConfig) -> int:
+    targets = batch.stream.targets
+    forward = batch_flops(
+        model.config,
+        cut_training(targets, sleep),
+        rows=len(targets),
+        num_scored=int((targets != NO_LOSS).sum()),
+    )
+    return training_flops(forward)

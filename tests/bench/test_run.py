@@ -1,0 +1,139 @@
+"""Benchmarks compare like with like; their figures are a recorded run's business."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from slowwave import cli
+from slowwave.bench import machine, memory, op, peers, read, sleep, train, wake
+from slowwave.bench.run import BENCHMARKS
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_model = dataclasses.replace(wake.MODEL, width=32, mlp_hidden=48, key_dim=8, value_dim=8)
+    small_cases = tuple(
+        dataclasses.replace(case, B=2, T=min(case.T, 9), K=8, V=8) for case in op.CASES
+    )
+    settings: dict[Any, dict[str, Any]] = {
+        machine: {"SQUARE": 32, "COPY_NBYTES": 2**12, "ROUNDS": 1},
+        op: {"CASES": small_cases, "ROUNDS": 2, "WARMUPS": 1},
+        read: {"WINDOW": 16, "STREAM_TOKENS": 70, "CONTEXTS": (8, 64), "GENERATED": 3, "ROUNDS": 2},
+        sleep: {"WINDOW": 16, "ROUNDS": 2},
+        wake: {"WINDOW": 16, "FILL": 4, "NUM_WINDOWS": (1, 3), "TOKENS_TIMED": 3, "ROUNDS": 2},
+        train: {"BATCH": 2, "ROUNDS": 1, "WARMUPS": 1},
+    }
+    for module, values in settings.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+        if hasattr(module, "MODEL"):
+            monkeypatch.setattr(module, "MODEL", small_model)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(op, "measure_extra_nbytes", lambda *_: 7)
+    monkeypatch.setattr("slowwave.training.allocator.keep_freed_memory", lambda: True)
+
+
+def rows(name: str) -> list[Any]:
+    rates = machine.measure_machine(torch.device("cpu"))
+    sections = BENCHMARKS[name](torch.device("cpu"), rates)
+    return [row for section in sections for row in section.rows]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["bench", name, "--out", str(tmp_path), "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / f"{name}.json").read_text())
+    assert printed["name"] == name
+    assert printed["environment"]["torch"] == torch.__version__
+    cli.main(["bench", name])
+    assert all(section["title"] in capsys.readouterr().out for section in printed["sections"][:1])
+
+
+def test_unknown_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["bench", "speed"])
+    assert exit_.value.code == 2
+    assert "use one of op, read, wake, sleep, train, all" in capsys.readouterr().err
+
+
+def test_op_compares_every_worker_with_the_peer() -> None:
+    measured = rows("op")
+    workers = {"slowwave native", "slowwave chunk", "transformers"}
+    forward = [row for row in measured if row.what == "forward"]
+    assert len(forward) == len(op.CASES) * len(workers)
+    assert {row.by for row in measured} == workers
+    assert all(row.ratio == 1.0 for row in measured if row.by == "transformers")
+    assert all(row.milliseconds > 0 and row.gflops > 0 for row in measured)
+
+
+@pytest.mark.parametrize("name", ["op", "read"])
+def test_a_peer_that_is_not_installed_is_left_out_and_named(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers, "has_transformers", lambda: False)
+    monkeypatch.setenv("COLUMNS", "200")
+    cli.main(["bench", name])
+    printed = capsys.readouterr().out
+    assert "pip install slowwave[bench]" in printed
+    assert "transformers hybrid" not in printed
+
+
+def test_read_times_generation_inside_the_window() -> None:
+    measured = rows("read")
+    by_work = {(row.what, row.by) for row in measured}
+    assert ("read 70 tokens", "slowwave, N = 4") in by_work
+    assert ("a token after 70", "transformers hybrid") in by_work
+    assert ("the next 16 after 64", "full attention") in by_work
+
+
+def test_wake_states_differ_in_what_they_read_and_in_nothing_else() -> None:
+    measured = rows("wake")
+    assert [row.by for row in measured] == [
+        "N = 1, 20 tokens",
+        "N = 1, 52 tokens",
+        "N = 4, 20 tokens",
+        "N = 4, 52 tokens",
+    ]
+    assert len({row.nbytes for row in measured}) == 1
+    assert measured[0].ratio == 1.0
+
+
+def test_sleep_is_measured_in_reads_of_its_window() -> None:
+    measured = rows("sleep")
+    assert [row.ratio_to for row in measured] == ["1 reads", "1 reads", "2 reads", "3 reads"]
+    assert measured[0].ratio == 1.0
+
+
+def test_train_counts_the_flops_of_its_passes() -> None:
+    one, four, optimizer = rows("train")
+    flops = [row.gflops * row.milliseconds for row in (one, four)]
+    assert 3.5 < flops[1] / flops[0] < 4
+    assert optimizer.gflops is None
+    assert four.ratio_to == "N = 1, by FLOPs"
+
+
+def make_buffers(count: str) -> Any:
+    """Work that holds `count` MiB at once."""
+    return lambda: torch.ones(int(count) * 2**20, dtype=torch.uint8)
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell")
+def test_memory_is_what_one_call_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    small, large = (
+        memory.measure_extra_nbytes("test_run", "make_buffers", count) for count in ("1", "65")
+    )
+    assert small is not None and large is not None
+    assert 60 * 2**20 < large - small < 70 * 2**20
+
+
+def test_memory_is_not_known_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "missing")
+    assert memory.measure_extra_nbytes("test_run", "make_buffers", "1") is None

@@ -31,13 +31,14 @@ def test_small_matmul_is_the_product(M: int, K: int, N: int) -> None:
         assert_close(*gradients, 1e-12)
 
 
+@pytest.mark.parametrize("transpose", [False, True])
 @pytest.mark.parametrize("M", range(1, FEW_ROWS + 4))
-def test_solve_unit_lower_inverts_the_strict_lower_part_alone(M: int) -> None:
+def test_solve_unit_lower_inverts_the_strict_lower_part_alone(M: int, transpose: bool) -> None:
     leaves = [draw(2, 3, M, M).requires_grad_(), draw(2, 3, M, 5, seed=1).requires_grad_()]
     cotangent = draw(2, 3, M, 5, seed=2)
-    actual = solve_unit_lower(*leaves)
+    actual = solve_unit_lower(*leaves, transpose=transpose)
     unit_lower = leaves[0].tril(-1) + torch.eye(M, dtype=torch.float64)
-    expected = torch.linalg.inv(unit_lower) @ leaves[1]
+    expected = torch.linalg.inv(unit_lower.mT if transpose else unit_lower) @ leaves[1]
     assert_close(actual, expected, 1e-12)
     for gradients in zip(
         torch.autograd.grad(actual, leaves, cotangent, allow_unused=True, materialize_grads=True),

@@ -415,7 +415,7 @@ struct Gradients {
       : space(
             n.chunk * (3 * padded<T>(n.chunk) + 5 * padded<T>(n.K) + 2 * padded<T>(n.V)) +
             n.K * padded<T>(n.V) + n.V * padded<T>(n.chunk) +
-            n.V * padded<T>(n.K) + 2 * padded<T>(n.chunk)),
+            n.V * padded<T>(n.K) + 4 * padded<T>(n.chunk)),
         out(space.tile(n.chunk, n.V)),
         writes(space.tile(n.chunk, n.V)),
         state(space.tile(n.K, n.V)),
@@ -430,12 +430,14 @@ struct Gradients {
         read_by_k(space.tile(n.chunk, n.K)),
         written_by_k(space.tile(n.chunk, n.K)),
         beta(space.tile(1, n.chunk)[0]),
-        total(space.tile(1, n.chunk)[0]) {}
+        log_decay(space.tile(1, n.chunk)[0]),
+        start_read(space.tile(1, n.chunk)[0]),
+        later_pairs(space.tile(1, n.chunk)[0]) {}
 
   Workspace<T> space;
   Tile<T> out, writes, state, writes_across, state_across, weighed, attend, system;
   Tile<T> q, k, read_by_q, read_by_k, written_by_k;
-  T *beta, *total;
+  T *beta, *log_decay, *start_read, *later_pairs;
 };
 
 // The chain rule for one chunk whose D, A, P and U are in `chunk` (P in grad.weighed). On entry
@@ -461,20 +463,17 @@ void backward_chunk(const Sizes& n, Chunk<T, S>& chunk, Gradients<T>& grad) {
   multiply(plain(grad.out), grad.state_across, grad.read_by_q, rows, n.V);
   multiply(plain(grad.writes), grad.state_across, grad.read_by_k, rows, n.V);
 
-  // grad.total: the gradient of the sum of log_decay from the chunk's start to each token.
-  std::fill_n(grad.total, rows, T(0));
-  T last = all * dot(grad.state.data, chunk.state.data, n.K * grad.state.columns);
+  // The gradient of one log_decay sums over all that decays past its token t: pairs j < t <= i,
+  // the start's state read at i >= t, keys j < t on their way to the end, and the state itself.
+  // Sums of those alone: differences of larger ones would cancel when single tokens decay hard.
+  T earlier = 0;
   for (int64_t i = 0; i < rows; ++i) {
     T through_system = 0;
-    T* total = grad.total;
-    T row_sum = 0;
+    T* pairs = chunk.attend[i];
     for (int64_t j = 0; j < i; ++j) {
       const T by_overlap = grad.system[i][j] * chunk.between[i][j];
       through_system += by_overlap * chunk.overlap[i][j];
-      const T by_decay =
-          grad.attend[i][j] * grad.weighed[i][j] + grad.system[i][j] * chunk.system[i][j];
-      row_sum += by_decay;
-      total[j] -= by_decay;
+      pairs[j] = grad.attend[i][j] * grad.weighed[i][j] + grad.system[i][j] * chunk.system[i][j];
       grad.system[i][j] = beta[i] * by_overlap;
       grad.attend[i][j] *= scale * chunk.between[i][j];
     }
@@ -482,13 +481,21 @@ void backward_chunk(const Sizes& n, Chunk<T, S>& chunk, Gradients<T>& grad) {
     std::fill(grad.attend[i] + i + 1, grad.attend[i] + grad.attend.columns, T(0));
     std::fill(grad.system[i] + i, grad.system[i] + grad.system.columns, T(0));
     const T from_start = since[i] * dot(chunk.k[i], grad.read_by_k[i], chunk.k.columns);
-    const T kept = to_end[i] * dot(chunk.k[i], grad.written_by_k[i], chunk.k.columns);
     grad.beta[i] = dot(grad.writes[i], chunk.v[i], chunk.v.columns) - from_start + through_system;
-    total[i] += row_sum - beta[i] * from_start - kept +
-                scale * since[i] * dot(chunk.q[i], grad.read_by_q[i], chunk.q.columns);
-    last += kept;
+    grad.start_read[i] = scale * since[i] * dot(chunk.q[i], grad.read_by_q[i], chunk.q.columns) -
+                         beta[i] * from_start;
+    grad.log_decay[i] = earlier;
+    earlier += to_end[i] * dot(chunk.k[i], grad.written_by_k[i], chunk.k.columns);
   }
-  grad.total[rows - 1] += last;
+  T later = all * dot(grad.state.data, chunk.state.data, n.K * grad.state.columns);
+  std::fill_n(grad.later_pairs, rows, T(0));
+  for (int64_t i = rows - 1; i >= 0; --i) {
+    later += grad.start_read[i];
+    accumulate(grad.later_pairs, chunk.attend[i], T(1), i);
+    T across = 0;
+    for (int64_t j = 0; j < i; ++j) across += grad.later_pairs[j];
+    grad.log_decay[i] += across + later;
+  }
 
   multiply(plain(grad.attend), chunk.k, grad.q, rows, rows, T(0), T(1), Part::LOWER_LEFT);
   multiply(transposed(grad.attend), chunk.q, grad.k, rows, rows, T(0), T(1), Part::UPPER_LEFT);
@@ -538,14 +545,13 @@ void backward_head(
     const Head<T> q_result(result.q, b, h), k_result(result.k, b, h);
     const Head<T> decay_result(result.log_decay, b, g), beta_result(result.beta, b, g);
     const Head<S> v_result(result.v, b, g);
-    T later = 0;
-    for (int64_t i = chunk.rows - 1; i >= 0; --i) {
+    for (int64_t i = 0; i < chunk.rows; ++i) {
       accumulate(q_result[start + i], grad.q[i], T(1), n.K);
       accumulate(k_result[start + i], grad.k[i], T(1), n.K);
       for (int64_t j = 0; j < n.V; ++j) {
         v_result[start + i][j] = static_cast<S>(chunk.beta[i] * grad.writes[i][j]);
       }
-      *decay_result[start + i] = later += grad.total[i];
+      *decay_result[start + i] = grad.log_decay[i];
       *beta_result[start + i] = grad.beta[i];
     }
   }

@@ -1,11 +1,25 @@
 """The gated delta rule in chunks of tokens, pure PyTorch on any device.
 
-The chunked form follows arXiv 2406.06484; letters and shapes as in `delta_rule`.
+With D_ij = exp(sum of log_decay over j+1..i), `since` the same from the chunk's start to a token
+and `to_end` from a token to its end, a chunk of C tokens that starts from the state S does
+
+    A = strict_lower(beta_i D_ij k_i.k_j)      P = scale lower(D_ij q_i.k_j)
+    (I + A) U = beta (v - since k S)           the writes
+    out = scale since q S + P U                the reads
+    S <- since_C S + (to_end k)^T U            the state at its end
+
+Everything but the walk from state to state is batched over rows, heads and chunks. The way back
+keeps the inputs and the states at the chunks' starts, computes A, P and U again, and applies the
+chain rule to these four lines. The chunked form follows arXiv 2406.06484; letters as in
+`delta_rule`.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.ops.small_matmul import small_matmul, solve_unit_lower
@@ -22,49 +36,16 @@ def delta_rule_in_chunks(
     chunk_size: int,
     keep_writes: bool,
 ) -> tuple[Tensor, Tensor]:
-    """In chunks: inside a chunk all writes come from one triangular solve.
-
-    With D_ij = exp(sum of log_decay over j+1..i), the writes of a chunk obey
-    (I + strict_lower(beta D (k k^T))) u = beta (v - D_i0 k S), S the state at its start.
-    """
+    """As `gated_delta_rule`, for checked inputs of one dtype and T >= 1."""
     T = q.shape[1]
     size = min(chunk_size, T)
+    repeats = v.shape[2] // q.shape[2]
+    if keep_writes or size < T:
+        state = state.repeat_interleave(q.shape[0] // state.shape[0], dim=0)
     q, k, v, log_decay, beta = (_cut(x, size) for x in (q, k, v, log_decay, beta))
-    repeats = v.shape[1] // q.shape[1]
-    lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
-    total = log_decay.cumsum(-1)
-    # Summed anew for every pair: a difference of two totals cancels when single tokens decay hard.
-    steps = log_decay[..., :, None].expand(*log_decay.shape, size).masked_fill(~lower.tril(-1), 0.0)
-    between = steps.cumsum(-2).masked_fill(~lower, -torch.inf).exp()
-    overlap = small_matmul(k, k.mT).repeat_interleave(repeats, dim=1)
-    attend = small_matmul(q, k.mT).repeat_interleave(repeats, dim=1) * between * scale
-    q, k = q.repeat_interleave(repeats, dim=1), k.repeat_interleave(repeats, dim=1)
-    system = beta[..., None] * between * overlap
-    since_start = total.exp()[..., None]
-    wanted = torch.cat([v, since_start * k], dim=-1) * beta[..., None]
-    solved = solve_unit_lower(system, wanted)
-    from_value, from_state = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
-    query = since_start * q * scale
-    key = between[..., -1, :, None] * k
-    outs: list[Tensor] = []
-    num_chunks = q.shape[2]
-    for c in range(num_chunks):
-        write = from_value[:, :, c] - _read(from_state[:, :, c], state)
-        outs.append(_read(query[:, :, c], state) + small_matmul(attend[:, :, c], write))
-        if keep_writes or c + 1 < num_chunks:
-            state = state.repeat_interleave(q.shape[0] // state.shape[0], dim=0)
-            state = since_start[:, :, c, -1:] * state + key[:, :, c].mT @ write
-    return torch.cat(outs, dim=2).transpose(1, 2)[:, :T], state
-
-
-def _read(keys: Tensor, state: Tensor) -> Tensor:
-    """keys (B, G, C, K) @ state (B / F, G, K, V), without copying a state that F rows share."""
-    shared = keys.shape[0] // state.shape[0]
-    if shared == 1:
-        return keys @ state
-    folded = keys.unflatten(0, (-1, shared)).movedim(1, 2).flatten(2, 3)
-    read = folded @ state
-    return read.unflatten(2, (shared, -1)).movedim(2, 1).flatten(0, 1)
+    q, k = (x.repeat_interleave(repeats, dim=1) for x in (q, k))
+    out, state = _Chunks.apply(q, k, v, log_decay, beta, state, scale, keep_writes)
+    return out.flatten(2, 3).transpose(1, 2)[:, :T], state
 
 
 def _cut(x: Tensor, size: int) -> Tensor:
@@ -73,4 +54,186 @@ def _cut(x: Tensor, size: int) -> Tensor:
     missing = -T % size
     if missing:
         x = torch.cat([x, x.new_zeros(B, missing, *x.shape[2:])], dim=1)
-    return x.unflatten(1, (-1, size)).movedim(3, 1)
+    return x.unflatten(1, (-1, size)).movedim(3, 1).contiguous()
+
+
+class _Chunk(NamedTuple):
+    """What both directions know of all chunks; (B, G, chunks, ...) each."""
+
+    between: Tensor
+    """D, zero above the diagonal: (..., C, C)."""
+    since: Tensor
+    """(..., C, 1)"""
+    to_end: Tensor
+    """(..., C, 1)"""
+    overlap: Tensor
+    """k k^T: (..., C, C)."""
+    system: Tensor
+    """A, and on and above the diagonal what is never read: (..., C, C)."""
+    attend: Tensor
+    """P: (..., C, C)."""
+
+
+def _prepare(q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor, scale: float) -> _Chunk:
+    size = q.shape[-2]
+    lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
+    # Summed anew for every pair: a difference of two totals cancels when single tokens decay hard.
+    steps = log_decay[..., :, None].expand(*log_decay.shape, size).masked_fill(~lower.tril(-1), 0.0)
+    between = steps.cumsum(-2).masked_fill(~lower, -torch.inf).exp()
+    overlap = small_matmul(k, k.mT)
+    return _Chunk(
+        between=between,
+        since=log_decay.cumsum(-1).exp()[..., None],
+        to_end=between[..., -1, :, None],
+        overlap=overlap,
+        system=beta[..., None] * between * overlap,
+        attend=small_matmul(q, k.mT) * between * scale,
+    )
+
+
+class _Chunks(torch.autograd.Function):
+    """q, k (B, G, chunks, C, K), v (..., V), log_decay and beta (B, G, chunks, C); see `_cut`.
+
+    state: (B, G, K, V), or with one chunk and keep_writes=False (B / F, G, K, V).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        log_decay: Tensor,
+        beta: Tensor,
+        state: Tensor,
+        scale: float,
+        keep_writes: bool,
+    ) -> tuple[Tensor, Tensor]:
+        chunk = _prepare(q, k, log_decay, beta, scale)
+        wanted = torch.cat([v, chunk.since * k], dim=-1) * beta[..., None]
+        from_value, from_state = solve_unit_lower(chunk.system, wanted).split(
+            [v.shape[-1], k.shape[-1]], dim=-1
+        )
+        key = chunk.to_end * k
+        starts, writes = [state], []
+        for c in range(q.shape[2]):
+            state = starts[-1]
+            writes.append(from_value[:, :, c] - _read(from_state[:, :, c], state))
+            if keep_writes or c + 1 < q.shape[2]:
+                grown = chunk.since[:, :, c, -1:] * state + key[:, :, c].mT @ writes[-1]
+                starts.append(grown)
+        end = starts.pop() if keep_writes else state.new_empty(0)
+        stacked, written = torch.stack(starts, dim=2), torch.stack(writes, dim=2)
+        out = _read(scale * chunk.since * q, stacked) + small_matmul(chunk.attend, written)
+        ctx.save_for_backward(q, k, v, log_decay, beta, stacked)
+        ctx.scale = scale
+        return out, end
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        grad_out, grad_end = gradients
+        q, k, v, log_decay, beta, starts = ctx.saved_tensors
+        scale = ctx.scale
+        chunk = _prepare(q, k, log_decay, beta, scale)
+        strength = beta[..., None]
+        seen = chunk.since * k
+        writes = solve_unit_lower(chunk.system, strength * (v - _read(seen, starts)))
+        grad_wanted, grad_ends, grad_state = _walk_back(
+            chunk,
+            scale * chunk.since * q,
+            chunk.to_end * k,
+            strength * seen,
+            grad_out,
+            grad_end,
+            rows=starts.shape[0],
+        )
+
+        read_by_q, read_by_k = _read(grad_out, starts.mT), _read(grad_wanted, starts.mT)
+        grad_attend = small_matmul(grad_out, writes.mT)
+        grad_system = -small_matmul(grad_wanted, writes.mT).tril(-1)
+        by_decay = grad_attend * chunk.attend + grad_system * chunk.system
+        by_overlap = grad_system * chunk.between
+        from_start = (seen * read_by_k).sum(-1)
+        grad_beta = (grad_wanted * v).sum(-1) - from_start + (by_overlap * chunk.overlap).sum(-1)
+        # What decays past token t: pairs j < t <= i, the start's state read at i >= t, keys j < t
+        # on their way to the end, the state. Differences of larger sums would cancel, see _prepare.
+        read_at_start = (scale * chunk.since * q * read_by_q).sum(-1) - beta * from_start
+        grad_decay = _sum_from(by_decay, -2).tril(-1).sum(-1) + _sum_from(read_at_start, -1)
+        grad_products = scale * chunk.between * grad_attend
+        grad_overlap = strength * by_overlap
+        grad_q = small_matmul(grad_products, k) + scale * chunk.since * read_by_q
+        grad_k = small_matmul(grad_products.mT, q) - strength * chunk.since * read_by_k
+        grad_k = grad_k + small_matmul(grad_overlap + grad_overlap.mT, k)
+        if grad_ends is not None:
+            written_by_k = chunk.to_end * (writes @ grad_ends.mT)
+            grad_k = grad_k + written_by_k
+            kept = (k * written_by_k).sum(-1)
+            earlier = F.pad(kept.cumsum(-1)[..., :-1], (1, 0))
+            grown = chunk.since[..., -1, :] * (grad_ends * starts).sum((-2, -1))[..., None]
+            grad_decay = grad_decay + earlier + grown
+        grad_v = strength * grad_wanted
+        return grad_q, grad_k, grad_v, grad_decay, grad_beta, grad_state, None, None
+
+
+def _walk_back(
+    chunk: _Chunk,
+    query: Tensor,
+    key: Tensor,
+    seen: Tensor,
+    grad_out: Tensor,
+    grad_end: Tensor,
+    *,
+    rows: int,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """From the end state to the start: the part of the way back that goes chunk by chunk.
+
+    query = scale since q, key = to_end k and seen = beta since k. Returns the gradients of
+    beta (v - since k S), of the states at the chunks' ends (None if no chunk has one) and of the
+    state given.
+    """
+    grad_writes = small_matmul(chunk.attend.mT, grad_out)
+    wanted: list[Tensor] = []
+    ends: list[Tensor | None] = []
+    grad = grad_end if grad_end.numel() else None
+    for c in reversed(range(query.shape[2])):
+        ends.append(grad)
+        pushed = grad_writes[:, :, c]
+        if grad is not None:
+            pushed = pushed + key[:, :, c] @ grad
+        wanted.append(solve_unit_lower(chunk.system[:, :, c], pushed, transpose=True))
+        gathered = _gather(query[:, :, c], grad_out[:, :, c], rows)
+        gathered = gathered - _gather(seen[:, :, c], wanted[-1], rows)
+        grad = gathered if grad is None else chunk.since[:, :, c, -1:] * grad + gathered
+    assert grad is not None
+    if len(ends) == 1 and ends[0] is None:
+        return wanted[0][:, :, None], None, grad
+    grad_ends = [torch.zeros_like(grad) if end is None else end for end in reversed(ends)]
+    return torch.stack(wanted[::-1], dim=2), torch.stack(grad_ends, dim=2), grad
+
+
+def _read(keys: Tensor, state: Tensor) -> Tensor:
+    """keys (B, G, ..., C, K) @ state (B / F, G, ..., K, V), not copying what F rows share."""
+    rows = state.shape[0]
+    shared = keys.shape[0] // rows
+    read = _fold(keys, rows) @ state
+    if shared == 1:
+        return read
+    return read.unflatten(-2, (shared, -1)).movedim(-3, 1).flatten(0, 1)
+
+
+def _gather(keys: Tensor, values: Tensor, rows: int) -> Tensor:
+    """keys^T @ values, summed over the F of B rows that share one of `rows` states."""
+    return _fold(keys, rows).mT @ _fold(values, rows)
+
+
+def _sum_from(x: Tensor, dim: int) -> Tensor:
+    """Sums from each place to the end of `dim`."""
+    return x.flip(dim).cumsum(dim).flip(dim)
+
+
+def _fold(x: Tensor, rows: int) -> Tensor:
+    """(B, G, ..., C, size) -> (rows, G, ..., B / rows * C, size)."""
+    if x.shape[0] == rows:
+        return x
+    return x.unflatten(0, (rows, -1)).movedim(1, -3).flatten(-3, -2)

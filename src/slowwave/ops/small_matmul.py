@@ -22,15 +22,20 @@ def small_matmul(a: Tensor, b: Tensor) -> Tensor:
     return (a[..., :, None, :] * b.mT[..., None, :, :]).sum(-1)
 
 
-def solve_unit_lower(system: Tensor, wanted: Tensor) -> Tensor:
-    """Solves (I + strict_lower(system)) x = wanted; system (..., M, M), wanted (..., M, N)."""
+def solve_unit_lower(system: Tensor, wanted: Tensor, *, transpose: bool = False) -> Tensor:
+    """Solves (I + strict_lower(system)) x = wanted, or with the matrix transposed.
+
+    system: (..., M, M), not read on and above its diagonal. wanted: (..., M, N).
+    """
     M = system.shape[-1]
     if M > FEW_ROWS:
-        return torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True)
-    rows: list[Tensor] = []
-    for i in range(M):
+        matrix = system.mT if transpose else system
+        return torch.linalg.solve_triangular(matrix, wanted, upper=transpose, unitriangular=True)
+    solved: dict[int, Tensor] = {}
+    for i in reversed(range(M)) if transpose else range(M):
         row = wanted[..., i, :]
-        for j in range(i):
-            row = row - system[..., i, j, None] * rows[j]
-        rows.append(row)
-    return torch.stack(rows, dim=-2)
+        for j, other in solved.items():
+            weight = system[..., j, i] if transpose else system[..., i, j]
+            row = row - weight[..., None] * other
+        solved[i] = row
+    return torch.stack([solved[i] for i in range(M)], dim=-2)

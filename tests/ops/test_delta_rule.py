@@ -385,6 +385,23 @@ def test_auto_on_a_cpu_takes_what_has_been_built(
         assert torch.equal(auto, named)
 
 
+# Torch's own tracing of an autograd.Function does what it warns of.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("backend", FAST)
+def test_fast_backends_can_be_compiled_whole(backend: delta_rule.Backend) -> None:
+    def rule(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        return gated_delta_rule(*tensors, backend=backend, chunk_size=8)
+
+    compiled = torch.compile(rule, backend="aot_eager", fullgraph=True)
+    leaves = [tensor.requires_grad_() for tensor in draw(T=20)]
+    results: list[list[Tensor]] = []
+    for way in (rule, compiled):
+        out, state = way(*leaves)
+        results.append([out, state, *torch.autograd.grad(out.sum() + state.sum(), leaves)])
+    for eager, traced in zip(*results, strict=True):
+        assert_close(traced, eager, 1e-12)
+
+
 @pytest.mark.parametrize("few", [0, 4, 100])
 def test_the_rule_does_not_depend_on_how_small_products_are_taken(
     monkeypatch: pytest.MonkeyPatch, few: int

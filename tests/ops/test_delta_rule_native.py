@@ -92,7 +92,7 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert delta_rule_native.find_obstacle() == "no C++ compiler is installed"
     with pytest.raises(ValueError, match=r"'native' is not usable: no C.. compiler .* use 'chunk'"):
-        delta_rule_native.load.__wrapped__()
+        delta_rule_native._load_once.__wrapped__()
     monkeypatch.setattr("shutil.which", lambda name: "c++" if name == "c++" else None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert delta_rule_native.find_obstacle() == "ninja is not installed"
@@ -106,7 +106,7 @@ def test_a_failed_build_is_said_and_leaves_nothing(
     monkeypatch.setattr(delta_rule_native, "_SOURCE", broken)
     monkeypatch.setattr(delta_rule_native, "_library", lambda: tmp_path / "cache" / "rule.so")
     with pytest.raises(ValueError, match="backend 'native' could not be compiled"):
-        delta_rule_native.load.__wrapped__()
+        delta_rule_native._load_once.__wrapped__()
     assert list((tmp_path / "cache").iterdir()) == []
 
 

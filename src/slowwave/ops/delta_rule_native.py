@@ -36,12 +36,17 @@ def find_obstacle() -> str | None:
     return None
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def load() -> None:
     """Loads the extension; the first time on a machine this compiles it, in half a minute.
 
     Raises ValueError if it cannot be built.
     """
+    _load_once()
+
+
+@functools.cache
+def _load_once() -> None:
     path = _library()
     if path.exists():
         torch.ops.load_library(path)
@@ -57,9 +62,9 @@ def load() -> None:
 @torch.compiler.assume_constant_result
 def is_ready() -> bool:
     """Whether the extension is loaded; loads it if some process has built it before."""
-    if load.cache_info().currsize == 0 and _library().exists():
-        load()
-    return load.cache_info().currsize == 1
+    if _load_once.cache_info().currsize == 0 and _library().exists():
+        _load_once()
+    return _load_once.cache_info().currsize == 1
 
 
 def require(v: Tensor) -> None:

@@ -7,7 +7,6 @@ import pytest
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.training.config import TrainConfig
-from slowwave.training.data import step_indices
 from slowwave.training.optimizer import (
     learning_rate_factor,
     make_optimizers,
@@ -69,15 +68,6 @@ def test_rates_reach_both_optimizers(model: HybridLM) -> None:
     set_learning_rates(optimizers, 4, config)
     assert {group["lr"] for group in optimizers["muon"].param_groups} == {0.25}
     assert {group["lr"] for group in optimizers["adamw"].param_groups} == {0.125}
-
-
-def test_step_indices_are_pure_and_share_nothing() -> None:
-    assert (step_indices(0, 7, 64) == step_indices(0, 7, 64)).all()
-    drawn = [
-        index for seed in (0, 1) for step in (0, 1, 2) for index in step_indices(seed, step, 64)
-    ]
-    assert len(set(drawn)) == len(drawn)
-    assert all(0 <= index < 2**62 for index in drawn)
 
 
 @pytest.mark.parametrize(

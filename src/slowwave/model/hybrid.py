@@ -97,8 +97,12 @@ class HybridLM(nn.Module):
         )
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens (B, T) int64 -> hidden (B, T, D). Raises ValueError on an id out of vocabulary."""
-        if tokens.numel():
+        """tokens (B, T) int64 -> hidden (B, T, D).
+
+        Raises ValueError on an id out of vocabulary, but leaves tokens that are on a GPU to the
+        device's own check: looking at them here would wait for it.
+        """
+        if tokens.numel() and not tokens.is_cuda:
             lowest, highest = (int(bound) for bound in tokens.aminmax())
             if lowest < 0 or highest >= self.config.vocab_size:
                 wrong = lowest if lowest < 0 else highest

@@ -23,7 +23,7 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch, Task
 from slowwave.training.config import TrainConfig
-from slowwave.training.data import step_indices
+from slowwave.training.data import BatchesAhead
 from slowwave.training.optimizer import make_optimizers, set_learning_rates
 from slowwave.training.resume import Progress, find_checkpoint, load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
@@ -59,6 +59,9 @@ class Trainer:
         self.model, self.task, self.sleep, self.config = model, task, sleep, config
         self.folder = folder
         self.optimizers = make_optimizers(model, config)
+        self._batches = BatchesAhead(
+            task, seed=config.seed, batch_size=config.batch_size, device=model.device
+        )
         self.progress = Progress()
         self.newest: Record | None = None
         model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
@@ -109,8 +112,7 @@ class Trainer:
     def _step(self) -> tuple[float, float, float]:
         began = time.perf_counter()
         config, step = self.config, self.progress.step
-        batch = self.task.batch("train", step_indices(config.seed, step, config.batch_size))
-        batch = batch.to(self.model.device)
+        batch = self._batches.take(step)
         predicted = predict(
             self.model,
             batch,

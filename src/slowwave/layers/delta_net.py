@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.linear import linear
 from slowwave.ops.norm import l2_norm, wide_dtype
 from slowwave.ops.short_conv import short_conv
 from slowwave.state import DeltaState
@@ -105,7 +106,7 @@ class GatedDeltaNet(nn.Module):
         kernel = self.conv[-(keys + values) :]
         tail = state.conv_tail[..., -(keys + values) :]
         dtype = self.qkv.compute_dtype or weight.dtype
-        kv = F.linear(x.to(dtype), weight.to(dtype))
+        kv = linear(x.to(dtype), weight.to(dtype))
         mixed, _ = short_conv(kv, kernel.to(dtype), tail, mask)
         k, v = F.silu(mixed).split([keys, values], dim=-1)
         k = self._as_keys(k)

@@ -8,9 +8,9 @@ and logits stay float32.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowwave.ops.linear import linear
 from slowwave.ops.norm import rms_norm
 
 
@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """input (..., in_features) -> (..., out_features) in the compute dtype."""
         dtype = self.compute_dtype or self.weight.dtype
-        return F.linear(input.to(dtype), self.weight.to(dtype))
+        return linear(input.to(dtype), self.weight.to(dtype))
 
 
 class RMSNorm(nn.Module):

@@ -101,9 +101,10 @@ def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_failed_build_is_said_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken.cpp"
-    broken.write_text("#error no compiler takes this\n")
-    monkeypatch.setattr(delta_rule_native, "_SOURCE", broken)
+    sources = tmp_path / "native"
+    sources.mkdir()
+    (sources / "broken.cpp").write_text("#error no compiler takes this\n")
+    monkeypatch.setattr(delta_rule_native, "_SOURCES", sources)
     monkeypatch.setattr(delta_rule_native, "_library", lambda: tmp_path / "cache" / "rule.so")
     with pytest.raises(ValueError, match="backend 'native' could not be compiled"):
         delta_rule_native._load_once.__wrapped__()

@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowwave.layers.linear import Linear, RMSNorm
-from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.delta_mix import MixWeights, delta_mix, delta_write
 from slowwave.ops.linear import linear
-from slowwave.ops.norm import l2_norm, wide_dtype
-from slowwave.ops.short_conv import short_conv
+from slowwave.ops.norm import wide_dtype
 from slowwave.state import DeltaState
 
 
@@ -82,49 +80,44 @@ class GatedDeltaNet(nn.Module):
         x: (B, T, D). mask: (B, T) bool or None, False tokens leave the state untouched.
         keep_state: False returns the state it was given. Returns (out (B, T, D), state).
         """
-        qkv = self.qkv(x)
-        tail = state.conv_tail.repeat_interleave(x.shape[0] // state.conv_tail.shape[0], dim=0)
-        mixed, tail = short_conv(qkv, self.conv.to(qkv.dtype), tail, mask)
-        q, k, v = F.silu(mixed).split(self.sections, dim=-1)
-        q, k, v = self._as_keys(q), self._as_keys(k), self._as_values(v)
-        log_decay, beta = self._decay_and_strength(x)
-        read, fast_weights = gated_delta_rule(
-            q, k, v, log_decay, beta, state.fast_weights, mask=mask, keep_writes=keep_state
+        mixed, fast_weights, tail = delta_mix(
+            self.qkv(x),
+            self.gates(x),
+            self.out_gate(x),
+            state.conv_tail,
+            state.fast_weights,
+            self._mix_weights,
+            mask=mask,
+            keep_writes=keep_state,
         )
-        gate = F.silu(self.out_gate(x).to(wide_dtype(x.dtype)))
-        gated = self.out_norm(read) * self._as_values(gate)
-        out = self.out(gated.flatten(2))
-        return out, DeltaState(fast_weights, tail) if keep_state else state
+        return self.out(mixed), DeltaState(fast_weights, tail) if keep_state else state
 
     def write(self, x: Tensor, state: DeltaState, *, mask: Tensor | None) -> DeltaState:
         """As `forward` before an eviction: only what outlives it, the fast weights.
 
         x: (B, T, D). mask: (B, T) bool or None. The convolution's tail stays as it was given.
         """
-        keys, values = self.sections[1:]
-        weight = self.qkv.weight[-(keys + values) :]
-        kernel = self.conv[-(keys + values) :]
-        tail = state.conv_tail[..., -(keys + values) :]
+        skipped = self.sections[0]
+        weights, weight = self._mix_weights, self.qkv.weight[skipped:]
         dtype = self.qkv.compute_dtype or weight.dtype
         kv = linear(x.to(dtype), weight.to(dtype))
-        mixed, _ = short_conv(kv, kernel.to(dtype), tail, mask)
-        k, v = F.silu(mixed).split([keys, values], dim=-1)
-        k = self._as_keys(k)
-        log_decay, beta = self._decay_and_strength(x)
-        _, fast_weights = gated_delta_rule(
-            k, k, self._as_values(v), log_decay, beta, state.fast_weights, mask=mask
+        fast_weights = delta_write(
+            kv,
+            self.gates(x),
+            state.conv_tail[..., skipped:],
+            state.fast_weights,
+            weights._replace(kernel=weights.kernel[skipped:]),
+            mask=mask,
         )
         return DeltaState(fast_weights, state.conv_tail)
 
-    def _as_keys(self, x: Tensor) -> Tensor:
-        return l2_norm(x.unflatten(-1, (self.num_heads, self.key_dim)))
-
-    def _as_values(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_value_heads, self.value_dim))
-
-    def _decay_and_strength(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """log_decay and beta (B, T, G), wide."""
-        wide = wide_dtype(x.dtype)
-        step, strength = self.gates(x).to(wide).chunk(2, dim=-1)
-        log_decay = -self.A_log.to(wide).exp() * F.softplus(step + self.dt_bias.to(wide))
-        return log_decay, self.max_beta * torch.sigmoid(strength)
+    @property
+    def _mix_weights(self) -> MixWeights:
+        return MixWeights(
+            kernel=self.conv,
+            A_log=self.A_log,
+            dt_bias=self.dt_bias,
+            norm=self.out_norm.weight,
+            norm_eps=self.out_norm.eps,
+            max_beta=self.max_beta,
+        )

@@ -1,4 +1,4 @@
-"""The delta rule compiled for the CPU at hand: builds delta_rule.cpp and teaches it autograd.
+"""The delta rule compiled for the CPU at hand: builds what is in native/ and teaches it autograd.
 
 It is built once, by `load`, into the user's cache folder; from then on it is simply there.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
-_SOURCE = Path(__file__).with_name("delta_rule.cpp")
+_SOURCES = Path(__file__).with_name("native")
 _CPU_FLAGS = {
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"],
     "AVX2": ["-mavx2", "-mfma"],
@@ -83,7 +83,8 @@ def _library() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     capability = torch.backends.cpu.get_cpu_capability()
     identity = "-".join([torch.__version__, platform.machine(), capability])
-    digest = hashlib.sha256(identity.encode() + _SOURCE.read_bytes()).hexdigest()[:16]
+    texts = b"".join(path.read_bytes() for path in sorted(_SOURCES.iterdir()))
+    digest = hashlib.sha256(identity.encode() + texts).hexdigest()[:16]
     return cache / "slowwave" / f"delta_rule_{digest}.so"
 
 
@@ -99,7 +100,7 @@ def _build(path: Path) -> None:
         try:
             build_and_load(
                 name=path.stem,
-                sources=[str(_SOURCE)],
+                sources=[str(source) for source in sorted(_SOURCES.glob("*.cpp"))],
                 extra_cflags=[
                     "-O3",
                     "-std=c++20",

@@ -53,9 +53,9 @@ class Counter(FlopCounterMode):
         self.solves = 0
         solve = small_matmul.solve_unit_lower
 
-        def counted_solve(system: Tensor, wanted: Tensor) -> Tensor:
+        def counted_solve(system: Tensor, wanted: Tensor, *, transpose: bool = False) -> Tensor:
             self.solves += (system.shape[-1] - 1) * wanted.numel()
-            return solve(system, wanted)
+            return solve(system, wanted, transpose=transpose)
 
         monkeypatch.setattr(small_matmul, "FEW_ROWS", 0)
         monkeypatch.setattr(delta_rule_chunk, "solve_unit_lower", counted_solve)
@@ -131,7 +131,7 @@ def test_forks_longer_than_a_chunk_cost_what_torch_counts(
 
 
 def test_training_costs_three_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To 2%: the solves' gradients are products, and evicted keys and values need none."""
+    """To 3%: the delta rule computes some of its products again, which earns no credit."""
     model, sleep = HybridLM(PLAIN), SleepConfig(window=5, passes=3)
     tokens, targets = draw_batch(2, 43, PLAIN)
     with Counter(monkeypatch) as counter:
@@ -139,7 +139,7 @@ def test_training_costs_three_forward_passes(monkeypatch: pytest.MonkeyPatch) ->
         rollout.logits.logsumexp(-1).sum().backward()
     forward = batch_flops(PLAIN, cut_training(targets, sleep), rows=2, num_scored=4)
     counted_by_torch = training_flops(forward) - 3 * counter.solves
-    assert 0.98 < counter.get_total_flops() / counted_by_torch < 1.02
+    assert 0.98 < counter.get_total_flops() / counted_by_torch < 1.03
 
 
 def test_a_layer_by_hand() -> None:
@@ -156,11 +156,11 @@ def test_a_layer_by_hand() -> None:
         value_dim=3,
     )
     projections = 2 * 3 * 4 * (2 + 2 + 6) + 2 * 3 * 4 * 4 + 2 * 3 * 4 * 6 + 2 * 3 * 6 * 4
-    query_head = 2 * (2 * 3 * 3 * 2)
+    products = 2 * (2 * 3 * 3 * 2)
     solve = (0 + 1 + 2) * 2 * (3 + 2)  # row i takes i earlier ones away, V + K columns
-    value_head = solve + 2 * (2 * 3 * 2 * 3) + 2 * 3 * 3 * 3 + 2 * 2 * 3 * 3
+    value_head = products + solve + 2 * (2 * 3 * 2 * 3) + 2 * 3 * 3 * 3 + 2 * 2 * 3 * 3
     feed_forward = 2 * 3 * 4 * 10 + 2 * 3 * 5 * 4
-    expected = projections + query_head + 2 * value_head + feed_forward
+    expected = projections + 2 * value_head + feed_forward
     assert forward_flops(model, 3) == expected
     assert forward_flops(model, 3, window_fill=9) == expected
     assert forward_flops(model, 3, keep_writes=False) == expected - 2 * (2 * 2 * 3 * 3)

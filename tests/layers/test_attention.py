@@ -6,14 +6,14 @@ from torch import Tensor
 
 from numerics import assert_close
 from slowwave.layers.attention import Attention
-from slowwave.ops.attention import rotate, windowed_attention
+from slowwave.ops.attention import Rotation, rotate, rotation, windowed_attention
 from slowwave.state import AttentionState
 
 
 @pytest.fixture
 def layer() -> Attention:
     torch.manual_seed(0)
-    return Attention(12, num_heads=4, num_kv_heads=2, head_dim=6, rope_theta=100.0).double()
+    return Attention(12, num_heads=4, num_kv_heads=2, head_dim=6).double()
 
 
 def draw(B: int, T: int) -> Tensor:
@@ -21,20 +21,23 @@ def draw(B: int, T: int) -> Tensor:
     return torch.randn(B, T, 12, generator=generator, dtype=torch.float64)
 
 
+def turn(positions: Tensor) -> Rotation:
+    return rotation(positions[None], 6, 100.0, torch.float64)
+
+
 def read(
     layer: Attention, x: Tensor, state: AttentionState, *, keep_state: bool = True
 ) -> tuple[Tensor, AttentionState]:
     W = state.keys.shape[1]
-    positions = torch.arange(W, W + x.shape[1])[None]
-    return layer(x, state, positions=positions, key_mask=None, keep_state=keep_state)
+    rotary = turn(torch.arange(W, W + x.shape[1]))
+    return layer(x, state, rotary=rotary, key_mask=None, keep_state=keep_state)
 
 
 def test_sections_of_the_projection_are_queries_keys_and_values(layer: Attention) -> None:
     x = draw(2, 5)
     q, k, v = (x @ part.T for part in layer.qkv.weight.split([24, 12, 12]))
     q, k, v = (part.unflatten(-1, (-1, 6)) for part in (q, k, v))
-    positions = torch.arange(5)[None]
-    q, k = (rotate(part, positions, 100.0) for part in (q, k))
+    q, k = (rotate(part, turn(torch.arange(5))) for part in (q, k))
     expected = windowed_attention(q, k, v).flatten(2) @ layer.out.weight.T
     out, state = read(layer, x, layer.initial_state(2))
     assert_close(out, expected, 1e-12)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from numerics import assert_close
 from slowwave.layers.attention import Attention
 from slowwave.layers.block import Block, SwiGLU
+from slowwave.ops.attention import Rotation, rotation
 
 
 def test_swiglu_gates_the_second_half_by_the_first() -> None:
@@ -16,16 +17,18 @@ def test_swiglu_gates_the_second_half_by_the_first() -> None:
     assert_close(layer(x), (F.silu(gate) * value) @ layer.out.weight.T, 1e-12)
 
 
+def turn(num_tokens: int, dtype: torch.dtype) -> Rotation:
+    return rotation(torch.arange(num_tokens)[None], 4, 100.0, dtype)
+
+
 def test_block_is_pre_norm_with_two_residuals() -> None:
     torch.manual_seed(0)
-    mixer = Attention(8, num_heads=2, num_kv_heads=2, head_dim=4, rope_theta=100.0)
+    mixer = Attention(8, num_heads=2, num_kv_heads=2, head_dim=4)
     block = Block(8, mixer, 12).double()
     x = torch.randn(2, 5, 8, dtype=torch.float64)
-    positions, state = torch.arange(5)[None], mixer.initial_state(2)
-    out, _ = block(x, state, positions=positions, mask=None, key_mask=None, keep_state=True)
-    mixed, _ = mixer(
-        block.mixer_norm(x), state, positions=positions, key_mask=None, keep_state=True
-    )
+    rotary, state = turn(5, torch.float64), mixer.initial_state(2)
+    out, _ = block(x, state, rotary=rotary, mask=None, key_mask=None, keep_state=True)
+    mixed, _ = mixer(block.mixer_norm(x), state, rotary=rotary, key_mask=None, keep_state=True)
     expected = x + mixed
     expected = expected + block.mlp(block.mlp_norm(expected))
     assert_close(out, expected, 1e-12)
@@ -33,14 +36,14 @@ def test_block_is_pre_norm_with_two_residuals() -> None:
 
 def test_residual_stream_keeps_its_dtype_in_bfloat16() -> None:
     torch.manual_seed(0)
-    mixer = Attention(8, num_heads=2, num_kv_heads=2, head_dim=4, rope_theta=100.0)
+    mixer = Attention(8, num_heads=2, num_kv_heads=2, head_dim=4)
     block = Block(8, mixer, 12)
     for linear in (mixer.qkv, mixer.out, block.mlp.up, block.mlp.out):
         linear.compute_dtype = torch.bfloat16
     out, state = block(
         torch.randn(2, 5, 8),
         mixer.initial_state(2),
-        positions=torch.arange(5)[None],
+        rotary=turn(5, torch.float32),
         mask=None,
         key_mask=None,
         keep_state=True,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
 from slowwave.ops import attention
-from slowwave.ops.attention import rotate, windowed_attention
+from slowwave.ops.attention import rotate, rotation, windowed_attention
 
 EXPLICIT, FUSED = 10**6, 0
 
@@ -33,6 +33,7 @@ def loop(q: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None) -> Te
     return out
 
 
+@pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("short_window", [EXPLICIT, FUSED])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -47,12 +48,14 @@ def test_is_the_loop(
     dtype: torch.dtype,
     masked: bool,
     short_window: int,
+    grad: bool,
 ) -> None:
     monkeypatch.setattr(attention, "SHORT_WINDOW", short_window)
     q, keys, values = (tensor.to(dtype) for tensor in draw(2, T, W, H, kv_heads))
     generator = torch.Generator().manual_seed(1)
     key_mask = torch.rand(2, W, generator=generator) < 0.6 if masked else None
-    out = windowed_attention(q, keys, values, key_mask)
+    with torch.set_grad_enabled(grad):
+        out = windowed_attention(q, keys, values, key_mask)
     expected = loop(q.double(), keys.double(), values.double(), key_mask)
     assert_close(out, expected, TOLERANCE[dtype])
     assert out.dtype == dtype
@@ -98,7 +101,8 @@ def test_rotation_turns_pairs_in_the_complex_plane(dtype: torch.dtype) -> None:
     first, second = x.double().chunk(2, dim=-1)
     frequencies = torch.tensor([500.0 ** (-2 * j / 8) for j in range(4)], dtype=torch.float64)
     turned = torch.complex(first, second) * torch.exp(1j * positions[..., None, None] * frequencies)
-    out = rotate(x, positions, theta=500.0)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    out = rotate(x, rotation(positions, 8, 500.0, wide))
     assert_close(out, torch.cat([turned.real, turned.imag], dim=-1), TOLERANCE[dtype])
     assert out.dtype == dtype
 
@@ -109,7 +113,8 @@ def test_scores_depend_on_relative_positions_alone() -> None:
 
     def scores(offset: int) -> Tensor:
         positions = torch.arange(4)[None] + offset
-        turned = [rotate(x, positions, theta=10_000.0) for x in (q, k)]
+        rotary = rotation(positions, 8, 10_000.0, torch.float64)
+        turned = [rotate(x, rotary) for x in (q, k)]
         return torch.einsum("bthd,bshd->bhts", *turned)
 
     assert_close(scores(1000), scores(0), 1e-12)

@@ -8,9 +8,9 @@ triangular solve of the delta rule. Per row, for T tokens that follow W in the w
                    2 * 2 T (W + T) H Dh, the full rectangle that is computed, masked part included
     delta rule     projections 2 T D (2 H K + G V + 2 G + G V) + 2 T G V D; then per chunk of
                    C = min(64, T) tokens, the last one padded to C,
-                   a query head    2 * 2 C^2 K (k k^T and q k^T, before heads are repeated)
-                   a value head    C (C - 1) (V + K) (the solve), 2 * 2 C K V (two reads of the
-                                   state), 2 C^2 V (reads inside the chunk), 2 K C V (the new state)
+                   a value head    2 * 2 C^2 K (k k^T and q k^T), C (C - 1) (V + K) (the solve),
+                                   2 * 2 C K V (two reads of the state), 2 C^2 V (reads inside the
+                                   chunk), 2 K C V (the new state)
     feed-forward   3 * 2 T D h
     head           2 D vocabulary, per scored position
     last pass      before an eviction, when nobody reads what comes out, the last delta rule layer
@@ -121,12 +121,10 @@ def delta_rule_flops(model: ModelConfig, T: int, *, keep_writes: bool = True) ->
     K, V = model.key_dim, model.value_dim
     C = min(CHUNK_SIZE, T)
     num_chunks = -(-T // C)
-    query_head = 2 * _product(C, K, C)
     solve = C * (C - 1) * (V + K)
-    value_head = solve + 2 * _product(C, K, V) + _product(C, C, V)
-    chunk = model.delta_heads * query_head + model.value_heads * value_head
+    chunk = 2 * _product(C, K, C) + solve + 2 * _product(C, K, V) + _product(C, C, V)
     num_updates = num_chunks if keep_writes else num_chunks - 1
-    return num_chunks * chunk + num_updates * model.value_heads * _product(K, C, V)
+    return model.value_heads * (num_chunks * chunk + num_updates * _product(K, C, V))
 
 
 def head_flops(model: ModelConfig, num_positions: int) -> int:

@@ -6,19 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from slowwave.layers.linear import Linear
-from slowwave.ops.attention import rotate, windowed_attention
+from slowwave.ops.attention import Rotation, rotate, windowed_attention
 from slowwave.state import AttentionState
 
 
 class Attention(nn.Module):
     """Causal self-attention whose cache is a state that goes in and comes out."""
 
-    def __init__(
-        self, width: int, *, num_heads: int, num_kv_heads: int, head_dim: int, rope_theta: float
-    ) -> None:
+    def __init__(self, width: int, *, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.rope_theta = rope_theta
         self.qkv = Linear(width, (num_heads + 2 * num_kv_heads) * head_dim)
         self.out = Linear(num_heads * head_dim, width)
 
@@ -36,20 +33,20 @@ class Attention(nn.Module):
         x: Tensor,
         state: AttentionState,
         *,
-        positions: Tensor,
+        rotary: Rotation,
         key_mask: Tensor | None,
         keep_state: bool,
     ) -> tuple[Tensor, AttentionState]:
         """Attends from T new tokens to the window so far and to themselves.
 
-        x: (B, T, D). positions: (B or 1, T) within the window. key_mask: (B, W + T) bool or None.
+        x: (B, T, D). rotary: of their positions within the window. key_mask: (B, W + T) bool or
+        None.
         keep_state: False returns the state it was given. Returns (out (B, T, D), state).
         """
         qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
         sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
         q, keys, values = qkv.split(sizes, dim=2)
-        q = rotate(q, positions, self.rope_theta)
-        keys = rotate(keys, positions, self.rope_theta)
+        q, keys = rotate(q, rotary), rotate(keys, rotary)
         if state.keys.shape[1]:
             rows = x.shape[0] // state.keys.shape[0]
             past = state.map(lambda tensor: tensor.repeat_interleave(rows, dim=0))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from slowwave.layers.attention import Attention
 from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
+from slowwave.ops.attention import Rotation
 from slowwave.state import AttentionState, DeltaState, LayerState
 
 
@@ -40,7 +41,7 @@ class Block(nn.Module):
         x: Tensor,
         state: LayerState,
         *,
-        positions: Tensor,
+        rotary: Rotation,
         mask: Tensor | None,
         key_mask: Tensor | None,
         keep_state: bool,
@@ -50,7 +51,7 @@ class Block(nn.Module):
         if isinstance(self.mixer, Attention):
             assert isinstance(state, AttentionState)
             mixed, state = self.mixer(
-                normed, state, positions=positions, key_mask=key_mask, keep_state=keep_state
+                normed, state, rotary=rotary, key_mask=key_mask, keep_state=keep_state
             )
         else:
             assert isinstance(state, DeltaState)

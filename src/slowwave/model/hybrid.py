@@ -13,6 +13,7 @@ from slowwave.layers.block import Block
 from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.model.config import LayerType, ModelConfig
+from slowwave.ops.attention import rotation
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import MemoryState
 
@@ -130,14 +131,17 @@ class HybridLM(nn.Module):
         Returns (hidden (B, T, D), state with new layer states; its window is left as it was).
         """
         positions, key_mask = _place(hidden, state, mask)
+        sizes = self.config
+        dtype = wide_dtype(hidden.dtype)
+        rotary = rotation(positions, sizes.head_dim, sizes.rope_theta, dtype)
         layers = list(state.layers)
         blocks = self._blocks
-        last_writer = self.config.last_recurrent_layer
+        last_writer = sizes.last_recurrent_layer
         for i, block in enumerate(blocks[:last_writer] if evicts else blocks):
             hidden, layers[i] = block(
                 hidden,
                 layers[i],
-                positions=positions,
+                rotary=rotary,
                 mask=mask,
                 key_mask=key_mask,
                 keep_state=keep_state,
@@ -201,7 +205,6 @@ def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | GatedDelta
             num_heads=config.attn_heads,
             num_kv_heads=config.kv_heads,
             head_dim=config.head_dim,
-            rope_theta=config.rope_theta,
         )
     return GatedDeltaNet(
         config.width,

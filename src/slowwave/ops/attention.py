@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,20 +14,29 @@ from slowwave.ops.small_matmul import small_matmul
 SHORT_WINDOW = 64
 
 
-def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """Rotary position embedding (RoPE, arXiv 2104.09864), halves paired as in Llama.
+class Rotation(NamedTuple):
+    """Cosines and sines of rotary angles, (B or 1, T, 1, Dh / 2) each; the same for all layers."""
 
-    x: (B, T, H, Dh), Dh even. positions: (B or 1, T) int64. Angles are computed in float32
-    (float64 for float64 inputs); returns the dtype of x.
+    cos: Tensor
+    sin: Tensor
+
+
+def rotation(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> Rotation:
+    """Angles of rotary position embedding (RoPE, arXiv 2104.09864), for heads of an even size.
+
+    positions: (B or 1, T) int64. dtype: of the angles, float32 or wider.
     """
-    wide = wide_dtype(x.dtype)
-    half = x.shape[-1] // 2
-    steps = torch.arange(half, device=x.device, dtype=wide)
-    angles = positions[..., None, None].to(wide) * theta ** (-steps / half)
-    cos, sin = angles.cos(), angles.sin()
-    first, second = x[..., :half].to(wide), x[..., half:].to(wide)
-    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return rotated.to(x.dtype)
+    steps = torch.arange(size // 2, device=positions.device, dtype=dtype)
+    angles = positions[..., None, None].to(dtype) * theta ** (-steps / (size // 2))
+    return Rotation(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, rotary: Rotation) -> Tensor:
+    """x (B, T, H, Dh), its halves paired as in Llama, turned; computed in the angles' dtype."""
+    cos, sin = rotary
+    first, second = x.to(cos.dtype).chunk(2, dim=-1)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def windowed_attention(
@@ -38,12 +49,14 @@ def windowed_attention(
     token sees itself, so that its (meaningless) output stays finite. Returns (B, T, H, Dh).
     """
     T, W = q.shape[1], keys.shape[1]
+    q, keys, values = q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+    if key_mask is None and (_reads_one(q) or (T == W > SHORT_WINDOW)):
+        return _attend_fused(q, keys, values, None, causal=T > 1).transpose(1, 2)
     visible = torch.ones(T, W, dtype=torch.bool, device=q.device).tril(W - T)
     if key_mask is not None:
         itself = torch.eye(W, dtype=torch.bool, device=q.device)[W - T :]
         visible = (visible & key_mask[:, None, None, :]) | itself
     attend = _attend_explicitly if W <= SHORT_WINDOW else _attend_fused
-    q, keys, values = q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
     return attend(q, keys, values, visible).transpose(1, 2)
 
 
@@ -57,7 +70,19 @@ def _attend_explicitly(q: Tensor, keys: Tensor, values: Tensor, visible: Tensor)
     return small_matmul(weights.to(values.dtype), values)
 
 
-def _attend_fused(q: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+def _attend_fused(
+    q: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, *, causal: bool = False
+) -> Tensor:
     return F.scaled_dot_product_attention(
-        q, keys, values, attn_mask=visible, enable_gqa=q.shape[1] != keys.shape[1]
+        q,
+        keys,
+        values,
+        attn_mask=visible,
+        is_causal=causal,
+        enable_gqa=q.shape[1] != keys.shape[1],
     )
+
+
+def _reads_one(q: Tensor) -> bool:
+    """One token a row that sees its whole window; its backward would be slow for many rows."""
+    return q.shape[2] == 1 and not torch.is_grad_enabled()

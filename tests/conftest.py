@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from hypothesis import HealthCheck, settings
 
-from slowwave.ops import delta_rule_native
+from slowwave.ops import native
 
 # Sums are split by thread: only a fixed count gives the same bits on every machine and under xdist.
 torch.set_num_threads(1)
@@ -20,5 +20,5 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 # Built before the first test, so that "auto" means the same in all of them. Where it cannot be
 # built, its own tests fail and say why.
-if delta_rule_native.find_obstacle() is None:
-    delta_rule_native.load()
+if native.find_obstacle() is None:
+    native.load()

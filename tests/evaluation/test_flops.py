@@ -18,7 +18,7 @@ from slowwave.evaluation.flops import (
 )
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
-from slowwave.ops import delta_rule_chunk, delta_rule_native, small_matmul
+from slowwave.ops import delta_rule_chunk, native, small_matmul
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_stream, cut_training
@@ -59,7 +59,7 @@ class Counter(FlopCounterMode):
 
         monkeypatch.setattr(small_matmul, "FEW_ROWS", 0)
         monkeypatch.setattr(delta_rule_chunk, "solve_unit_lower", counted_solve)
-        monkeypatch.setattr(delta_rule_native, "is_ready", lambda: False)
+        monkeypatch.setattr(native, "is_ready", lambda: False)
 
     @property
     def total(self) -> int:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
-from slowwave.ops import delta_rule, delta_rule_native, small_matmul
+from slowwave.ops import delta_rule, native, small_matmul
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.ops.norm import l2_norm
 
@@ -377,7 +377,7 @@ def test_unusable_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_on_a_cpu_takes_what_has_been_built(
     monkeypatch: pytest.MonkeyPatch, ready: bool, backend: delta_rule.Backend
 ) -> None:
-    monkeypatch.setattr(delta_rule_native, "is_ready", lambda: ready)
+    monkeypatch.setattr(native, "is_ready", lambda: ready)
     inputs = draw(T=70).to(torch.float32)
     for auto, named in zip(
         gated_delta_rule(*inputs), gated_delta_rule(*inputs, backend=backend), strict=True

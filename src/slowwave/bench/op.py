@@ -17,7 +17,7 @@ from slowwave.bench.report import Row, Section
 from slowwave.bench.timing import Times, Work, time_in_turn
 from slowwave.evaluation.flops import delta_rule_flops, training_flops
 from slowwave.model.config import ModelConfig
-from slowwave.ops import delta_rule_native
+from slowwave.ops import native
 from slowwave.ops.delta_rule import Backend, fla_is_available, gated_delta_rule
 from slowwave.ops.norm import l2_norm
 
@@ -89,7 +89,7 @@ def draw_inputs(case: Case, device: torch.device) -> list[Tensor]:
 def usable_rules(case: Case, device: torch.device) -> dict[str, Rule]:
     """Who can do the case on this machine, by name."""
     backends: list[Backend] = ["chunk"]
-    if device.type == "cpu" and delta_rule_native.is_ready():
+    if device.type == "cpu" and native.is_ready():
         backends.insert(0, "native")
     if device.type == "cuda" and fla_is_available():
         backends.insert(0, "fla")

@@ -19,7 +19,7 @@ from slowwave.bench.report import Section, section_table
 from slowwave.bench.sleep import run_sleep
 from slowwave.bench.train import run_train
 from slowwave.bench.wake import run_wake
-from slowwave.ops import delta_rule_native
+from slowwave.ops import native
 from slowwave.storage.environment import describe_environment
 from slowwave.storage.files import write_json
 
@@ -56,9 +56,9 @@ def run_benchmarks(what: str, *, out: Path | None, as_json: bool) -> None:
 
 
 def _build_native() -> None:
-    obstacle = delta_rule_native.find_obstacle()
+    obstacle = native.find_obstacle()
     if obstacle is None:
-        delta_rule_native.load()
+        native.load()
     else:
         print(f"without the native delta rule: {obstacle}", file=sys.stderr)
 

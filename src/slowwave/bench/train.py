@@ -17,7 +17,7 @@ from slowwave.evaluation.evaluate import predict
 from slowwave.evaluation.flops import batch_flops, training_flops
 from slowwave.layers.linear import Linear
 from slowwave.model.hybrid import HybridLM, Run
-from slowwave.ops import delta_rule_native
+from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch
@@ -76,7 +76,7 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
         rows.append(row)
     notes = [
         f"batch {BATCH}, {BATCH * 100 / times[first].median:,.0f} tokens/s at {first}; delta rule: "
-        f"{'native' if delta_rule_native.is_ready() else 'chunk'}",
+        f"{'native' if native.is_ready() else 'chunk'}",
         "matmul share is of the products of this model alone, in the faster dtype: "
         + ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in rates.items()),
     ]

@@ -48,9 +48,15 @@ class Attention(nn.Module):
         q, keys, values = qkv.split(sizes, dim=2)
         q, keys = rotate(q, rotary), rotate(keys, rotary)
         if state.keys.shape[1]:
-            rows = x.shape[0] // state.keys.shape[0]
-            past = state.map(lambda tensor: tensor.repeat_interleave(rows, dim=0))
+            past = _share(state, x.shape[0] // state.keys.shape[0])
             keys = torch.cat([past.keys, keys], dim=1)
             values = torch.cat([past.values, values], dim=1)
         out = self.out(windowed_attention(q, keys, values, key_mask).flatten(2))
         return out, AttentionState(keys, values) if keep_state else state
+
+
+def _share(state: AttentionState, forks: int) -> AttentionState:
+    """The cache of each row, `forks` times in a row."""
+    if forks == 1:
+        return state
+    return state.map(lambda tensor: tensor.repeat_interleave(forks, dim=0))

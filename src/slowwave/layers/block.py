@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slowwave.layers.attention import Attention
 from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.ops.attention import Rotation
+from slowwave.ops.swiglu import swiglu
 from slowwave.state import AttentionState, DeltaState, LayerState
 
 
@@ -22,8 +22,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
-        gate, value = self.up(x).chunk(2, dim=-1)
-        return self.out(F.silu(gate) * value)
+        return self.out(swiglu(self.up(x)))
 
 
 class Block(nn.Module):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowwave.ops import delta_rule_native
+from slowwave.ops import native
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.ops.norm import l2_norm, rms_norm, wide_dtype
 from slowwave.ops.short_conv import short_conv
@@ -121,16 +121,8 @@ def _decay_and_strength(gates: Tensor, weights: MixWeights) -> tuple[Tensor, Ten
 
 
 def _suits_native(qkv: Tensor, fast_weights: Tensor) -> bool:
-    """The compiled way has no gradients and takes CPU tensors alone."""
-    return (
-        qkv.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and qkv.dtype in delta_rule_native.DTYPES
-        and fast_weights.dtype == wide_dtype(qkv.dtype)
-        and qkv.shape[1] > 0
-        and delta_rule_native.is_ready()
-    )
+    wide = wide_dtype(qkv.dtype)
+    return qkv.shape[1] > 0 and fast_weights.dtype == wide and native.can_read(qkv)
 
 
 def _compose(

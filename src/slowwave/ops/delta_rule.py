@@ -8,7 +8,7 @@ For every value head, with the state S of shape (K, V) starting from the given o
     o_t  = scale * S^T q_t                   read, after the write
 
 Source: Gated Delta Networks (arXiv 2412.06464). Backends: "reference" is the specification,
-"chunk" (`delta_rule_chunk`) is pure PyTorch for any device, "native" (`delta_rule_native`) is
+"chunk" (`delta_rule_chunk`) is pure PyTorch for any device, "native" (`native`) is
 compiled for the CPU at hand, "fla" is flash-linear-attention's kernel on CUDA.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from slowwave.ops import delta_rule_native
+from slowwave.ops import native
 from slowwave.ops.delta_rule_chunk import delta_rule_in_chunks
 from slowwave.ops.norm import wide_dtype
 
@@ -51,7 +51,7 @@ def gated_delta_rule(
     or None for zeros; with (B / F, G, K, V), every F consecutive rows start from one state.
     mask: (B, T) bool, a False token neither decays nor writes. scale: K**-0.5 unless given.
     backend: see the head of this file; "auto" takes the fastest at hand, on a CPU "native" once
-    it has been built (`delta_rule_native.load`) and "chunk" before.
+    it has been built (`native.load`) and "chunk" before.
     keep_writes: False for questions whose writes nobody will read; the state given comes back.
 
     Returns (out (B, T, G, V) in the dtype of v, state (B, G, K, V) float32, or float64 for
@@ -83,7 +83,7 @@ def gated_delta_rule(
             )
         case "native":
             q, k, log_decay, beta = (x.to(wide) for x in (q, k, log_decay, beta))
-            out, new_state = delta_rule_native.delta_rule(
+            out, new_state = native.delta_rule(
                 q, k, v, log_decay, beta, state.to(wide), scale, chunk_size, keep_writes
             )
     return out.to(v.dtype), new_state if keep_writes else state
@@ -98,8 +98,8 @@ def fastest_backend(device: torch.device, dtype: torch.dtype) -> UsableBackend:
     """What "auto" stands for when v is of `dtype` and on `device`."""
     if device.type == "cuda" and dtype != torch.float64 and fla_is_available():
         return "fla"
-    fits = device.type == "cpu" and dtype in delta_rule_native.DTYPES
-    return "native" if fits and delta_rule_native.is_ready() else "chunk"
+    fits = device.type == "cpu" and dtype in native.DTYPES
+    return "native" if fits and native.is_ready() else "chunk"
 
 
 def _resolve(backend: Backend, v: Tensor) -> UsableBackend:
@@ -109,7 +109,7 @@ def _resolve(backend: Backend, v: Tensor) -> UsableBackend:
         known = ", ".join(("auto", *get_args(UsableBackend)))
         raise ValueError(f"backend must be one of {known}, got {backend!r}; pick one")
     if backend == "native":
-        delta_rule_native.require(v)
+        native.require(v)
     return backend
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from slowwave.evaluation.evaluate import Record, evaluate, predict
 from slowwave.evaluation.flops import batch_flops, training_flops
 from slowwave.model.hybrid import HybridLM
-from slowwave.ops import delta_rule_native
+from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch, Task
@@ -66,7 +66,7 @@ class Trainer:
         self.newest: Record | None = None
         model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
         if config.compile and model.device.type == "cpu":
-            delta_rule_native.load()
+            native.load()
         self._run = torch.compile(model.run, dynamic=False) if config.compile else model.run
         self._stop_asked = False
 

@@ -27,15 +27,6 @@ struct Rows {
   }
 };
 
-template <typename T>
-void apply_silu(T* x, int64_t count) {
-  using vec = typename Simd<T>::vec;
-  for (int64_t i = 0; i < count; i += Simd<T>::lanes) {
-    vec& lane = *reinterpret_cast<vec*>(x + i);
-    lane = lane / (T(1) + exponential<T>(-lane));
-  }
-}
-
 // SiLU of the convolved channels first .. first + size of `rows` tokens; kernel is (taps, channels).
 template <typename T, typename S>
 void convolve(
@@ -186,7 +177,7 @@ std::tuple<at::Tensor, at::Tensor> delta_mix(
   std::optional<at::Tensor> gate;
   if (out_gate.has_value()) gate = out_gate->contiguous();
   const at::Tensor new_state = at::empty({keep_writes ? B : 0, G, K, V}, state.options());
-  dispatch(state, qkv, [&](auto wide_number, auto narrow_number) {
+  dispatch(state.scalar_type(), qkv, [&](auto wide_number, auto narrow_number) {
     mix_all<decltype(wide_number), decltype(narrow_number)>(
         n, qkv.contiguous(), gates.contiguous(), gate, tail.contiguous(), weights,
         state.contiguous(), mixed, new_state);

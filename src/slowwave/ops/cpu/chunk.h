@@ -201,10 +201,10 @@ class Chunk {
   T *beta, *decay, *since, *to_end;
 };
 
-// Calls work with the dtypes of the state (T) and of v (S); the two differ for bfloat16 only.
+// Calls work with the wide dtype (T) and that of v (S); the two differ for bfloat16 only.
 template <typename Work>
-void dispatch(const at::Tensor& state, const at::Tensor& v, Work work) {
-  if (state.scalar_type() == at::kDouble) {
+void dispatch(at::ScalarType wide, const at::Tensor& v, Work work) {
+  if (wide == at::kDouble) {
     TORCH_CHECK(v.scalar_type() == at::kDouble, "v must be float64 when the state is");
     work(double(), double());
   } else if (v.scalar_type() == at::kBFloat16) {

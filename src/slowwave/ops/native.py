@@ -1,4 +1,4 @@
-"""The delta rule compiled for the CPU at hand: builds what is in native/ and teaches it autograd.
+"""What is compiled for the CPU at hand: builds and loads cpu/, and teaches its delta rule autograd.
 
 It is built once, by `load`, into the user's cache folder; from then on it is simply there.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
-_SOURCES = Path(__file__).with_name("native")
+_SOURCES = Path(__file__).with_name("cpu")
 _CPU_FLAGS = {
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"],
     "AVX2": ["-mavx2", "-mfma"],
@@ -67,6 +67,17 @@ def is_ready() -> bool:
     return _load_once.cache_info().currsize == 1
 
 
+def can_read(x: Tensor) -> bool:
+    """Whether the compiled operators without gradients can take tensors like `x` right now."""
+    return (
+        x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and x.dtype in DTYPES
+        and is_ready()
+    )
+
+
 def require(v: Tensor) -> None:
     """Loads the extension, or raises ValueError if it cannot work on tensors like `v`."""
     if v.device.type != "cpu" or v.dtype not in DTYPES:
@@ -85,7 +96,7 @@ def _library() -> Path:
     identity = "-".join([torch.__version__, platform.machine(), capability])
     texts = b"".join(path.read_bytes() for path in sorted(_SOURCES.iterdir()))
     digest = hashlib.sha256(identity.encode() + texts).hexdigest()[:16]
-    return cache / "slowwave" / f"delta_rule_{digest}.so"
+    return cache / "slowwave" / f"slowwave_{digest}.so"
 
 
 def _build(path: Path) -> None:

@@ -255,7 +255,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> forward(
   const at::Tensor out = at::empty(v.sizes(), v.options());
   const at::Tensor new_state = at::empty({keep_writes ? n.B : 0, n.G, n.K, n.V}, state.options());
   const at::Tensor starts = at::empty({n.B, n.G, num_starts, n.K, n.V}, state.options());
-  dispatch(state, v, [&](auto wide, auto narrow) {
+  dispatch(state.scalar_type(), v, [&](auto wide, auto narrow) {
     forward_all<decltype(wide), decltype(narrow)>(
         n, rows_of_numbers(q), rows_of_numbers(k), rows_of_numbers(v), log_decay, beta,
         state.contiguous(), out, new_state, starts);
@@ -276,7 +276,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
       at::empty(log_decay.sizes(), log_decay.options()),
       at::empty(beta.sizes(), beta.options()),
       at::zeros(state.sizes(), state.options())};
-  dispatch(state, v, [&](auto wide, auto narrow) {
+  dispatch(state.scalar_type(), v, [&](auto wide, auto narrow) {
     backward_all<decltype(wide), decltype(narrow)>(
         n, rows_of_numbers(q), rows_of_numbers(k), rows_of_numbers(v), log_decay, beta,
         state.contiguous(), starts.contiguous(), rows_of_numbers(grad_out),

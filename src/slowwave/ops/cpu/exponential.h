@@ -1,4 +1,4 @@
-// exp of a vector, to a unit or two in the last place of float32.
+// exp of a vector, to a unit or two in the last place of float32, and SiLU.
 #pragma once
 
 #include <cmath>
@@ -39,6 +39,19 @@ typename Simd<T>::vec exponential(typename Simd<T>::vec x) {
   } else {
     for (int64_t i = 0; i < Simd<T>::lanes; ++i) x[i] = std::exp(x[i]);
     return x;
+  }
+}
+
+// count is a multiple of the vector's length. Below LOWEST, where e^-x would overflow, the result is
+// as good as zero.
+template <typename T>
+void apply_silu(T* x, int64_t count) {
+  using vec = typename Simd<T>::vec;
+  constexpr T LOWEST = std::is_same_v<T, float> ? -87 : -700;
+  for (int64_t i = 0; i < count; i += Simd<T>::lanes) {
+    vec& lane = *reinterpret_cast<vec*>(x + i);
+    const vec x = lane < LOWEST ? vec{} + LOWEST : lane;  // NaN stays NaN
+    lane = x / (T(1) + exponential<T>(-x));
   }
 }
 

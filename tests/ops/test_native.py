@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowwave.ops import delta_rule_native
+from slowwave.ops import native
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.ops.norm import l2_norm
 
@@ -88,14 +88,14 @@ def test_a_state_without_gradient_of_its_own_gets_none() -> None:
 
 
 def test_what_stands_in_the_way_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(delta_rule_native, "_library", lambda: tmp_path / "missing.so")
+    monkeypatch.setattr(native, "_library", lambda: tmp_path / "missing.so")
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert delta_rule_native.find_obstacle() == "no C++ compiler is installed"
+    assert native.find_obstacle() == "no C++ compiler is installed"
     with pytest.raises(ValueError, match=r"'native' is not usable: no C.. compiler .* use 'chunk'"):
-        delta_rule_native._load_once.__wrapped__()
+        native._load_once.__wrapped__()
     monkeypatch.setattr("shutil.which", lambda name: "c++" if name == "c++" else None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert delta_rule_native.find_obstacle() == "ninja is not installed"
+    assert native.find_obstacle() == "ninja is not installed"
 
 
 def test_a_failed_build_is_said_and_leaves_nothing(
@@ -104,22 +104,22 @@ def test_a_failed_build_is_said_and_leaves_nothing(
     sources = tmp_path / "native"
     sources.mkdir()
     (sources / "broken.cpp").write_text("#error no compiler takes this\n")
-    monkeypatch.setattr(delta_rule_native, "_SOURCES", sources)
-    monkeypatch.setattr(delta_rule_native, "_library", lambda: tmp_path / "cache" / "rule.so")
+    monkeypatch.setattr(native, "_SOURCES", sources)
+    monkeypatch.setattr(native, "_library", lambda: tmp_path / "cache" / "rule.so")
     with pytest.raises(ValueError, match="backend 'native' could not be compiled"):
-        delta_rule_native._load_once.__wrapped__()
+        native._load_once.__wrapped__()
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.int64])
 def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match="'native' takes float32, float64 or bfloat16 on a CPU"):
-        delta_rule_native.require(torch.zeros(1, dtype=dtype))
+        native.require(torch.zeros(1, dtype=dtype))
 
 
 @pytest.mark.parametrize("built", [False, True])
 def test_a_fresh_process_takes_what_another_has_built(built: bool, tmp_path: Path) -> None:
-    script = "from slowwave.ops.delta_rule_native import is_ready; print(is_ready())"
+    script = "from slowwave.ops.native import is_ready; print(is_ready())"
     environment = dict(os.environ)
     if not built:
         environment["XDG_CACHE_HOME"] = str(tmp_path)

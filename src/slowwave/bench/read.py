@@ -57,7 +57,7 @@ def _measure_stream(model: HybridLM, hybrid: Any, machine: Machine) -> Section:
     if hybrid is not None:
         works[PEER] = lambda: hybrid(tokens, use_cache=True, logits_to_keep=1)
     times = time_in_turn(works, rounds=ROUNDS)
-    rows = [_row(f"read {STREAM_TOKENS:,} tokens", by, times, PEER) for by in times]
+    rows = [_row(f"read {STREAM_TOKENS:,} tokens", by, times, PEER, 0) for by in times]
     for i, passes in enumerate((1, 4)):
         segments = cut_stream(STREAM_TOKENS, SleepConfig(window=WINDOW, passes=passes))
         flops = stream_flops(model.config, segments, num_scored=1)
@@ -91,7 +91,7 @@ def _measure_generation(model: HybridLM, hybrid: Any) -> Section:
             cache = hybrid(tokens, use_cache=True, logits_to_keep=1).past_key_values
             works[PEER] = functools.partial(_generate_with_peer, hybrid, cache, tokens[:, :1])
         times = time_in_turn(works, rounds=4 * ROUNDS)
-        rows += [_row(f"a token after {context:,}", by, times, PEER, GENERATED) for by in times]
+        rows += [_row("a token", by, times, PEER, context, GENERATED) for by in times]
     return Section(title="Generating a token", rows=rows)
 
 
@@ -125,7 +125,7 @@ def _measure_contexts(model: HybridLM, full: HybridLM) -> Section:
                 FULL: functools.partial(full.run, full.embed(tokens), theirs),
             }
             times = time_in_turn(works, rounds=ROUNDS)
-            rows += [_row(f"{what} after {context:,}", by, times, FULL) for by in times]
+            rows += [_row(what, by, times, FULL, context) for by in times]
             if tokens is piece:
                 read_ratios[context] = times[OURS].over(times[FULL])
     quicker = [context for context, ratio in read_ratios.items() if ratio < 1]
@@ -151,11 +151,14 @@ def _fill_cache(full: HybridLM, context: int) -> MemoryState:
     )
 
 
-def _row(what: str, by: str, times: dict[str, Times], peer: str, calls: int = 1) -> Row:
+def _row(
+    what: str, by: str, times: dict[str, Times], peer: str, context: int, calls: int = 1
+) -> Row:
     compared = peer in times and by != peer
     return Row(
         what=what,
         by=by,
+        context=context,
         milliseconds=1e3 * times[by].median / calls,
         spread=times[by].spread,
         ratio=times[by].over(times[peer]) if compared else None,

@@ -18,6 +18,8 @@ class Row:
     """The work that was done."""
     by: str
     """Who did it: a backend of ours, or a peer."""
+    context: int | None = None
+    """Tokens read before."""
     milliseconds: float
     """Median of one call."""
     spread: float

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from slowwave.bench.figure import draw_benchmarks
 from slowwave.bench.machine import Machine, measure_machine
 from slowwave.bench.op import run_op
 from slowwave.bench.read import run_read
@@ -33,7 +34,7 @@ BENCHMARKS: dict[str, Callable[[torch.device, Machine], list[Section]]] = {
 
 
 def run_benchmarks(what: str, *, out: Path | None, as_json: bool) -> None:
-    """Measures `what`, or "all"; writes NAME.json into `out` if given.
+    """Measures `what`, or "all"; writes NAME.json and bench.png into `out` if given.
 
     Raises ValueError on a benchmark that is not known.
     """
@@ -51,6 +52,8 @@ def run_benchmarks(what: str, *, out: Path | None, as_json: bool) -> None:
             write_json(out / f"{name}.json", results[-1])
         if not as_json:
             _print(name, machine, sections)
+    if out is not None:
+        _draw(out)
     if as_json:
         print(json.dumps(results if what == "all" else results[0]))
 
@@ -61,6 +64,14 @@ def _build_native() -> None:
         native.load()
     else:
         print(f"without the native delta rule: {obstacle}", file=sys.stderr)
+
+
+def _draw(out: Path) -> None:
+    """The figure beside the measurements, where it can be drawn."""
+    try:
+        draw_benchmarks(out)
+    except ValueError as error:
+        print(error, file=sys.stderr)
 
 
 def _describe(name: str, machine: Machine, sections: list[Section]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def run_wake(device: torch.device, machine: Machine) -> list[Section]:
     with torch.inference_mode():
         model = HybridLM(MODEL).eval().to(device)
         states = {
-            f"N = {passes}, {windows * WINDOW + FILL:,} tokens": (
+            f"N = {passes}, {windows * WINDOW + FILL:,} tokens before": (
                 _stream_states(model, passes, windows),
                 SleepConfig(window=WINDOW, passes=passes),
             )
@@ -49,8 +49,9 @@ def run_wake(device: torch.device, machine: Machine) -> list[Section]:
     first = next(iter(times))
     rows = [
         Row(
-            what="a token after",
+            what="a token",
             by=name,
+            context=states[name][0].tokens_seen,
             milliseconds=1e3 * each.median / TOKENS_TIMED,
             spread=each.spread,
             ratio=each.over(times[first]),

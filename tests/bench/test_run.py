@@ -12,7 +12,11 @@ import torch
 
 from slowwave import cli
 from slowwave.bench import machine, memory, op, peers, read, sleep, train, wake
+from slowwave.bench.models import MODEL
 from slowwave.bench.run import BENCHMARKS
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import cut_stream
+from slowwave.training.memory_model import predict_memory
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +31,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         read: {"WINDOW": 16, "STREAM_TOKENS": 70, "CONTEXTS": (8, 64), "GENERATED": 3, "ROUNDS": 2},
         sleep: {"WINDOW": 16, "ROUNDS": 2},
         wake: {"WINDOW": 16, "FILL": 4, "NUM_WINDOWS": (1, 3), "TOKENS_TIMED": 3, "ROUNDS": 2},
-        train: {"BATCH": 2, "ROUNDS": 1, "WARMUPS": 1},
+        train: {"BATCH": 2, "ROUNDS": 1, "WARMUPS": 1, "measure_extra_nbytes": lambda *_: 7},
     }
     for module, values in settings.items():
         for name, value in values.items():
@@ -114,11 +118,28 @@ def test_sleep_is_measured_in_reads_of_its_window() -> None:
 
 
 def test_train_counts_the_flops_of_its_passes() -> None:
-    one, four, optimizer = rows("train")
+    one, four, optimizer, *memory_rows = rows("train")
     flops = [row.gflops * row.milliseconds for row in (one, four)]
     assert 4 < flops[1] / flops[0] < 5
     assert optimizer.gflops is None
     assert four.ratio_to == "N = 1, by FLOPs"
+    assert [row.by for row in memory_rows] == 2 * ["all kept", "checkpointed"]
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell")
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_memory_model_predicts_the_peak_of_a_step(checkpoint: bool) -> None:
+    """Without the small sizes of the other tests: a fresh process knows nothing of them."""
+    measured = memory.measure_extra_nbytes(train.__name__, "memory_work", "4", str(checkpoint))
+    predicted = predict_memory(
+        MODEL,
+        cut_stream(97, SleepConfig(window=24, passes=4)),
+        rows=32,
+        num_parameters=3_400_000,
+        bfloat16=True,
+        checkpoint_activations=checkpoint,
+    )
+    assert measured == pytest.approx(predicted.kept + predicted.recomputed, rel=0.25)
 
 
 def make_buffers(count: str) -> Any:

@@ -20,9 +20,9 @@ class Row:
     """Who did it: a backend of ours, or a peer."""
     context: int | None = None
     """Tokens read before."""
-    milliseconds: float
+    milliseconds: float | None = None
     """Median of one call."""
-    spread: float
+    spread: float | None = None
     """Half the distance between the quartiles, over the median."""
     ratio: float | None = None
     """Time over that of `ratio_to`, median of the ratios within each round."""

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from slowwave.bench.machine import Machine, Shape, matmul_gflops
+from slowwave.bench.memory import measure_extra_nbytes
 from slowwave.bench.models import MODEL
 from slowwave.bench.report import Row, Section
 from slowwave.bench.timing import Work, time_in_turn
@@ -24,9 +25,11 @@ from slowwave.tasks.base import Batch
 from slowwave.tasks.config import Rule110Config
 from slowwave.tasks.rule110 import Rule110
 from slowwave.training.config import TrainConfig
+from slowwave.training.memory_model import predict_memory
 from slowwave.training.optimizer import make_optimizers
 
 BATCH = 128
+MEMORY_BATCH = 32
 TASK = Rule110Config(width=24, num_states=4, steps=8)
 PASSES = (1, 4)
 ROUNDS = 5
@@ -80,7 +83,55 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
         "matmul share is of the products of this model alone, in the faster dtype: "
         + ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in rates.items()),
     ]
-    return [Section(title="Training rule110 at the paper's size", rows=rows, notes=notes)]
+    return [
+        Section(title="Training rule110 at the paper's size", rows=rows, notes=notes),
+        _measure_memory(batch),
+    ]
+
+
+def memory_work(passes: str, checkpoint: str) -> Work:
+    """The step whose memory a fresh process measures; not compiled, MEMORY_BATCH rows."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task = Rule110(TASK)
+    batch = task.batch("train", list(range(MEMORY_BATCH))).to(device)
+    model = HybridLM(dataclasses.replace(MODEL, vocab_size=task.vocab_size)).to(device)
+    model.set_compute_dtype(torch.bfloat16)
+    sleep = SleepConfig(window=TASK.width, passes=int(passes))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # there before the step, as in training
+    return functools.partial(_step, model, batch, sleep, None, checkpoint=checkpoint == "True")
+
+
+def _measure_memory(batch: Batch) -> Section:
+    """Peak memory of a step beside the memory model; ratio is measured over predicted."""
+    num_parameters = HybridLM(
+        dataclasses.replace(MODEL, vocab_size=Rule110.vocab_size)
+    ).num_parameters
+    rows: list[Row] = []
+    for passes in PASSES:
+        sleep = SleepConfig(window=TASK.width, passes=passes)
+        for checkpoint in (False, True):
+            predicted = predict_memory(
+                MODEL,
+                cut_training(batch.stream.targets, sleep),
+                rows=MEMORY_BATCH,
+                num_parameters=num_parameters,
+                bfloat16=True,
+                checkpoint_activations=checkpoint,
+            )
+            expected = predicted.kept + predicted.recomputed
+            measured = measure_extra_nbytes(__name__, "memory_work", str(passes), str(checkpoint))
+            rows.append(
+                Row(
+                    what=f"a step, N = {passes}",
+                    by="checkpointed" if checkpoint else "all kept",
+                    ratio=None if measured is None else measured / expected,
+                    ratio_to=f"predicted {expected:,} bytes",
+                    nbytes=measured,
+                )
+            )
+    note = f"batch {MEMORY_BATCH}, not compiled; nbytes: most that the step adds"
+    return Section(title="Memory of a training step", rows=rows, notes=[note])
 
 
 def product_shapes(model: HybridLM, rows: int) -> Counter[Shape]:
@@ -93,8 +144,10 @@ def product_shapes(model: HybridLM, rows: int) -> Counter[Shape]:
     return shapes
 
 
-def _step(model: HybridLM, batch: Batch, sleep: SleepConfig, run: Run) -> None:
-    predicted = predict(model, batch, sleep, checkpoint_activations=False, run=run)
+def _step(
+    model: HybridLM, batch: Batch, sleep: SleepConfig, run: Run | None, *, checkpoint: bool = False
+) -> None:
+    predicted = predict(model, batch, sleep, checkpoint_activations=checkpoint, run=run)
     F.cross_entropy(predicted.logits, predicted.targets).backward()
 
 

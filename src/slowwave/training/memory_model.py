@@ -1,0 +1,161 @@
+"""How much memory a training step needs, predicted from sizes; torch-free.
+
+What autograd keeps of one pass over T tokens that follow W in the window, per row (letters as in
+`slowwave.state`, h the hidden width of the feed-forward layer, s the bytes of a number in the
+compute dtype, 4 or 2; numbers that are always float32 have 4). In every layer:
+
+    norms           2 (8 + s) T D + 8 T    what goes in, what is scaled, what the products take
+    feed-forward    4 s T h                gate and value, SiLU of the gate, their product
+
+in an attention layer:
+
+    tokens          2 s T H Dh             turned queries, what was read
+    window          2 s (W + T) H Dh       keys and values, repeated for their query heads
+    weights         4 T (W + T) H          and s more each for their bfloat16 copy; longer windows
+                                           than 64 go through a fused kernel, which keeps neither
+                                           these nor repeated heads, but 4 T H
+
+and in a delta rule layer, C = 2 H K + G V:
+
+    convolution     s (3 T + w - 1) C      its input behind the tail, its output, SiLU of that
+    keys, queries   8 T H (K + 1)          normed; in bfloat16 wide copies of them too, 8 T H K
+    reads           (2 s + 16) T G V       what was read, its norm and gate, what the product takes;
+                                           in bfloat16 one wide copy more, 4 T G V
+    gates           24 T G
+    state           4 G K V                at the start of every chunk
+
+Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 for Muon's momentum (AdamW keeps
+8 for the few that are not matrices), and in bfloat16 a copy of the matrices for every pass. With
+checkpointed activations a pass keeps its input, 4 T D, and the states 4 G K V; one pass at a time
+is computed again. torch.compile keeps less: what is cheap to compute it computes again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from slowwave.evaluation.flops import CHUNK_SIZE
+from slowwave.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from slowwave.sleep.schedule import Segment
+
+WIDE = 4
+SHORT_WINDOW = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingMemory:
+    """Bytes of one training step."""
+
+    parameters: int
+    """Weights, their gradients, and what the optimizer remembers of them."""
+    kept: int
+    """What autograd keeps between the forward and the backward pass."""
+    recomputed: int
+    """What it keeps of the one pass that is being computed again; 0 without checkpoints."""
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.parameters + self.kept + self.recomputed
+
+
+def predict_memory(
+    model: ModelConfig,
+    segments: Sequence[Segment],
+    *,
+    rows: int,
+    num_parameters: int,
+    bfloat16: bool,
+    checkpoint_activations: bool,
+) -> TrainingMemory:
+    """A step over a batch of `rows` streams that are cut like `segments`, without compiling."""
+    passes = list(_passes(segments))
+    inside = [
+        rows * kept_nbytes(model, T, window_fill=fill, bfloat16=bfloat16, evicts=evicts)
+        + (2 * num_parameters if bfloat16 else 0)
+        for T, fill, evicts in passes
+    ]
+    parameters = 3 * WIDE * num_parameters
+    if not checkpoint_activations:
+        return TrainingMemory(parameters=parameters, kept=sum(inside), recomputed=0)
+    between = sum(rows * _boundary_nbytes(model, T) for T, _, _ in passes)
+    return TrainingMemory(parameters=parameters, kept=between, recomputed=max(inside))
+
+
+def kept_nbytes(
+    model: ModelConfig,
+    num_tokens: int,
+    *,
+    window_fill: int = 0,
+    bfloat16: bool = False,
+    evicts: bool = False,
+) -> int:
+    """What one pass over `num_tokens` tokens that follow `window_fill` keeps for one row.
+
+    evicts: as for `HybridLM.run`, the pass ends with the last write.
+    """
+    T, narrow = num_tokens, 2 if bfloat16 else WIDE
+    norm = (2 * WIDE + narrow) * T * model.width + WIDE * T
+    shared = 2 * norm + 4 * narrow * T * model.mlp_hidden
+    mixers = {
+        "attn": _attention_nbytes(model, T, window_fill, narrow),
+        "gdn": _delta_rule_nbytes(model, T, narrow) + _reads_nbytes(model, T, narrow),
+    }
+    last = model.last_recurrent_layer if evicts else None
+    whole = sum(shared + mixers[kind] for kind in model.layers[:last])
+    if last is None:
+        return whole
+    return whole + norm + _delta_rule_nbytes(model, T, narrow, queries=False)
+
+
+def _passes(segments: Sequence[Segment]) -> Iterator[tuple[int, int, bool]]:
+    """Tokens, window fill and whether it evicts, for every pass of training over a stream."""
+    fill = 0
+    for segment in segments:
+        T = segment.stop - segment.start
+        last_pass_is_read = segment.scored or not segment.closes
+        yield T, fill, segment.passes == 1 and not last_pass_is_read
+        fill += T
+        if segment.closes:
+            for n in range(2, segment.passes + 1):
+                yield fill, 0, n == segment.passes
+            fill = 0
+
+
+def _attention_nbytes(model: ModelConfig, T: int, W: int, narrow: int) -> int:
+    heads, size = model.attn_heads, model.head_dim
+    tokens = 2 * narrow * T * heads * size
+    if W + T > SHORT_WINDOW:
+        return tokens + 2 * narrow * (W + T) * model.kv_heads * size + WIDE * T * heads
+    weights = WIDE if narrow == WIDE else WIDE + narrow
+    return tokens + (2 * narrow * heads * size + weights * T * heads) * (W + T)
+
+
+def _delta_rule_nbytes(model: ModelConfig, T: int, narrow: int, *, queries: bool = True) -> int:
+    heads, K = model.delta_heads, model.key_dim
+    kinds = 2 if queries else 1
+    channels = kinds * heads * K + model.value_heads * model.value_dim
+    convolution = narrow * (3 * T + model.conv_width - 1) * channels
+    normed = kinds * WIDE * T * heads * (K + 1)
+    copies = 0 if narrow == WIDE else kinds * WIDE * T * heads * K
+    gates = 5 * WIDE * T * model.value_heads
+    return convolution + normed + copies + gates + -(-T // CHUNK_SIZE) * _state_nbytes(model)
+
+
+def _reads_nbytes(model: ModelConfig, T: int, narrow: int) -> int:
+    wide_copies = 4 if narrow == WIDE else 5
+    values = (2 * narrow + wide_copies * WIDE) * T * model.value_heads * model.value_dim
+    return values + WIDE * T * model.value_heads
+
+
+def _state_nbytes(model: ModelConfig) -> int:
+    return WIDE * model.value_heads * model.key_dim * model.value_dim
+
+
+def _boundary_nbytes(model: ModelConfig, T: int) -> int:
+    """What a checkpointed pass keeps: its input and the states it starts from."""
+    return WIDE * T * model.width + model.layers.count("gdn") * _state_nbytes(model)

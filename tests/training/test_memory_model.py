@@ -1,0 +1,120 @@
+"""The memory model against what autograd really keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from slowwave.model.config import ModelConfig
+from slowwave.model.hybrid import HybridLM
+from slowwave.ops import attention, delta_mix
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import NO_LOSS, cut_training
+from slowwave.sleep.unroll import unroll
+from slowwave.training import memory_model
+from slowwave.training.memory_model import predict_memory
+
+MODELS = {
+    "plain": ModelConfig(
+        vocab_size=5,
+        width=64,
+        mlp_hidden=160,
+        attn_heads=4,
+        delta_heads=4,
+        key_dim=16,
+        value_dim=24,
+    ),
+    "grouped": ModelConfig(
+        vocab_size=5,
+        width=48,
+        layers=("gdn", "gdn", "attn"),
+        mlp_hidden=80,
+        attn_heads=4,
+        attn_kv_heads=2,
+        attn_head_dim=16,
+        delta_heads=2,
+        delta_value_heads=4,
+        key_dim=12,
+        value_dim=20,
+    ),
+}
+
+
+def measure_kept(
+    model: HybridLM, batch: tuple[Tensor, Tensor], sleep: SleepConfig, *, checkpoint: bool
+) -> int:
+    """Bytes of all storages that autograd keeps for a batch, the parameters' own aside."""
+    held: list[Tensor] = []
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    nbytes: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        held.append(tensor)  # alive, so that no other tensor takes its address
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            nbytes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        unroll(model, *batch, sleep, keep_hidden=False, checkpoint_activations=checkpoint)
+    return sum(nbytes.values())
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("passes", [1, 2, 4])
+@pytest.mark.parametrize("window", [10, 70])
+@pytest.mark.parametrize("name", MODELS)
+def test_prediction_is_what_autograd_keeps(
+    name: str, window: int, passes: int, bfloat16: bool
+) -> None:
+    sizes, rows, sleep = MODELS[name], 24, SleepConfig(window=window, passes=passes)
+    model = HybridLM(sizes)
+    model.set_compute_dtype(torch.bfloat16 if bfloat16 else None)
+    num_tokens = 2 * window + 5
+    tokens = torch.randint(
+        sizes.vocab_size, (rows, num_tokens), generator=torch.Generator().manual_seed(0)
+    )
+    targets = torch.full_like(tokens, NO_LOSS)
+    targets[:, -3:] = 1
+    kept = measure_kept(model, (tokens, targets), sleep, checkpoint=False)
+    predicted = predict_memory(
+        sizes,
+        cut_training(targets, sleep),
+        rows=rows,
+        num_parameters=model.num_parameters,
+        bfloat16=bfloat16,
+        checkpoint_activations=False,
+    )
+    assert predicted.kept == pytest.approx(kept, rel=0.05)
+    assert predicted.parameters == 12 * model.num_parameters
+
+
+def test_checkpoints_keep_inputs_and_states() -> None:
+    sizes, rows, sleep = MODELS["plain"], 24, SleepConfig(window=20, passes=3)
+    model = HybridLM(sizes)
+    tokens = torch.zeros(rows, 65, dtype=torch.int64)
+    targets = torch.full_like(tokens, NO_LOSS)
+    targets[:, -3:] = 1
+    predicted, whole = (
+        predict_memory(
+            sizes,
+            cut_training(targets, sleep),
+            rows=rows,
+            num_parameters=0,
+            bfloat16=False,
+            checkpoint_activations=checkpoint,
+        )
+        for checkpoint in (True, False)
+    )
+    states = 10 * rows * 2 * 4 * (4 * 16 * 24)  # held beside what autograd keeps, by the closures
+    kept = measure_kept(model, (tokens, targets), sleep, checkpoint=True)
+    assert predicted.kept == pytest.approx(kept + states, rel=0.05)
+    assert predicted.recomputed == pytest.approx(whole.kept / 9, rel=0.2)  # 3 of 10 are cut short
+    assert whole.recomputed == 0
+    assert predicted.total == predicted.kept + predicted.recomputed
+
+
+def test_short_windows_and_chunks_are_those_of_the_operators() -> None:
+    assert memory_model.SHORT_WINDOW == attention.SHORT_WINDOW
+    assert memory_model.CHUNK_SIZE == delta_mix.CHUNK_SIZE

@@ -113,7 +113,7 @@ class MemoryState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole state."""
+        """Bytes of the whole state; room to grow comes on top, at most as much as the window."""
         delta = sum(s.nbytes for s in self.layers if isinstance(s, DeltaState))
         return self.cache_nbytes + delta
 

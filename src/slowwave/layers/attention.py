@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from slowwave.layers.linear import Linear
+from slowwave.ops.append import append
 from slowwave.ops.attention import Rotation, rotate, windowed_attention
 from slowwave.state import AttentionState
 
@@ -47,10 +48,8 @@ class Attention(nn.Module):
         sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
         q, keys, values = qkv.split(sizes, dim=2)
         q, keys = rotate(q, rotary), rotate(keys, rotary)
-        if state.keys.shape[1]:
-            past = _share(state, x.shape[0] // state.keys.shape[0])
-            keys = torch.cat([past.keys, keys], dim=1)
-            values = torch.cat([past.values, values], dim=1)
+        past = _share(state, x.shape[0] // state.keys.shape[0])
+        keys, values = append(past.keys, keys), append(past.values, values)
         out = self.out(windowed_attention(q, keys, values, key_mask).flatten(2))
         return out, AttentionState(keys, values) if keep_state else state
 

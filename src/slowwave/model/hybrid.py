@@ -13,6 +13,7 @@ from slowwave.layers.block import Block
 from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.model.config import LayerType, ModelConfig
+from slowwave.ops.append import append
 from slowwave.ops.attention import rotation
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import MemoryState
@@ -166,9 +167,9 @@ class HybridLM(nn.Module):
         hidden, state = (run or self.run)(self.embed(tokens), state, mask=mask, evicts=evicts)
         return hidden, dataclasses.replace(
             state,
-            window_tokens=torch.cat([state.window_tokens, tokens], dim=1),
+            window_tokens=append(state.window_tokens, tokens),
             window_mask=_extend_mask(state, mask, tokens),
-            window_hidden=torch.cat([state.window_hidden, hidden], dim=1),
+            window_hidden=append(state.window_hidden, hidden),
             tokens_seen=state.tokens_seen + tokens.shape[1],
         )
 
@@ -243,4 +244,4 @@ def _extend_mask(state: MemoryState, mask: Tensor | None, tokens: Tensor) -> Ten
     if past is None:
         past = torch.ones_like(state.window_tokens, dtype=torch.bool)
     new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-    return torch.cat([past, new], dim=1)
+    return append(past, new)

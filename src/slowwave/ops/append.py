@@ -1,0 +1,60 @@
+"""Appending to what a window holds without copying it every time, and without changing it."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+LEAST_ROOM = 64
+_ROOM = "_slowwave_room"
+
+
+class _Room:
+    """A buffer (B, capacity, ...) of which some tensor shows the first part; the rest is free.
+
+    The tensor that shows all that is filled may grow in place: nobody sees the free part. Any other
+    tensor of the same buffer is an older state, or that of a fork which has gone another way.
+    """
+
+    def __init__(self, past: Tensor, capacity: int) -> None:
+        self.buffer = past.new_empty(past.shape[0], capacity, *past.shape[2:])
+        self.filled = past.shape[1]
+        self.buffer[:, : self.filled] = past
+        self._lock = threading.Lock()
+
+    def claim(self, start: int, stop: int) -> bool:
+        """Reserves start..stop for the caller, unless they are taken, too many, or out of reach."""
+        # Torch lets tensors made in inference mode be written to in inference mode alone.
+        if self.buffer.is_inference() != torch.is_inference_mode_enabled():
+            return False
+        with self._lock:
+            if start != self.filled or stop > self.buffer.shape[1]:
+                return False
+            self.filled = stop
+            return True
+
+
+def append(past: Tensor, new: Tensor) -> Tensor:
+    """As torch.cat([past, new], dim=1) for (B, W, ...) and (B, T, ...), in the time of `new`.
+
+    Without gradients the result may lie in a buffer with room to grow, which the next append to it
+    fills. What was appended before never changes; memory is at most twice what is shown.
+    """
+    W, T = past.shape[1], new.shape[1]
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return torch.cat([past, new], dim=1) if W else new
+    if W == 0:
+        owns_memory = new.untyped_storage().nbytes() == new.nbytes
+        return new if owns_memory else new.clone()
+    if past.dtype != new.dtype:
+        return torch.cat([past, new], dim=1)
+    room: _Room | None = getattr(past, _ROOM, None)
+    if room is None or not room.claim(W, W + T):
+        room = _Room(past, max(2 * (W + T), LEAST_ROOM))
+        assert room.claim(W, W + T)
+    room.buffer[:, W : W + T] = new
+    shown = room.buffer[:, : W + T]
+    setattr(shown, _ROOM, room)
+    return shown

@@ -303,7 +303,7 @@ class BenchOptions:
 
     what: tyro.conf.Positional[str]
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
-    train, or all."""
+    train, large (1.4 B weights, needs a GPU), or all."""
     out: Path | None = None
     """Folder for the measurements (WHAT.json); nothing is written if not given."""
     json: bool = False
@@ -311,7 +311,7 @@ class BenchOptions:
 
 
 def bench(arguments: list[str]) -> None:
-    """slowwave bench {op,read,wake,sleep,train,all} [--out results/bench]"""
+    """slowwave bench {op,read,wake,sleep,train,large,all} [--out results/bench]"""
     options = _parse(BenchOptions, arguments, prog="slowwave bench")
     from slowwave.bench.run import run_benchmarks
     from slowwave.training.allocator import keep_freed_memory

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from slowwave import cli
-from slowwave.bench import machine, memory, op, peers, read, sleep, train, wake
+from slowwave.bench import large, machine, memory, op, peers, read, sleep, train, wake
 from slowwave.bench.models import MODEL
-from slowwave.bench.run import BENCHMARKS
+from slowwave.bench.run import BENCHMARKS, NEEDS_GPU
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_stream
 from slowwave.training.memory_model import predict_memory
@@ -49,7 +49,7 @@ def rows(name: str) -> list[Any]:
     return [row for section in sections for row in section.rows]
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in NEEDS_GPU])
 def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["bench", name, "--out", str(tmp_path), "--json"])
     printed = json.loads(capsys.readouterr().out)
@@ -65,7 +65,36 @@ def test_unknown_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main(["bench", "speed"])
     assert exit_.value.code == 2
-    assert "use one of op, read, wake, sleep, train, all" in capsys.readouterr().err
+    assert "use one of op, read, wake, sleep, train, large, all" in capsys.readouterr().err
+
+
+def test_large_needs_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["bench", "large"])
+    assert exit_.value.code == 2
+    assert "needs a GPU" in capsys.readouterr().err
+
+
+def test_large_takes_the_best_batch_and_compares_with_the_paper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (
+        ("MODEL", dataclasses.replace(large.MODEL, width=32, layers=("gdn", "attn"), vocab_size=9)),
+        ("LENGTH", 50),
+        ("WINDOWS", (10, 20)),
+        ("BATCHES", (1, 2)),
+        ("SQUARE", 16),
+        ("ROUNDS", 1),
+        ("PAPER_TOKENS_PER_SECOND", {(10, 1): 1000}),
+    ):
+        monkeypatch.setattr(large, name, value)
+    section = large.measure_large(torch.device("cpu"))
+    assert [row.what for row in section.rows[:2]] == ["window 10, N = 1", "window 10, N = 2"]
+    assert [row.ratio is None for row in section.rows] == [False] + 5 * [True]
+    assert all(row.gflops for row in section.rows)
 
 
 def test_op_compares_every_worker_with_the_peer() -> None:

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from slowwave.bench.figure import draw_benchmarks
+from slowwave.bench.large import run_large
 from slowwave.bench.machine import Machine, measure_machine
 from slowwave.bench.op import run_op
 from slowwave.bench.read import run_read
@@ -30,7 +31,9 @@ BENCHMARKS: dict[str, Callable[[torch.device, Machine], list[Section]]] = {
     "wake": run_wake,
     "sleep": run_sleep,
     "train": run_train,
+    "large": run_large,
 }
+NEEDS_GPU = ("large",)
 
 
 def run_benchmarks(what: str, *, out: Path | None, as_json: bool) -> None:
@@ -44,7 +47,7 @@ def run_benchmarks(what: str, *, out: Path | None, as_json: bool) -> None:
     if device.type == "cpu":
         _build_native()
     results: list[dict[str, Any]] = []
-    for name in BENCHMARKS if what == "all" else (what,):
+    for name in _usable(device) if what == "all" else (what,):
         machine = measure_machine(device)
         sections = BENCHMARKS[name](device, machine)
         results.append(_describe(name, machine, sections))
@@ -56,6 +59,11 @@ def run_benchmarks(what: str, *, out: Path | None, as_json: bool) -> None:
         _draw(out)
     if as_json:
         print(json.dumps(results if what == "all" else results[0]))
+
+
+def _usable(device: torch.device) -> list[str]:
+    """All benchmarks that this machine can run."""
+    return [name for name in BENCHMARKS if device.type == "cuda" or name not in NEEDS_GPU]
 
 
 def _build_native() -> None:

@@ -29,6 +29,7 @@ from slowwave.training.memory_model import predict_memory
 from slowwave.training.optimizer import make_optimizers
 
 BATCH = 128
+GPU_BATCH = 512
 MEMORY_BATCH = 32
 TASK = Rule110Config(width=24, num_states=4, steps=8)
 PASSES = (1, 4)
@@ -40,7 +41,8 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
     """Forward and backward in bfloat16, compiled, for N = 1 and 4; the optimizer by itself."""
     del machine
     task = Rule110(TASK)
-    batch = task.batch("train", list(range(BATCH))).to(device)
+    num_rows = GPU_BATCH if device.type == "cuda" else BATCH
+    batch = task.batch("train", list(range(num_rows))).to(device)
     model = HybridLM(dataclasses.replace(MODEL, vocab_size=task.vocab_size)).to(device)
     model.set_compute_dtype(torch.bfloat16)
     run = torch.compile(model.run, dynamic=False)
@@ -53,7 +55,7 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
     times = time_in_turn(works, rounds=ROUNDS, warmups=WARMUPS)
 
     rates = {
-        name: matmul_gflops(product_shapes(model, BATCH * TASK.width), dtype, device)
+        name: matmul_gflops(product_shapes(model, num_rows * TASK.width), dtype, device)
         for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
     }
     best = max(rates, key=lambda name: rates[name])
@@ -78,7 +80,8 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
             )
         rows.append(row)
     notes = [
-        f"batch {BATCH}, {BATCH * 100 / times[first].median:,.0f} tokens/s at {first}; delta rule: "
+        f"batch {num_rows}, {num_rows * 100 / times[first].median:,.0f} tokens/s at {first}; "
+        "delta rule: "
         f"{'native' if native.is_ready() else 'chunk'}",
         "matmul share is of the products of this model alone, in the faster dtype: "
         + ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in rates.items()),

@@ -7,14 +7,14 @@ from torch import Tensor
 from numerics import assert_close
 from slowwave.bench import peers
 from slowwave.bench.models import MODEL
-from slowwave.bench.op import CASES, draw_inputs, usable_rules
+from slowwave.bench.op import CASES, Case, draw_inputs, usable_rules
 from slowwave.model.hybrid import HybridLM
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
-def test_all_rules_agree_on_what_they_are_timed_with(case: object) -> None:
+def test_all_rules_agree_on_what_they_are_timed_with(case: Case) -> None:
     inputs = draw_inputs(case, CPU)
     rules = usable_rules(case, CPU)
     assert list(rules) == ["slowwave native", "slowwave chunk", "transformers"]

@@ -25,11 +25,10 @@ class Inputs(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> "Inputs":
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        narrow = (tensor.to(dtype) for tensor in self[:-1])
-        return Inputs(*narrow, self.fast_weights.to(wide))
+        return Inputs._make([*(x.to(dtype) for x in self[:-1]), self.fast_weights.to(wide)])
 
     def tokens(self, start: int, stop: int) -> "Inputs":
-        return Inputs(*(x[:, start:stop] for x in self[:3]), self.tail, self.fast_weights)
+        return Inputs._make([*(x[:, start:stop] for x in self[:3]), *self[3:]])
 
 
 def draw(
@@ -69,7 +68,7 @@ def draw(
 
 def cast(weights: MixWeights, dtype: torch.dtype) -> MixWeights:
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return MixWeights(*(x.to(wide) if isinstance(x, Tensor) else x for x in weights))
+    return MixWeights._make(x.to(wide) if isinstance(x, Tensor) else x for x in weights)
 
 
 def without_queries(inputs: Inputs, weights: MixWeights) -> tuple[Inputs, MixWeights]:
@@ -151,7 +150,7 @@ def test_pieces_equal_one_call(pieces: list[int], grad: bool) -> None:
 @pytest.mark.parametrize("strength", [0.0, 30.0, 1e4])
 def test_extreme_inputs_stay_finite_and_exact(strength: float) -> None:
     inputs, weights = draw(1, 70)
-    inputs = Inputs(*(strength * x for x in inputs[:4]), inputs.fast_weights)
+    inputs = Inputs._make([*(strength * x for x in inputs[:4]), inputs.fast_weights])
     with torch.enable_grad():
         expected = delta_mix(*inputs, weights)
     with torch.no_grad():
@@ -165,7 +164,7 @@ def test_masked_tokens_are_as_if_they_were_not_there(reading: bool) -> None:
     """With a mask the composition is taken; without one, whichever there is."""
     inputs, weights = draw(1, 20)
     mask = torch.rand(1, 20, generator=torch.Generator().manual_seed(1)) < 0.7
-    plain = Inputs(*(x[:, mask[0]] for x in inputs[:3]), inputs.tail, inputs.fast_weights)
+    plain = Inputs._make([*(x[:, mask[0]] for x in inputs[:3]), *inputs[3:]])
     with torch.set_grad_enabled(not reading):
         masked = delta_mix(*inputs, weights, mask=mask)
         expected = delta_mix(*plain, weights)

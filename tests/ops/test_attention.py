@@ -94,17 +94,21 @@ def test_a_query_whose_keys_are_all_masked_stays_finite() -> None:
     assert_close(out, values, 1e-12)
 
 
+@pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_rotation_turns_pairs_in_the_complex_plane(dtype: torch.dtype) -> None:
+def test_rotation_turns_pairs_in_the_complex_plane(dtype: torch.dtype, grad: bool) -> None:
     x = torch.randn(2, 5, 3, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     positions = torch.tensor([[0, 1, 2, 7, 40], [3, 3, 0, 100, 5]])
     first, second = x.double().chunk(2, dim=-1)
     frequencies = torch.tensor([500.0 ** (-2 * j / 8) for j in range(4)], dtype=torch.float64)
     turned = torch.complex(first, second) * torch.exp(1j * positions[..., None, None] * frequencies)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    out = rotate(x, rotation(positions, 8, 500.0, wide))
-    assert_close(out, torch.cat([turned.real, turned.imag], dim=-1), TOLERANCE[dtype])
-    assert out.dtype == dtype
+    strided = torch.cat([x, x], dim=2)[:, :, :3]
+    with torch.set_grad_enabled(grad):
+        rotary = rotation(positions, 8, 500.0, wide)
+        for out in (rotate(x, rotary), rotate(strided, rotary)):
+            assert_close(out, torch.cat([turned.real, turned.imag], dim=-1), TOLERANCE[dtype])
+            assert out.dtype == dtype
 
 
 def test_scores_depend_on_relative_positions_alone() -> None:

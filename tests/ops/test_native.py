@@ -103,7 +103,7 @@ def test_a_failed_build_is_said_and_leaves_nothing(
 ) -> None:
     sources = tmp_path / "native"
     sources.mkdir()
-    (sources / "broken.cpp").write_text("#error no compiler takes this\n")
+    (sources / "library.cpp").write_text("#error no compiler takes this\n")
     monkeypatch.setattr(native, "_SOURCES", sources)
     monkeypatch.setattr(native, "_library", lambda: tmp_path / "cache" / "rule.so")
     with pytest.raises(ValueError, match="backend 'native' could not be compiled"):

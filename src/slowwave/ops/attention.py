@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slowwave.ops import native
 from slowwave.ops.norm import wide_dtype
 from slowwave.ops.small_matmul import small_matmul
 
@@ -34,6 +35,8 @@ def rotation(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> 
 def rotate(x: Tensor, rotary: Rotation) -> Tensor:
     """x (B, T, H, Dh), its halves paired as in Llama, turned; computed in the angles' dtype."""
     cos, sin = rotary
+    if native.can_read(x):
+        return torch.ops.slowwave.rotate(x, cos, sin)
     first, second = x.to(cos.dtype).chunk(2, dim=-1)
     turned = [first * cos - second * sin, second * cos + first * sin]
     return torch.cat(turned, dim=-1).to(x.dtype)

@@ -111,7 +111,7 @@ def _build(path: Path) -> None:
         try:
             build_and_load(
                 name=path.stem,
-                sources=[str(source) for source in sorted(_SOURCES.glob("*.cpp"))],
+                sources=[str(_SOURCES / "library.cpp")],
                 extra_cflags=[
                     "-O3",
                     "-std=c++20",

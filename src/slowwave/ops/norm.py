@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slowwave.ops import native
+
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of fast weights, decays, gates, norms and logits for inputs of `dtype`."""
@@ -13,6 +15,8 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x (..., D) over its root mean square, times weight (D,); returns wide (float32/64)."""
+    if native.can_read(x):
+        return torch.ops.slowwave.rms_norm(x, weight, eps)
     x = x.to(wide_dtype(x.dtype))
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight.to(x.dtype)
 

@@ -1,16 +1,15 @@
 // silu(gate) * value of a feed-forward layer, in one pass over memory and without gradients.
+#pragma once
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include "chunk.h"
 #include "exponential.h"
 
 namespace slowwave {
-namespace {
 
-constexpr int64_t ROWS_A_THREAD = 16;
+constexpr int64_t SWIGLU_ROWS_A_THREAD = 16;
 
 template <typename T, typename S>
 void swiglu_rows(const S* up, S* out, int64_t rows, int64_t size) {
@@ -26,7 +25,7 @@ void swiglu_rows(const S* up, S* out, int64_t rows, int64_t size) {
 }
 
 // up (..., 2 h), gates before values -> (..., h)
-at::Tensor swiglu(const at::Tensor& up) {
+inline at::Tensor swiglu(const at::Tensor& up) {
   const int64_t size = up.size(-1) / 2, rows = up.numel() / std::max<int64_t>(1, 2 * size);
   const at::Tensor source = up.contiguous();
   auto shape = up.sizes().vec();
@@ -37,7 +36,7 @@ at::Tensor swiglu(const at::Tensor& up) {
     using S = decltype(narrow);
     const S* from = source.const_data_ptr<S>();
     S* to = out.data_ptr<S>();
-    at::parallel_for(0, rows, ROWS_A_THREAD, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, rows, SWIGLU_ROWS_A_THREAD, [&](int64_t begin, int64_t end) {
       swiglu_rows<T, S>(from + begin * 2 * size, to + begin * size, end - begin, size);
     });
   };
@@ -45,9 +44,4 @@ at::Tensor swiglu(const at::Tensor& up) {
   return out;
 }
 
-}  // namespace
 }  // namespace slowwave
-
-TORCH_LIBRARY_FRAGMENT(slowwave, library) { library.def("swiglu(Tensor up) -> Tensor"); }
-
-TORCH_LIBRARY_IMPL(slowwave, CPU, library) { library.impl("swiglu", slowwave::swiglu); }

@@ -4,17 +4,16 @@
 // The backward pass keeps nothing but the inputs and the states at the chunks' starts; it goes
 // through the chunks from last to first, computes D, A, P and U of chunk.h again and applies the
 // chain rule to its four lines.
+#pragma once
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include <tuple>
 
 #include "chunk.h"
 
 namespace slowwave {
-namespace {
 
 template <typename T, typename S>
 void forward_head(
@@ -246,7 +245,7 @@ void backward_all(
 
 // Returns out (B, T, G, V), the new state (empty unless keep_writes), and with keep_starts the
 // states at the starts of all chunks but the first, (B, G, chunks - 1, K, V), for the way back.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> forward(
+inline std::tuple<at::Tensor, at::Tensor, at::Tensor> delta_rule(
     const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_decay,
     const at::Tensor& beta, const at::Tensor& state, double scale, int64_t chunk_size,
     bool keep_writes, bool keep_starts) {
@@ -263,7 +262,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> forward(
   return {out, new_state, starts};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> backward(
+inline std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> delta_rule_backward(
     const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_decay,
     const at::Tensor& beta, const at::Tensor& state, const at::Tensor& starts,
     const at::Tensor& grad_out, const at::Tensor& grad_state, double scale, int64_t chunk_size,
@@ -285,21 +284,4 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   return {result.q, result.k, result.v, result.log_decay, result.beta, result.state};
 }
 
-}  // namespace
 }  // namespace slowwave
-
-TORCH_LIBRARY(slowwave, library) {
-  library.def(
-      "delta_rule(Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor beta, Tensor state, "
-      "float scale, int chunk_size, bool keep_writes, bool keep_starts) "
-      "-> (Tensor, Tensor, Tensor)");
-  library.def(
-      "delta_rule_backward(Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor beta, "
-      "Tensor state, Tensor starts, Tensor grad_out, Tensor grad_state, float scale, "
-      "int chunk_size, bool keep_writes) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
-}
-
-TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
-  library.impl("delta_rule", slowwave::forward);
-  library.impl("delta_rule_backward", slowwave::backward);
-}

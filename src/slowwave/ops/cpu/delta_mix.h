@@ -1,10 +1,10 @@
 // All that a Gated DeltaNet layer does between its projections, in one go and without gradients:
 // short convolution, SiLU, l2 norms, decays and strengths, the delta rule, gated norm; or the same
 // without what only reads. The specifications are `_compose` and `_compose_write` in ../delta_mix.py.
+#pragma once
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
 #include <optional>
 #include <tuple>
@@ -13,7 +13,6 @@
 #include "exponential.h"
 
 namespace slowwave {
-namespace {
 
 constexpr double L2_EPS = 1e-6;
 
@@ -157,7 +156,7 @@ void mix_all(
 // qkv (B, T, C) with C = 2 H K + G V, gates (B, T, 2 G), out_gate (B, T, G V) as projected; kernel
 // (C, taps), tail (B / F, taps - 1, C), state (B / F, G, K, V). Returns (mixed (B, T, G V), state).
 // Without out_gate nothing is read: qkv holds keys and values alone, and mixed is empty.
-std::tuple<at::Tensor, at::Tensor> delta_mix(
+inline std::tuple<at::Tensor, at::Tensor> delta_mix(
     const at::Tensor& qkv, const at::Tensor& gates, const std::optional<at::Tensor>& out_gate,
     const at::Tensor& kernel, const at::Tensor& tail, const at::Tensor& A_log,
     const at::Tensor& dt_bias, const at::Tensor& norm, const at::Tensor& state, double max_beta,
@@ -185,16 +184,4 @@ std::tuple<at::Tensor, at::Tensor> delta_mix(
   return {mixed, new_state};
 }
 
-}  // namespace
 }  // namespace slowwave
-
-TORCH_LIBRARY_FRAGMENT(slowwave, library) {
-  library.def(
-      "delta_mix(Tensor qkv, Tensor gates, Tensor? out_gate, Tensor kernel, Tensor tail, "
-      "Tensor A_log, Tensor dt_bias, Tensor norm, Tensor state, float max_beta, float norm_eps, "
-      "int chunk_size, bool keep_writes) -> (Tensor, Tensor)");
-}
-
-TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
-  library.impl("delta_mix", slowwave::delta_mix);
-}

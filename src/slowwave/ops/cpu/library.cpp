@@ -1,0 +1,37 @@
+// What torch sees: the operators of the other files, for tensors on a CPU. One translation unit, as
+// reading torch's headers takes longer than compiling what is here.
+
+#include <torch/library.h>
+
+#include "delta_mix.h"
+#include "delta_rule.h"
+#include "norm.h"
+#include "rotary.h"
+#include "swiglu.h"
+
+TORCH_LIBRARY(slowwave, library) {
+  library.def(
+      "delta_rule(Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor beta, Tensor state, "
+      "float scale, int chunk_size, bool keep_writes, bool keep_starts) "
+      "-> (Tensor, Tensor, Tensor)");
+  library.def(
+      "delta_rule_backward(Tensor q, Tensor k, Tensor v, Tensor log_decay, Tensor beta, "
+      "Tensor state, Tensor starts, Tensor grad_out, Tensor grad_state, float scale, "
+      "int chunk_size, bool keep_writes) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "delta_mix(Tensor qkv, Tensor gates, Tensor? out_gate, Tensor kernel, Tensor tail, "
+      "Tensor A_log, Tensor dt_bias, Tensor norm, Tensor state, float max_beta, float norm_eps, "
+      "int chunk_size, bool keep_writes) -> (Tensor, Tensor)");
+  library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
+  library.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor");
+  library.def("swiglu(Tensor up) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
+  library.impl("delta_rule", slowwave::delta_rule);
+  library.impl("delta_rule_backward", slowwave::delta_rule_backward);
+  library.impl("delta_mix", slowwave::delta_mix);
+  library.impl("rms_norm", slowwave::rms_norm);
+  library.impl("rotate", slowwave::rotate);
+  library.impl("swiglu", slowwave::swiglu);
+}

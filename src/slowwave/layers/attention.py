@@ -20,6 +20,10 @@ class Attention(nn.Module):
         self.qkv = Linear(width, (num_heads + 2 * num_kv_heads) * head_dim)
         self.out = Linear(num_heads * head_dim, width)
 
+    def weights(self) -> list[Tensor]:
+        """What `native` reads a token with, in its order."""
+        return [self.qkv.narrow_weight(), self.out.narrow_weight()]
+
     def initial_state(self, batch_size: int) -> AttentionState:
         """The empty cache of `batch_size` streams."""
         weight = self.qkv.weight

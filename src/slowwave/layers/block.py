@@ -35,6 +35,11 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(width)
         self.mlp = SwiGLU(width, mlp_hidden)
 
+    def weights(self) -> list[Tensor]:
+        """What `native` reads a token with, in its order."""
+        mlp = [self.mlp_norm.weight, self.mlp.up.narrow_weight(), self.mlp.out.narrow_weight()]
+        return [self.mixer_norm.weight, *self.mixer.weights(), *mlp]
+
     def forward(
         self,
         x: Tensor,

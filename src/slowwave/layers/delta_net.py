@@ -17,6 +17,8 @@ from slowwave.ops.linear import linear
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import DeltaState
 
+OUT_NORM_EPS = 1e-5  # fla's, other norms have 1e-6
+
 
 class GatedDeltaNet(nn.Module):
     """A recurrent layer that reads and writes a (K, V) matrix a value head."""
@@ -44,7 +46,7 @@ class GatedDeltaNet(nn.Module):
         self.A_log = nn.Parameter(torch.empty(num_value_heads))
         self.dt_bias = nn.Parameter(torch.empty(num_value_heads))
         self.out_gate = Linear(width, values)
-        self.out_norm = RMSNorm(value_dim, eps=1e-5)
+        self.out_norm = RMSNorm(value_dim, eps=OUT_NORM_EPS)
         self.out = Linear(values, width)
 
     def reset_recurrence(self, generator: torch.Generator) -> None:
@@ -60,6 +62,12 @@ class GatedDeltaNet(nn.Module):
             self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
             bound = self.conv_width**-0.5
             self.conv.uniform_(-bound, bound, generator=generator)
+
+    def weights(self) -> list[Tensor]:
+        """What `native` reads a token with, in its order."""
+        projections = [layer.narrow_weight() for layer in (self.qkv, self.gates, self.out_gate)]
+        learned = [self.conv, self.A_log, self.dt_bias, self.out_norm.weight]
+        return [*projections, *learned, self.out.narrow_weight()]
 
     def initial_state(self, batch_size: int) -> DeltaState:
         """Zero fast weights and an empty convolution tail for `batch_size` streams."""

@@ -21,11 +21,24 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
+        self._cast: tuple[object, Tensor] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """input (..., in_features) -> (..., out_features) in the compute dtype."""
-        dtype = self.compute_dtype or self.weight.dtype
-        return linear(input.to(dtype), self.weight.to(dtype))
+        weight = self.narrow_weight()
+        return linear(input.to(weight.dtype), weight)
+
+    def narrow_weight(self) -> Tensor:
+        """The weight in the compute dtype, cast once for all calls that want no gradient."""
+        weight, dtype = self.weight, self.compute_dtype
+        if dtype is None or dtype == weight.dtype:
+            return weight
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return weight.to(dtype)
+        origin = (weight.data_ptr(), weight._version, dtype)
+        if self._cast is None or self._cast[0] != origin:
+            self._cast = (origin, weight.to(dtype))
+        return self._cast[1]
 
 
 class RMSNorm(nn.Module):

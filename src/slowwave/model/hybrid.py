@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from slowwave.layers.attention import Attention
 from slowwave.layers.block import Block
-from slowwave.layers.delta_net import GatedDeltaNet
+from slowwave.layers.delta_net import OUT_NORM_EPS, GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.model.config import LayerType, ModelConfig
-from slowwave.ops.append import append
-from slowwave.ops.attention import rotation
+from slowwave.ops import native
+from slowwave.ops.append import append, reserve
+from slowwave.ops.attention import Rotation, rotation
 from slowwave.ops.norm import wide_dtype
-from slowwave.state import MemoryState
+from slowwave.state import AttentionState, DeltaState, MemoryState
 
 Run = Callable[..., tuple[Tensor, MemoryState]]
 SMALL_STD = 0.02
@@ -135,6 +136,9 @@ class HybridLM(nn.Module):
         sizes = self.config
         dtype = wide_dtype(hidden.dtype)
         rotary = rotation(positions, sizes.head_dim, sizes.rope_theta, dtype)
+        plain = mask is None and key_mask is None and keep_state and not evicts
+        if plain and hidden.shape[1] == 1 and self._reads_natively(hidden):
+            return self._read_token(hidden, state, rotary)
         layers = list(state.layers)
         blocks = self._blocks
         last_writer = sizes.last_recurrent_layer
@@ -150,6 +154,44 @@ class HybridLM(nn.Module):
         if evicts and last_writer is not None:
             layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], mask=mask)
         return hidden, dataclasses.replace(state, layers=tuple(layers))
+
+    def _reads_natively(self, hidden: Tensor) -> bool:
+        return hidden.dtype == wide_dtype(hidden.dtype) and native.can_read(hidden)
+
+    def _read_token(
+        self, hidden: Tensor, state: MemoryState, rotary: Rotation
+    ) -> tuple[Tensor, MemoryState]:
+        """As `run` for one token a row, without gradients: one call for all blocks."""
+        sizes, norm = self.config, self.final_norm
+        caches: list[Tensor] = []
+        recurrences: list[Tensor] = []
+        for layer in state.layers:
+            if isinstance(layer, AttentionState):
+                caches += [reserve(layer.keys, 1), reserve(layer.values, 1)]
+            else:
+                recurrences += [layer.fast_weights, layer.conv_tail]
+        hidden, written = torch.ops.slowwave.read_token(
+            hidden,
+            *rotary,
+            "".join("a" if kind == "attn" else "g" for kind in sizes.layers),
+            [weight for block in self._blocks for weight in block.weights()],
+            caches,
+            recurrences,
+            sizes.attn_heads,
+            sizes.kv_heads,
+            sizes.head_dim,
+            sizes.max_beta,
+            norm.eps,
+            OUT_NORM_EPS,
+        )
+        attention, recurrent = iter(caches), iter(written)
+        layers = tuple(
+            AttentionState(next(attention), next(attention))
+            if kind == "attn"
+            else DeltaState(next(recurrent), next(recurrent))
+            for kind in sizes.layers
+        )
+        return hidden, dataclasses.replace(state, layers=layers)
 
     def read(
         self,

@@ -50,11 +50,18 @@ def append(past: Tensor, new: Tensor) -> Tensor:
         return new if owns_memory else new.clone()
     if past.dtype != new.dtype:
         return torch.cat([past, new], dim=1)
+    shown = reserve(past, T)
+    shown[:, W:] = new
+    return shown
+
+
+def reserve(past: Tensor, count: int) -> Tensor:
+    """past (B, W, ...) followed by `count` tokens that the caller writes; without gradients."""
+    start, stop = past.shape[1], past.shape[1] + count
     room: _Room | None = getattr(past, _ROOM, None)
-    if room is None or not room.claim(W, W + T):
-        room = _Room(past, max(2 * (W + T), LEAST_ROOM))
-        assert room.claim(W, W + T)
-    room.buffer[:, W : W + T] = new
-    shown = room.buffer[:, : W + T]
+    if room is None or not room.claim(start, stop):
+        room = _Room(past, max(2 * stop, LEAST_ROOM))
+        assert room.claim(start, stop)
+    shown = room.buffer[:, :stop]
     setattr(shown, _ROOM, room)
     return shown

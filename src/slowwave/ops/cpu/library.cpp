@@ -8,6 +8,7 @@
 #include "norm.h"
 #include "rotary.h"
 #include "swiglu.h"
+#include "token.h"
 
 TORCH_LIBRARY(slowwave, library) {
   library.def(
@@ -22,6 +23,10 @@ TORCH_LIBRARY(slowwave, library) {
       "delta_mix(Tensor qkv, Tensor gates, Tensor? out_gate, Tensor kernel, Tensor tail, "
       "Tensor A_log, Tensor dt_bias, Tensor norm, Tensor state, float max_beta, float norm_eps, "
       "int chunk_size, bool keep_writes) -> (Tensor, Tensor)");
+  library.def(
+      "read_token(Tensor hidden, Tensor cos, Tensor sin, str kinds, Tensor[] weights, "
+      "Tensor(a!)[] caches, Tensor[] recurrences, int heads, int kv_heads, int head_dim, "
+      "float max_beta, float norm_eps, float out_norm_eps) -> (Tensor, Tensor[])");
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
   library.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor");
   library.def("swiglu(Tensor up) -> Tensor");
@@ -31,6 +36,7 @@ TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
   library.impl("delta_rule", slowwave::delta_rule);
   library.impl("delta_rule_backward", slowwave::delta_rule_backward);
   library.impl("delta_mix", slowwave::delta_mix);
+  library.impl("read_token", slowwave::read_token);
   library.impl("rms_norm", slowwave::rms_norm);
   library.impl("rotate", slowwave::rotate);
   library.impl("swiglu", slowwave::swiglu);

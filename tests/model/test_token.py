@@ -1,0 +1,124 @@
+"""A token through all blocks in one compiled call, against the blocks one by one."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from numerics import TOLERANCE, assert_close
+from slowwave.layers.block import Block
+from slowwave.model.config import LayerType, ModelConfig
+from slowwave.model.hybrid import HybridLM
+from slowwave.state import MemoryState
+
+SIZES = ModelConfig(
+    vocab_size=11,
+    width=16,
+    layers=("gdn", "attn", "gdn"),
+    mlp_hidden=24,
+    attn_heads=4,
+    attn_kv_heads=2,
+    delta_heads=2,
+    delta_value_heads=4,
+    key_dim=4,
+    value_dim=6,
+    max_beta=2.0,
+)
+ORDERS: list[tuple[LayerType, ...]] = [
+    ("gdn", "attn", "gdn"),
+    ("attn",),
+    ("gdn",),
+    ("attn", "attn", "gdn"),
+]
+
+
+def read_one_by_one(model: HybridLM, tokens: Tensor) -> tuple[list[Tensor], MemoryState]:
+    state = model.initial_state(len(tokens))
+    hiddens: list[Tensor] = []
+    for token in tokens.split(1, dim=1):
+        hidden, state = model.read(token, state)
+        hiddens.append(hidden)
+    return hiddens, state
+
+
+def tensors(state: MemoryState) -> list[Tensor]:
+    found: list[Tensor] = []
+    state.map(lambda tensor: (found.append(tensor), tensor)[1])
+    return found
+
+
+@pytest.mark.parametrize("layers", ORDERS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_tokens_are_read_as_block_by_block(
+    rows: int, dtype: torch.dtype, layers: tuple[LayerType, ...]
+) -> None:
+    model = HybridLM(dataclasses.replace(SIZES, layers=layers)).double()
+    tokens = torch.randint(11, (rows, 9), generator=torch.Generator().manual_seed(0))
+    with torch.enable_grad():  # the compiled call has no gradients, so this takes the blocks
+        expected, expected_state = read_one_by_one(model, tokens)
+    if dtype != torch.float64:
+        model = model.float()
+    model.set_compute_dtype(dtype if dtype == torch.bfloat16 else None)
+    with torch.no_grad():
+        actual, state = read_one_by_one(model, tokens)
+    tolerance = max(TOLERANCE[dtype], 1e-10)
+    assert_close(torch.cat(actual, dim=1), torch.cat(expected, dim=1), tolerance)
+    for mine, other in zip(tensors(state), tensors(expected_state), strict=True):
+        assert_close(mine, other, tolerance)
+
+
+def test_the_blocks_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = HybridLM(SIZES)
+    token = torch.zeros(1, 1, dtype=torch.int64)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a block was called")
+
+    monkeypatch.setattr(Block, "forward", refuse)
+    with torch.no_grad():
+        model.read(token, model.initial_state(1))
+        for tokens, options in (
+            (torch.zeros(1, 2, dtype=torch.int64), {}),
+            (token, {"mask": token == 0}),
+        ):
+            with pytest.raises(AssertionError, match="a block was called"):
+                model.read(tokens, model.initial_state(1), **options)
+
+
+def test_older_states_and_forks_stay_what_they_are() -> None:
+    model = HybridLM(SIZES)
+    one, other = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.int64)
+    with torch.no_grad():
+        _, start = model.read(torch.arange(5)[None], model.initial_state(1))
+        _, start = model.read(one, start)
+        before = [tensor.clone() for tensor in tensors(start)]
+        first = model.read(one, start)
+        _, second = model.read(other, start)
+        again = model.read(one, start)
+    for tensor, copy in zip(tensors(start), before, strict=True):
+        assert torch.equal(tensor, copy)
+    assert torch.equal(first[0], again[0])
+    for tensor, copy in zip(tensors(first[1]), tensors(again[1]), strict=True):
+        assert torch.equal(tensor, copy)
+    assert not torch.equal(second.fast_weights[0], first[1].fast_weights[0])
+
+
+def test_changed_weights_are_seen_in_bfloat16() -> None:
+    """Casts are kept between calls, but not beyond a change of what they were made from."""
+    model = HybridLM(SIZES)
+    model.set_compute_dtype(torch.bfloat16)
+    tokens = torch.arange(6)[None]
+    with torch.no_grad():
+        first, _ = model(tokens)
+        assert torch.equal(model(tokens)[0], first)
+        for name, parameter in model.named_parameters():
+            if name.endswith("mlp.out.weight"):
+                parameter.mul_(2)
+        second, _ = model(tokens)
+        fresh = HybridLM(SIZES)
+        fresh.load_state_dict(model.state_dict())
+        fresh.set_compute_dtype(torch.bfloat16)
+        assert torch.equal(fresh(tokens)[0], second)
+    assert not torch.equal(second, first)

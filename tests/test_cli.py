@@ -135,7 +135,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["tasks", "depo", "--set", "edges=3"], "edges: unknown key in DepoConfig"),
         (["tasks", "depo", "--set", "nodes"], "--set 'nodes' has no '='"),
         (["tasks", "depo", "--split", "dev"], "split is 'dev'; use train, validation or test"),
-        (["bench", "dreams"], "unknown benchmark 'dreams'; use wake"),
+        (["bench", "dreams"], "unknown benchmark 'dreams'; use one of op, read,"),
     ],
 )
 def test_mistakes_get_one_sentence_and_exit_code_2(

@@ -27,6 +27,11 @@ class AttentionState:
     keys: Tensor
     values: Tensor
 
+    @property
+    def narrow_dtype(self) -> torch.dtype:
+        """The compute dtype of the model that made it."""
+        return self.keys.dtype
+
     def map(self, function: Callable[[Tensor], Tensor]) -> AttentionState:
         """The state with `function` applied to every tensor."""
         return AttentionState(function(self.keys), function(self.values))
@@ -52,6 +57,11 @@ class DeltaState:
 
     fast_weights: Tensor
     conv_tail: Tensor
+
+    @property
+    def narrow_dtype(self) -> torch.dtype:
+        """The compute dtype of the model that made it."""
+        return self.conv_tail.dtype
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DeltaState:
         """The state with `function` applied to every tensor."""

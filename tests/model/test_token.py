@@ -1,6 +1,8 @@
 """A token through all blocks in one compiled call, against the blocks one by one."""
 
+import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from numerics import TOLERANCE, assert_close
 from slowwave.layers.block import Block
 from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
-from slowwave.state import MemoryState
+from slowwave.state import AttentionState, MemoryState
 
 SIZES = ModelConfig(
     vocab_size=11,
@@ -79,30 +81,84 @@ def test_the_blocks_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Block, "forward", refuse)
     with torch.no_grad():
         model.read(token, model.initial_state(1))
-        for tokens, options in (
-            (torch.zeros(1, 2, dtype=torch.int64), {}),
-            (token, {"mask": token == 0}),
-        ):
-            with pytest.raises(AssertionError, match="a block was called"):
-                model.read(tokens, model.initial_state(1), **options)
+        with pytest.raises(AssertionError, match="a block was called"):
+            model.read(token.repeat(1, 2), model.initial_state(1))
+        with pytest.raises(AssertionError, match="a block was called"):
+            model.read(token, model.initial_state(1), mask=token == 0)
 
 
 def test_older_states_and_forks_stay_what_they_are() -> None:
     model = HybridLM(SIZES)
-    one, other = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.int64)
+    one, two = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.int64)
     with torch.no_grad():
         _, start = model.read(torch.arange(5)[None], model.initial_state(1))
         _, start = model.read(one, start)
         before = [tensor.clone() for tensor in tensors(start)]
         first = model.read(one, start)
-        _, second = model.read(other, start)
+        _, second = model.read(two, start)
         again = model.read(one, start)
-    for tensor, copy in zip(tensors(start), before, strict=True):
-        assert torch.equal(tensor, copy)
+    for tensor, kept in zip(tensors(start), before, strict=True):
+        assert torch.equal(tensor, kept)
     assert torch.equal(first[0], again[0])
-    for tensor, copy in zip(tensors(first[1]), tensors(again[1]), strict=True):
-        assert torch.equal(tensor, copy)
+    for tensor, other in zip(tensors(first[1]), tensors(again[1]), strict=True):
+        assert torch.equal(tensor, other)
     assert not torch.equal(second.fast_weights[0], first[1].fast_weights[0])
+
+
+def test_tokens_of_a_buffer_that_is_filled_again() -> None:
+    """What was read stays what it was when the caller puts the next tokens in the same place."""
+    model = HybridLM(SIZES)
+    buffer = torch.tensor([[3]])
+    with torch.no_grad():
+        _, state = model.read(buffer, model.initial_state(1))
+        buffer[0, 0] = 5
+        _, state = model.read(buffer, state)
+    assert state.window_tokens.tolist() == [[3, 5]]
+
+
+def test_asking_takes_no_room_from_the_window() -> None:
+    model = HybridLM(SIZES)
+    with torch.no_grad():
+        _, state = model.read(torch.arange(5)[None], model.initial_state(1))
+        _, state = model.read(torch.arange(5)[None], state)
+        model.ask(torch.zeros(1, 1, 2, dtype=torch.int64), state)
+        _, later = model.read(torch.arange(5)[None], state)
+    (before, after) = (
+        next(layer.keys for layer in each.layers if isinstance(layer, AttentionState))
+        for each in (state, later)
+    )
+    assert before.data_ptr() == after.data_ptr()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_float16_is_read_block_by_block(mode: Any) -> None:
+    model = HybridLM(SIZES)
+    model.set_compute_dtype(torch.float16)
+    tokens = torch.arange(6)[None]
+    with torch.enable_grad():
+        expected, _ = read_one_by_one(model, tokens)
+    with mode():
+        actual, _ = read_one_by_one(model, tokens)
+    assert_close(torch.cat(actual, dim=1), torch.cat(expected, dim=1), 2e-2)
+
+
+def test_a_state_of_another_dtype_is_read_block_by_block() -> None:
+    model = HybridLM(SIZES)
+    state = model.initial_state(1)
+    model.set_compute_dtype(torch.bfloat16)
+    with torch.no_grad():
+        hidden, _ = model.read(torch.zeros(1, 1, dtype=torch.int64), state)
+    assert hidden.isfinite().all()
+
+
+def test_copies_of_a_model_that_has_read() -> None:
+    model = HybridLM(SIZES)
+    model.set_compute_dtype(torch.bfloat16)
+    tokens = torch.arange(6)[None]
+    with torch.no_grad():
+        expected, _ = model(tokens)
+        twin = copy.deepcopy(model)
+        assert torch.equal(twin(tokens)[0], expected)
 
 
 def test_changed_weights_are_seen_in_bfloat16() -> None:

@@ -1,7 +1,9 @@
 """Appending is concatenation, whatever happens to older and to forked tensors."""
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,9 +84,28 @@ def test_other_dtypes_are_promoted_as_by_concatenation() -> None:
         assert append(draw(2).double(), draw(2)).dtype == torch.float64
 
 
-def test_two_threads_do_not_write_to_one_place() -> None:
+def test_a_place_is_given_once() -> None:
     with torch.no_grad():
         room = getattr(append(draw(3), draw(1)), module._ROOM)
         assert room.claim(4, 6)
         assert not room.claim(4, 5)
         assert not room.claim(6, 10**6)
+
+
+def test_growing_leaves_versions_alone() -> None:
+    """Autograd may have kept an older tensor: it must not look changed to it."""
+    with torch.no_grad():
+        older = append(draw(3), draw(1))
+        before = older._version
+        append(older, draw(5))
+    assert older._version == before
+
+
+def test_copies_and_files_go_without_the_room(tmp_path: Path) -> None:
+    with torch.no_grad():
+        grown = append(draw(3), draw(1))
+        copied = copy.deepcopy(grown)
+        torch.save(grown, tmp_path / "grown.pt")
+        loaded = torch.load(tmp_path / "grown.pt", weights_only=False)
+        for other in (copied, loaded):
+            assert torch.equal(append(other, draw(2)), append(grown, draw(2)))

@@ -385,6 +385,41 @@ def test_auto_on_a_cpu_takes_what_has_been_built(
         assert torch.equal(auto, named)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [0, 2])
+def test_no_rows_are_no_work(rows: int, backend: delta_rule.Backend) -> None:
+    inputs = draw(2, 5)
+    empty = Inputs._make([*(tensor[:0] for tensor in inputs[:-1]), inputs.state[:rows]])
+    out, state = gated_delta_rule(*empty, backend=backend)
+    assert out.shape == (0, 5, 4, 6)
+    assert state.shape == (0, 4, 8, 6)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_second_derivatives_are_refused_and_not_lost(backend: delta_rule.Backend) -> None:
+    leaves = [tensor.requires_grad_() for tensor in draw(T=5)]
+    out, _ = gated_delta_rule(*leaves, backend=backend)
+    (gradient,) = torch.autograd.grad(out.square().sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("of", ["out", "state"])
+def test_gradients_of_one_result_alone(of: str, backend: delta_rule.Backend) -> None:
+    inputs = draw(T=70)
+    gradients: list[tuple[Tensor, ...]] = []
+    for way in ("reference", backend):
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+        out, state = gated_delta_rule(*leaves, backend=way)
+        wanted = (out if of == "out" else state).square().sum()
+        gradients.append(
+            torch.autograd.grad(wanted, leaves, allow_unused=True, materialize_grads=True)
+        )
+    for actual, expected in zip(*reversed(gradients), strict=True):
+        assert_close(actual, expected, 1e-12)
+
+
 # Torch's own tracing of an autograd.Function does what it warns of.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("backend", FAST)

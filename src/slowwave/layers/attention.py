@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from slowwave.layers.linear import Linear
-from slowwave.ops.append import append
+from slowwave.ops.append import append, concatenate
 from slowwave.ops.attention import Rotation, rotate, windowed_attention
 from slowwave.state import AttentionState
 
@@ -53,7 +53,8 @@ class Attention(nn.Module):
         q, keys, values = qkv.split(sizes, dim=2)
         q, keys = rotate(q, rotary), rotate(keys, rotary)
         past = _share(state, x.shape[0] // state.keys.shape[0])
-        keys, values = append(past.keys, keys), append(past.values, values)
+        grow = append if keep_state else concatenate  # a question must not take the window's room
+        keys, values = grow(past.keys, keys), grow(past.values, values)
         out = self.out(windowed_attention(q, keys, values, key_mask).flatten(2))
         return out, AttentionState(keys, values) if keep_state else state
 

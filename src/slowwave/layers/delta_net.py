@@ -106,9 +106,8 @@ class GatedDeltaNet(nn.Module):
         x: (B, T, D). mask: (B, T) bool or None. The convolution's tail stays as it was given.
         """
         skipped = self.sections[0]
-        weights, weight = self._mix_weights, self.qkv.weight[skipped:]
-        dtype = self.qkv.compute_dtype or weight.dtype
-        kv = linear(x.to(dtype), weight.to(dtype))
+        weights, weight = self._mix_weights, self.qkv.narrow_weight()[skipped:]
+        kv = linear(x.to(weight.dtype), weight)
         fast_weights = delta_write(
             kv,
             self.gates(x),

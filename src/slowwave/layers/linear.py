@@ -7,11 +7,30 @@ and logits stay float32.
 
 from __future__ import annotations
 
+import weakref
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from slowwave.ops.linear import linear
 from slowwave.ops.norm import rms_norm
+
+
+class _Cast(NamedTuple):
+    """A weight in a narrower dtype, and what it was made from."""
+
+    origin: weakref.ref[Tensor]
+    version: int
+    cast: Tensor
+
+    def is_of(self, weight: Tensor, dtype: torch.dtype) -> bool:
+        made_from = self.origin() is weight and self.version == weight._version
+        return made_from and self.cast.dtype == dtype
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Copies and files of a module go without it."""
+        return type(None), ()
 
 
 class Linear(nn.Linear):
@@ -21,7 +40,7 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
-        self._cast: tuple[object, Tensor] | None = None
+        self._cast: _Cast | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """input (..., in_features) -> (..., out_features) in the compute dtype."""
@@ -29,16 +48,21 @@ class Linear(nn.Linear):
         return linear(input.to(weight.dtype), weight)
 
     def narrow_weight(self) -> Tensor:
-        """The weight in the compute dtype, cast once for all calls that want no gradient."""
+        """The weight in the compute dtype, cast once for all calls that want no gradient.
+
+        A change of the weight is seen, unless it goes through `weight.data`, which torch hides.
+        """
         weight, dtype = self.weight, self.compute_dtype
         if dtype is None or dtype == weight.dtype:
             return weight
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or weight.is_inference():
             return weight.to(dtype)
-        origin = (weight.data_ptr(), weight._version, dtype)
-        if self._cast is None or self._cast[0] != origin:
-            self._cast = (origin, weight.to(dtype))
-        return self._cast[1]
+        if torch.is_grad_enabled():
+            self._cast = None
+            return weight.to(dtype)
+        if self._cast is None or not self._cast.is_of(weight, dtype):
+            self._cast = _Cast(weakref.ref(weight), weight._version, weight.to(dtype))
+        return self._cast.cast
 
 
 class RMSNorm(nn.Module):

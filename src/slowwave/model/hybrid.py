@@ -16,6 +16,7 @@ from slowwave.model.config import LayerType, ModelConfig
 from slowwave.ops import native
 from slowwave.ops.append import append, reserve
 from slowwave.ops.attention import Rotation, rotation
+from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import AttentionState, DeltaState, MemoryState
 
@@ -137,7 +138,7 @@ class HybridLM(nn.Module):
         dtype = wide_dtype(hidden.dtype)
         rotary = rotation(positions, sizes.head_dim, sizes.rope_theta, dtype)
         plain = mask is None and key_mask is None and keep_state and not evicts
-        if plain and hidden.shape[1] == 1 and self._reads_natively(hidden):
+        if plain and self._suits_one_call(hidden, state):
             return self._read_token(hidden, state, rotary)
         layers = list(state.layers)
         blocks = self._blocks
@@ -155,8 +156,14 @@ class HybridLM(nn.Module):
             layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], mask=mask)
         return hidden, dataclasses.replace(state, layers=tuple(layers))
 
-    def _reads_natively(self, hidden: Tensor) -> bool:
-        return hidden.dtype == wide_dtype(hidden.dtype) and native.can_read(hidden)
+    def _suits_one_call(self, hidden: Tensor, state: MemoryState) -> bool:
+        """Whether `native` can read a token: one a row, of few rows, in dtypes that it takes."""
+        rows, T, _ = hidden.shape
+        if T != 1 or not 0 < rows < ONEDNN_ROWS or not native.can_read(hidden):
+            return False
+        narrow = self._blocks[0].mlp.up.compute_dtype or hidden.dtype
+        wide = hidden.dtype == wide_dtype(narrow) and narrow in native.DTYPES
+        return wide and all(layer.narrow_dtype == narrow for layer in state.layers)
 
     def _read_token(
         self, hidden: Tensor, state: MemoryState, rotary: Rotation
@@ -209,7 +216,7 @@ class HybridLM(nn.Module):
         hidden, state = (run or self.run)(self.embed(tokens), state, mask=mask, evicts=evicts)
         return hidden, dataclasses.replace(
             state,
-            window_tokens=append(state.window_tokens, tokens),
+            window_tokens=append(state.window_tokens, tokens.clone()),  # the caller keeps its own
             window_mask=_extend_mask(state, mask, tokens),
             window_hidden=append(state.window_hidden, hidden),
             tokens_seen=state.tokens_seen + tokens.shape[1],
@@ -285,5 +292,5 @@ def _extend_mask(state: MemoryState, mask: Tensor | None, tokens: Tensor) -> Ten
     past = state.window_mask
     if past is None:
         past = torch.ones_like(state.window_tokens, dtype=torch.bool)
-    new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    new = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.clone()
     return append(past, new)

@@ -35,6 +35,10 @@ class _Room:
             self.filled = stop
             return True
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Copies and files of a tensor go without the room, which only it may fill."""
+        return type(None), ()
+
 
 def append(past: Tensor, new: Tensor) -> Tensor:
     """As torch.cat([past, new], dim=1) for (B, W, ...) and (B, T, ...), in the time of `new`.
@@ -44,7 +48,7 @@ def append(past: Tensor, new: Tensor) -> Tensor:
     """
     W, T = past.shape[1], new.shape[1]
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return torch.cat([past, new], dim=1) if W else new
+        return concatenate(past, new)
     if W == 0:
         owns_memory = new.untyped_storage().nbytes() == new.nbytes
         return new if owns_memory else new.clone()
@@ -55,13 +59,20 @@ def append(past: Tensor, new: Tensor) -> Tensor:
     return shown
 
 
+def concatenate(past: Tensor, new: Tensor) -> Tensor:
+    """torch.cat([past, new], dim=1); `new` itself if there is no past."""
+    return torch.cat([past, new], dim=1) if past.shape[1] else new
+
+
 def reserve(past: Tensor, count: int) -> Tensor:
     """past (B, W, ...) followed by `count` tokens that the caller writes; without gradients."""
     start, stop = past.shape[1], past.shape[1] + count
     room: _Room | None = getattr(past, _ROOM, None)
     if room is None or not room.claim(start, stop):
         room = _Room(past, max(2 * stop, LEAST_ROOM))
-        assert room.claim(start, stop)
-    shown = room.buffer[:, :stop]
+        claimed = room.claim(start, stop)
+        assert claimed
+    # .data gives each tensor a version of its own: autograd need not mind that another one grows.
+    shown = room.buffer.data[:, :stop]
     setattr(shown, _ROOM, room)
     return shown

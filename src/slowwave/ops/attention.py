@@ -35,7 +35,7 @@ def rotation(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> 
 def rotate(x: Tensor, rotary: Rotation) -> Tensor:
     """x (B, T, H, Dh), its halves paired as in Llama, turned; computed in the angles' dtype."""
     cos, sin = rotary
-    if native.can_read(x):
+    if native.can_read(x) and cos.dtype == wide_dtype(x.dtype):
         return torch.ops.slowwave.rotate(x, cos, sin)
     first, second = x.to(cos.dtype).chunk(2, dim=-1)
     turned = [first * cos - second * sin, second * cos + first * sin]

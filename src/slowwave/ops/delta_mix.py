@@ -55,7 +55,7 @@ def delta_mix(
 
     Returns (mixed (B, T, G V), fast_weights (B, G, K, V), tail (B, w - 1, C)).
     """
-    if mask is None and _suits_native(qkv, fast_weights):
+    if mask is None and _suits_native(fast_weights, qkv, gates, out_gate, tail):
         mixed, written = torch.ops.slowwave.delta_mix(
             qkv,
             gates,
@@ -92,7 +92,7 @@ def delta_write(
 
     kv: (B, T, C) with C = H K + G V; the kernel of `weights` and the tail have these channels.
     """
-    if mask is None and _suits_native(kv, fast_weights):
+    if mask is None and _suits_native(fast_weights, kv, gates, tail):
         _, written = torch.ops.slowwave.delta_mix(
             kv,
             gates,
@@ -120,9 +120,11 @@ def _decay_and_strength(gates: Tensor, weights: MixWeights) -> tuple[Tensor, Ten
     return log_decay, weights.max_beta * torch.sigmoid(strength)
 
 
-def _suits_native(qkv: Tensor, fast_weights: Tensor) -> bool:
-    wide = wide_dtype(qkv.dtype)
-    return qkv.shape[1] > 0 and fast_weights.dtype == wide and native.can_read(qkv)
+def _suits_native(fast_weights: Tensor, x: Tensor, *others: Tensor) -> bool:
+    """x (B, T, C): what is projected first; all but the fast weights have one dtype."""
+    alike = all(other.dtype == x.dtype for other in others)
+    wide = fast_weights.dtype == wide_dtype(x.dtype)
+    return alike and wide and x.shape[0] > 0 and x.shape[1] > 0 and native.can_read(x)
 
 
 def _compose(

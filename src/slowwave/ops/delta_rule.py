@@ -67,8 +67,8 @@ def gated_delta_rule(
         log_decay = log_decay.masked_fill(~mask[..., None], 0.0)
         beta = beta.masked_fill(~mask[..., None], 0.0)
     scale = math.pow(K, -0.5) if scale is None else scale
-    if q.shape[1] == 0:
-        rows = q.shape[0] // state.shape[0]
+    if q.shape[0] == 0 or q.shape[1] == 0:
+        rows = q.shape[0] // max(1, state.shape[0])
         return torch.zeros_like(v), state.repeat_interleave(rows, dim=0) if keep_writes else state
     match _resolve(backend, v):
         case "fla":
@@ -135,7 +135,9 @@ def _check_shapes(
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}; fit it")
-    if state is not None and (tuple(state.shape[1:]) != (G, K, V) or B % state.shape[0]):
+    rows = B if state is None else state.shape[0]
+    shared = B % rows == 0 if rows else B == 0
+    if state is not None and (tuple(state.shape[1:]) != (G, K, V) or not shared):
         raise ValueError(
             f"state must have shape {(B, G, K, V)}, or fewer rows that divide {B}, "
             f"got {tuple(state.shape)}; fit it"

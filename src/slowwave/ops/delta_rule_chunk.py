@@ -131,7 +131,9 @@ class _Chunks(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         grad_out, grad_end = gradients
         q, k, v, log_decay, beta, starts = ctx.saved_tensors
         scale = ctx.scale

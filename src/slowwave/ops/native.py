@@ -1,4 +1,4 @@
-"""What is compiled for the CPU at hand: builds and loads cpu/, and teaches its delta rule autograd.
+"""What is compiled for the CPU at hand: builds and loads cpu/, teaches its delta rule autograd.
 
 It is built once, by `load`, into the user's cache folder; from then on it is simply there.
 """
@@ -10,8 +10,10 @@ import hashlib
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,23 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
+_LOCK = threading.RLock()
 _SOURCES = Path(__file__).with_name("cpu")
+_FLAGS = ("-O3", "-std=c++20")
 _CPU_FLAGS = {
-    "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"],
-    "AVX2": ["-mavx2", "-mfma"],
+    "AVX512": (
+        *("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),
+        "-mprefer-vector-width=512",
+    ),
+    "AVX2": ("-mavx2", "-mfma"),
 }
 
 
 def find_obstacle() -> str | None:
     """What keeps the extension from being built here; None if nothing does."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++")):
-        return "no C++ compiler is installed"
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    if not compiler or shutil.which(compiler[0]) is None:
+        return f"there is no C++ compiler (CXX, or c++), looked for {' '.join(compiler)!r}"
     if importlib.util.find_spec("ninja") is None and shutil.which("ninja") is None:
         return "ninja is not installed"
     return None
@@ -42,7 +50,9 @@ def load() -> None:
 
     Raises ValueError if it cannot be built.
     """
-    _load_once()
+    with _LOCK:
+        _load_once()
+        _look_once.cache_clear()
 
 
 @functools.cache
@@ -61,10 +71,23 @@ def _load_once() -> None:
 
 @torch.compiler.assume_constant_result
 def is_ready() -> bool:
-    """Whether the extension is loaded; loads it if some process has built it before."""
-    if _load_once.cache_info().currsize == 0 and _library().exists():
-        _load_once()
-    return _load_once.cache_info().currsize == 1
+    """Whether the extension is loaded; loads it if some process had built it before this one asked.
+
+    The answer stays, so that a process computes in one way from beginning to end, until it calls
+    `load` itself.
+    """
+    return _look_once()
+
+
+@functools.cache
+def _look_once() -> bool:
+    with _LOCK:
+        try:
+            if _load_once.cache_info().currsize == 0 and _library().exists():
+                _load_once()
+        except (OSError, RuntimeError):  # no home, no right to read, built for another system
+            return False
+        return _load_once.cache_info().currsize == 1
 
 
 def can_read(x: Tensor) -> bool:
@@ -90,13 +113,18 @@ def require(v: Tensor) -> None:
 
 @functools.cache
 def _library() -> Path:
-    """Where the compiled extension belongs: a name for every source, torch and instruction set."""
+    """Where the compiled extension belongs: a name for every source, torch and set of flags."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    capability = torch.backends.cpu.get_cpu_capability()
-    identity = "-".join([torch.__version__, platform.machine(), capability])
+    system = [platform.machine(), *platform.libc_ver()]
+    identity = " ".join([torch.__version__, *system, *_flags()])
     texts = b"".join(path.read_bytes() for path in sorted(_SOURCES.iterdir()))
     digest = hashlib.sha256(identity.encode() + texts).hexdigest()[:16]
     return cache / "slowwave" / f"slowwave_{digest}.so"
+
+
+def _flags() -> list[str]:
+    """For the instruction set that torch found, so that a shared cache serves other machines."""
+    return [*_FLAGS, *_CPU_FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())]
 
 
 def _build(path: Path) -> None:
@@ -105,24 +133,22 @@ def _build(path: Path) -> None:
         raise ValueError(f"backend 'native' is not usable: {obstacle}; install it or use 'chunk'")
     from torch.utils.cpp_extension import load as build_and_load
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own: torch's lock outlives a build that is killed, and others would wait.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        try:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder of its own: torch's lock outlives a build that is killed, others would wait.
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             build_and_load(
                 name=path.stem,
                 sources=[str(_SOURCES / "library.cpp")],
-                extra_cflags=[
-                    "-O3",
-                    "-std=c++20",
-                    *_CPU_FLAGS.get(torch.backends.cpu.get_cpu_capability(), []),
-                ],
+                extra_cflags=_flags(),
                 build_directory=folder,
                 is_python_module=False,
             )
-        except RuntimeError as error:
-            raise ValueError(f"backend 'native' could not be compiled: {error}") from None
-        os.replace(Path(folder) / path.name, path)
+            os.replace(Path(folder) / path.name, path)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"backend 'native' could not be built in {path.parent}: {error}; use 'chunk'"
+        ) from None
 
 
 def delta_rule(
@@ -180,13 +206,19 @@ def _fake_backward(
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
     *tensors, scale, chunk_size, keep_writes, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
     ctx.options = (scale, chunk_size, keep_writes)
 
 
-def _backward(ctx: Any, grad_out: Tensor, grad_state: Tensor, _: Tensor) -> tuple[Any, ...]:
-    gradients = torch.ops.slowwave.delta_rule_backward(
-        *ctx.saved_tensors, grad_out, grad_state, *ctx.options
-    )
+@torch.autograd.function.once_differentiable
+def _backward(
+    ctx: Any, grad_out: Tensor | None, grad_state: Tensor | None, _: Tensor | None
+) -> tuple[Any, ...]:
+    kept = ctx.saved_tensors  # once: a checkpointed pass hands them out no second time
+    v, state = kept[2], kept[5]
+    grad_out = torch.zeros_like(v) if grad_out is None else grad_out
+    grad_state = state.new_empty(0) if grad_state is None else grad_state
+    gradients = torch.ops.slowwave.delta_rule_backward(*kept, grad_out, grad_state, *ctx.options)
     return (*gradients, None, None, None, None)

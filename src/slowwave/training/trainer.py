@@ -65,7 +65,7 @@ class Trainer:
         self.progress = Progress()
         self.newest: Record | None = None
         model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
-        if config.compile and model.device.type == "cpu":
+        if config.compile and model.device.type == "cpu" and native.find_obstacle() is None:
             native.load()
         self._run = torch.compile(model.run, dynamic=False) if config.compile else model.run
         self._stop_asked = False

@@ -47,7 +47,10 @@ void store(Tile<T> tile, int64_t rows, Head<S> head, int64_t start) {
 
 template <typename T>
 void load_state(const T* state, int64_t rows, int64_t columns, Tile<T> tile) {
-  for (int64_t i = 0; i < rows; ++i) std::copy_n(state + i * columns, columns, tile[i]);
+  for (int64_t i = 0; i < rows; ++i) {
+    std::copy_n(state + i * columns, columns, tile[i]);
+    std::fill(tile[i] + columns, tile[i] + tile.columns, T(0));
+  }
 }
 
 template <typename T>
@@ -65,6 +68,7 @@ inline Sizes measure(
     const at::Tensor& q, const at::Tensor& v, const at::Tensor& state, double scale, int64_t chunk,
     bool keep_writes) {
   const int64_t T = q.size(1);
+  TORCH_CHECK(T > 0 && state.size(0) > 0, "there must be a stream and a token");
   chunk = std::min(chunk, T);
   return {q.size(0), T, q.size(2), v.size(2), q.size(3), v.size(3), chunk, (T + chunk - 1) / chunk,
           q.size(0) / state.size(0), v.size(2) / q.size(2), scale, keep_writes};
@@ -205,12 +209,12 @@ class Chunk {
 template <typename Work>
 void dispatch(at::ScalarType wide, const at::Tensor& v, Work work) {
   if (wide == at::kDouble) {
-    TORCH_CHECK(v.scalar_type() == at::kDouble, "v must be float64 when the state is");
+    TORCH_CHECK(v.scalar_type() == at::kDouble, "float64 and other dtypes do not mix");
     work(double(), double());
   } else if (v.scalar_type() == at::kBFloat16) {
     work(float(), at::BFloat16());
   } else {
-    TORCH_CHECK(v.scalar_type() == at::kFloat, "v must be float32, float64 or bfloat16");
+    TORCH_CHECK(v.scalar_type() == at::kFloat, "tensors must be float32, float64 or bfloat16");
     work(float(), float());
   }
 }

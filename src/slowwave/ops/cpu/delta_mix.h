@@ -33,7 +33,7 @@ void convolve(
     Tile<T> target) {
   for (int64_t i = 0; i < rows; ++i) {
     T* row = target[i];
-    std::fill_n(row, size, T(0));
+    std::fill_n(row, target.columns, T(0));  // the padding too: NaN times 0 would stay there
     for (int64_t tap = 0; tap <= source.tail_rows; ++tap) {
       const S* from = source[start + i + tap - source.tail_rows] + first;
       const T* weights = kernel + tap * source.channels + first;
@@ -162,6 +162,7 @@ inline std::tuple<at::Tensor, at::Tensor> delta_mix(
     const at::Tensor& dt_bias, const at::Tensor& norm, const at::Tensor& state, double max_beta,
     double norm_eps, int64_t chunk_size, bool keep_writes) {
   const int64_t B = qkv.size(0), T = qkv.size(1);
+  TORCH_CHECK(B > 0 && T > 0 && state.size(0) > 0, "there must be a stream and a token");
   const int64_t G = state.size(1), K = state.size(2), V = state.size(3);
   const int64_t H = (qkv.size(2) - G * V) / ((out_gate.has_value() ? 2 : 1) * K);
   const int64_t chunk = std::min(chunk_size, T);

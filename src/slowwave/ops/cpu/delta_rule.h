@@ -268,6 +268,7 @@ inline std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at
     const at::Tensor& grad_out, const at::Tensor& grad_state, double scale, int64_t chunk_size,
     bool keep_writes) {
   const Sizes n = measure(q, v, state, scale, chunk_size, keep_writes);
+  TORCH_CHECK(starts.size(2) == n.chunks - 1, "the states at the chunks' starts were not kept");
   const GradientTensors result{
       at::zeros(q.sizes(), q.options()),
       at::zeros(k.sizes(), k.options()),

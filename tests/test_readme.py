@@ -82,6 +82,17 @@ def test_the_rule110_table_is_what_the_runs_hold() -> None:
     assert _row("the best constant answer") == ["", "", *shown]
 
 
+def test_the_table_at_the_papers_size_is_what_the_runs_hold() -> None:
+    runs = find_runs(ROOT / "results" / "rule110", complete)
+    for run in runs:
+        scores = [f"{run.overall[key]:.1%}" for key in SCORES]
+        floors = [f"{run.summary['floors'][name]:.1%}" for name in ("constant", "marginal", "bit")]
+        tokens = f"{run.summary['tokens'] / 1e6:.1f} M"
+        shown = [f"{score} ({floor})" for score, floor in zip(scores, floors, strict=True)]
+        assert _row(f"t = {run.settings['task.steps']}")[:4] == [tokens, *shown]
+    assert sorted(run.settings["task.steps"] for run in runs) == [8, 12]
+
+
 def test_the_depo_table_is_what_the_runs_hold() -> None:
     base, *others = find_variants(find_runs(ROOT / "results" / "depo-mini", complete))
     assert list(base.by_passes) == [1, 2, 3, 4]

@@ -304,8 +304,12 @@ class BenchOptions:
     what: tyro.conf.Positional[str]
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
     train, large (1.4 B weights, needs a GPU), or all."""
+    shape: Annotated[tuple[int, ...], tyro.conf.arg(metavar="B T H K V")] = ()
+    """Sizes of the only delta rule to measure: rows, tokens, heads, keys, values."""
+    workers: tuple[str, ...] = ()
+    """Backends and peers of the delta rule, such as native "transformers chunk"; all if none."""
     out: Path | None = None
-    """Folder for the measurements (WHAT.json); nothing is written if not given."""
+    """Folder for the measurements (WHAT.json) and bench.png; nothing is written if not given."""
     json: bool = False
     """Print one JSON document on stdout."""
 
@@ -313,11 +317,11 @@ class BenchOptions:
 def bench(arguments: list[str]) -> None:
     """slowwave bench {op,read,wake,sleep,train,large,all} [--out results/bench]"""
     options = _parse(BenchOptions, arguments, prog="slowwave bench")
+    from slowwave.bench.op import OpOptions
     from slowwave.bench.run import run_benchmarks
-    from slowwave.training.allocator import keep_freed_memory
 
-    keep_freed_memory()
-    run_benchmarks(options.what, out=options.out, as_json=options.json)
+    chosen = OpOptions(shape=options.shape, workers=options.workers)
+    run_benchmarks(options.what, chosen, out=options.out, as_json=options.json)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,18 @@
 """Peers do the same work as we do, or the comparison means nothing."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.bench import peers
-from slowwave.bench.models import MODEL
-from slowwave.bench.op import CASES, Case, draw_inputs, usable_rules
+from slowwave.bench import peers, read
+from slowwave.bench.models import MODEL, draw_tokens
+from slowwave.bench.op import CASES, Case, draw_inputs, find_obstacles, make_rule
 from slowwave.model.hybrid import HybridLM
+from slowwave.state import AttentionState
 
 CPU = torch.device("cpu")
 
@@ -16,11 +20,12 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_all_rules_agree_on_what_they_are_timed_with(case: Case) -> None:
     inputs = draw_inputs(case, CPU)
-    rules = usable_rules(case, CPU)
-    assert list(rules) == ["slowwave native", "slowwave chunk", "transformers"]
+    workers = [name for name, obstacle in find_obstacles(CPU).items() if obstacle is None]
+    ours = ["native", "chunk", "reference"]
+    assert workers == [*ours, "transformers chunk", "transformers recurrent"]
     expected: list[Tensor] = []
-    for rule in rules.values():
-        out, state = rule(*inputs)
+    for worker in workers:
+        out, state = make_rule(worker, case)(*inputs)
         results = [out, state, *torch.autograd.grad([out.sum(), state.sum()], inputs)]
         expected = expected or results
         for mine, theirs in zip(results, expected, strict=True):
@@ -42,3 +47,35 @@ def test_the_hybrid_is_the_same_every_time_and_leaves_torch_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     tokens = torch.arange(8)[None]
     assert torch.equal(one(tokens).logits, two(tokens).logits)
+
+
+def test_the_peer_generates_from_the_same_context_every_time() -> None:
+    with torch.no_grad():
+        hybrid = peers.transformers_hybrid(MODEL, max_tokens=64)
+        cache = hybrid(torch.arange(20)[None], use_cache=True).past_key_values
+        for _ in range(2):
+            taken = copy.deepcopy(cache)
+            read._generate_with_peer(hybrid, torch.zeros(1, 1, dtype=torch.int64), taken)
+            assert cache.get_seq_length() == 20
+            assert taken.get_seq_length() == 20 + read.GENERATED
+
+
+def test_full_attention_grows_in_place() -> None:
+    """What is timed is attention, not copies of the cache."""
+    full = HybridLM(dataclasses.replace(MODEL, layers=("attn", "attn")))
+    with torch.inference_mode():
+        state = read._with_room(read._fill_cache(full, 100))
+        _, later = full.read(draw_tokens(full, 1), state)
+    for before, after in zip(state.layers, later.layers, strict=True):
+        assert isinstance(before, AttentionState) and isinstance(after, AttentionState)
+        assert before.keys.data_ptr() == after.keys.data_ptr()
+
+
+def test_what_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(peers.importlib, "import_module", missing)
+    assert "pip install slowwave[bench]" in (peers.transformers_obstacle() or "")
+    assert "pip install slowwave[cuda]" in (peers.fla_obstacle() or "")
+    assert set(peers.peer_versions()) == {"transformers", "flash-linear-attention"}

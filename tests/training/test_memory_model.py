@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,9 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.sleep.unroll import unroll
 from slowwave.training import memory_model
+from slowwave.training.config import TrainConfig
 from slowwave.training.memory_model import predict_memory
+from slowwave.training.optimizer import make_optimizers
 
 MODELS = {
     "plain": ModelConfig(
@@ -82,12 +86,10 @@ def test_prediction_is_what_autograd_keeps(
         sizes,
         cut_training(targets, sleep),
         rows=rows,
-        num_parameters=model.num_parameters,
         bfloat16=bfloat16,
         checkpoint_activations=False,
     )
     assert predicted.kept == pytest.approx(kept, rel=0.05)
-    assert predicted.parameters == 12 * model.num_parameters
 
 
 def test_checkpoints_keep_inputs_and_states() -> None:
@@ -101,7 +103,6 @@ def test_checkpoints_keep_inputs_and_states() -> None:
             sizes,
             cut_training(targets, sleep),
             rows=rows,
-            num_parameters=0,
             bfloat16=False,
             checkpoint_activations=checkpoint,
         )
@@ -112,7 +113,25 @@ def test_checkpoints_keep_inputs_and_states() -> None:
     assert predicted.kept == pytest.approx(kept + states, rel=0.05)
     assert predicted.recomputed == pytest.approx(whole.kept / 9, rel=0.2)  # 3 of 10 are cut short
     assert whole.recomputed == 0
-    assert predicted.total == predicted.kept + predicted.recomputed
+    assert predicted.total == predicted.parameters + predicted.kept + predicted.recomputed
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_gradients_and_what_optimizers_keep(name: str) -> None:
+    sizes = dataclasses.replace(MODELS[name], vocab_size=500)
+    model = HybridLM(sizes)
+    optimizers = make_optimizers(model, TrainConfig())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    kept = 2 * sum(parameter.nbytes for parameter in model.parameters())
+    for optimizer in optimizers.values():
+        optimizer.step()
+        states = (value for state in optimizer.state.values() for value in state.values())
+        kept += sum(value.nbytes for value in states if isinstance(value, Tensor))
+    predicted = predict_memory(
+        sizes, [], rows=1, bfloat16=False, checkpoint_activations=False
+    ).parameters
+    assert predicted == pytest.approx(kept, rel=0.03)
 
 
 def test_short_windows_and_chunks_are_those_of_the_operators() -> None:

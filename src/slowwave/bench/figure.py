@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Rows = list[dict[str, Any]]
+WAKE = ("Awake, after a stream",)
 
 
 def draw_benchmarks(folder: Path) -> Path:
@@ -19,7 +20,7 @@ def draw_benchmarks(folder: Path) -> Path:
 
     Raises ValueError if there is none, or if matplotlib is missing.
     """
-    names = ("op", "read", "sleep", "train")
+    names = ("op", "read", "sleep", "train", "wake")
     found = {name: _read_rows(folder / f"{name}.json") for name in names}
     if not any(found.values()):
         raise ValueError(f"{folder}: no measurements; run `slowwave bench all --out {folder}`")
@@ -27,7 +28,7 @@ def draw_benchmarks(folder: Path) -> Path:
     set_title(figure, "slowwave beside its peers, and beside the machine")
     speeds, contexts, shares = figure.subplots(1, 3)
     _draw_speeds(speeds, found["op"] + found["read"])
-    _draw_contexts(contexts, found["read"])
+    _draw_contexts(contexts, found["read"] + found["wake"])
     _draw_shares(shares, [row for name in names for row in found[name]])
     return save_figure(figure, folder / "bench.png")
 
@@ -50,7 +51,7 @@ def _draw_speeds(axes: Axes, rows: Rows) -> None:
         if str(row["ratio_to"]).startswith("transformers") and row["by"] != row["ratio_to"]
     ]
     labels = [_label(row) for row in compared]
-    axes.barh(labels, [1 / row["ratio"] for row in compared], color=COLOURS[4])
+    axes.barh(labels, [1 / row["time_ratio"] for row in compared], color=COLOURS[4])
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlabel("times as fast as transformers")
@@ -65,15 +66,19 @@ def _label(row: dict[str, Any]) -> str:
 
 def _draw_contexts(axes: Axes, rows: Rows) -> None:
     """The time of the next tokens against what was read before."""
-    growing = [row for row in rows if row["section"] == "Growing contexts"]
+    growing = [
+        {**row, "by": row["by"].split(",")[0] if row["section"] in WAKE else row["by"]}
+        for row in rows
+        if row["section"] in ("Growing contexts", *WAKE)
+    ]
     lines = sorted({(row["what"], row["by"]) for row in growing})
     for i, (what, by) in enumerate(lines):
         points = [row for row in growing if (row["what"], row["by"]) == (what, by)]
         axes.plot(
             [row["context"] for row in points],
             [row["milliseconds"] for row in points],
-            color=COLOURS[1 + i],
-            marker=MARKERS[1 + i],
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
             label=f"{what}, {by}",
         )
     axes.set_xscale("log", base=2)

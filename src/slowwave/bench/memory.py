@@ -1,56 +1,80 @@
-"""The memory that one call adds, measured in a process of its own."""
+"""The memory that one call adds, or that a long run holds, measured in a process of its own."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from slowwave.bench.timing import Work
-
 STATUS = Path("/proc/self/status")
-# Freed blocks above this size go back to the system, so that a second call can be seen.
+# Freed blocks above this size go back to the system, so that what a later call takes is seen.
 RETURN_NBYTES = 64 * 1024
+CALLS = 3
 
 
 def measure_extra_nbytes(module: str, function: str, *arguments: str) -> int | None:
-    """The peak that a second call of the work adds to what is resident before it.
+    """The peak that a call of the work adds to what is resident before it, after a first one.
 
-    `function` of `module` makes the work from `arguments`. On CUDA this counts what torch
-    allocates. None where the system does not tell (it must be Linux).
+    `function` of `module` makes the work from `arguments`; the median of CALLS calls. On CUDA this
+    counts what torch allocates. None where the system does not tell (it must be Linux).
     """
+    extra = _run_fresh("report_extra", module, function, *arguments)
+    return None if extra is None else int(extra[0])
+
+
+def measure_resident_nbytes(module: str, function: str, *arguments: str) -> list[int] | None:
+    """Resident memory at every pause of a run: `function` makes an iterator from `arguments`."""
+    return _run_fresh("report_resident", module, function, *arguments)
+
+
+def report_extra(module: str, function: str, *arguments: str) -> list[int]:
+    """Runs in the fresh process."""
+    work: Callable[[], object] = getattr(importlib.import_module(module), function)(*arguments)
+    measure = _extra_on_cuda if torch.cuda.is_available() else _extra_on_cpu
+    work()
+    return [int(statistics.median(measure(work) for _ in range(CALLS)))]
+
+
+def report_resident(module: str, function: str, *arguments: str) -> list[int]:
+    """Runs in the fresh process."""
+    pauses = getattr(importlib.import_module(module), function)(*arguments)
+    return [_resident("VmRSS") for _ in pauses]
+
+
+def _run_fresh(reporter: str, *arguments: str) -> list[int] | None:
     if not (torch.cuda.is_available() or STATUS.exists()):
         return None
     environment = dict(os.environ)
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
         environment[name] = str(RETURN_NBYTES)
-    script = f"from {__name__} import report; report()"
-    command = [sys.executable, "-c", script, module, function, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return int(json.loads(done.stdout.splitlines()[-1]))
+    script = (
+        f"import json, sys; from {__name__} import {reporter}; "
+        f"print(json.dumps({reporter}(*sys.argv[1:])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        *_, reason = done.stderr.strip().splitlines() or ["no reason given"]
+        raise ValueError(f"measuring the memory of {arguments} failed: {reason}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def report() -> None:
-    """Runs in the fresh process: makes the work, calls it twice, prints what the second added."""
-    module, function, *arguments = sys.argv[1:]
-    work: Work = getattr(importlib.import_module(module), function)(*arguments)
-    work()
-    print(json.dumps(_on_cuda(work) if torch.cuda.is_available() else _on_cpu(work)))
-
-
-def _on_cuda(work: Work) -> int:
+def _extra_on_cuda(work: Callable[[], object]) -> int:
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     work()
     return torch.cuda.max_memory_allocated() - before
 
 
-def _on_cpu(work: Work) -> int:
+def _extra_on_cpu(work: Callable[[], object]) -> int:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts from now
     before = _resident("VmRSS")
     work()

@@ -3,26 +3,82 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import importlib.metadata
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from slowwave.model.config import ModelConfig
+from slowwave.ops.delta_rule import fla_is_available
 
-INSTALL = "transformers is not installed; `pip install slowwave[bench]` measures against it too"
+Rule = Callable[..., tuple[Tensor, Tensor]]
+
 _OLMO = "transformers.models.olmo_hybrid"
+_PACKAGES = ("transformers", "flash-linear-attention")
 
 
-def has_transformers() -> bool:
-    """Whether transformers can be measured against."""
-    return importlib.util.find_spec("transformers") is not None
+def transformers_obstacle() -> str | None:
+    """Why transformers cannot be measured against; None if it can."""
+    try:
+        importlib.import_module(f"{_OLMO}.configuration_olmo_hybrid")
+    except ImportError as error:
+        return f"transformers with OlmoHybrid is not there ({error}); pip install slowwave[bench]"
+    return None
 
 
-def transformers_rule(kind: str) -> Any:
-    """transformers' delta rule in PyTorch; kind "chunk", or "recurrent" for single tokens."""
+def fla_obstacle() -> str | None:
+    """Why fla's kernels cannot be measured against; None if they can."""
+    if fla_is_available():
+        return None
+    return "fla needs a CUDA device and flash-linear-attention; pip install slowwave[cuda]"
+
+
+def peer_versions() -> dict[str, str | None]:
+    """The installed version of every peer's package, None where there is none."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def transformers_rule(kind: str) -> Rule:
+    """transformers' delta rule in PyTorch, "chunk" or "recurrent", with our signature.
+
+    Unwrapped: transformers would hand the call to fla where that is installed.
+    """
     module = importlib.import_module(f"{_OLMO}.modeling_olmo_hybrid")
-    return getattr(module, f"torch_{kind}_gated_delta_rule")
+    theirs = inspect.unwrap(getattr(module, f"torch_{kind}_gated_delta_rule"))
+
+    def rule(
+        q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        options: dict[str, Any] = {"initial_state": state, "output_final_state": True}
+        if kind == "chunk":  # as ours, no longer than the tokens
+            options["chunk_size"] = min(64, q.shape[1])
+        return theirs(q, k, v, log_decay, beta, **options)
+
+    return rule
+
+
+def fla_rule(num_tokens: int) -> Rule:
+    """fla's kernel: in chunks, or for single tokens token by token; with our signature."""
+    module = importlib.import_module("fla.ops.gated_delta_rule")
+    kind = "fused_recurrent" if num_tokens == 1 else "chunk"
+    kernel = getattr(module, f"{kind}_gated_delta_rule")
+
+    def rule(
+        q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return kernel(q, k, v, log_decay, beta, initial_state=state, output_final_state=True)
+
+    return rule
 
 
 def transformers_hybrid(config: ModelConfig, *, max_tokens: int) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,67 +13,81 @@ from torch import Tensor
 
 from slowwave.bench import peers
 from slowwave.bench.machine import Machine
-from slowwave.bench.models import MODEL, draw_tokens
-from slowwave.bench.report import Row, Section
+from slowwave.bench.models import MODEL, draw_tokens, generate, moved_nbytes, read_random
+from slowwave.bench.report import Row, Section, timed_row
 from slowwave.bench.timing import Times, Work, time_in_turn
-from slowwave.evaluation.flops import stream_flops
+from slowwave.evaluation.flops import forward_flops, head_flops, stream_flops
 from slowwave.model.hybrid import HybridLM
+from slowwave.ops.append import reserve
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_stream
 from slowwave.sleep.stream import read_stream
 from slowwave.state import AttentionState, MemoryState
 
 WINDOW = 512
-STREAM_TOKENS = 32_768
+STREAMS = (1024, 32_768)
 CONTEXTS = tuple(1024 * 2**i for i in range(8))
 GENERATED = 16
 ROUNDS = 5
+PASSES = (1, 4)
 PEER = "transformers hybrid"
-OURS = "slowwave, N = 1"
-OURS_ASLEEP = "slowwave, N = 4"
 FULL = "full attention"
 
 
 def run_read(device: torch.device, machine: Machine) -> list[Section]:
-    """A long stream, tokens generated after it, and both over growing contexts."""
+    """Streams, tokens generated after them, and both over growing contexts."""
     with torch.inference_mode():
         model = HybridLM(MODEL).eval().to(device)
         full = HybridLM(dataclasses.replace(MODEL, layers=("attn",) * len(MODEL.layers)))
         full = full.eval().to(device)
+        obstacle = peers.transformers_obstacle()
         hybrid = None
-        if peers.has_transformers():
-            hybrid = peers.transformers_hybrid(MODEL, max_tokens=2 * STREAM_TOKENS).to(device)
+        if obstacle is None:
+            hybrid = peers.transformers_hybrid(MODEL, max_tokens=2 * max(STREAMS)).to(device)
+        notes = [f"windows of {WINDOW} tokens; the peer attends to all that it has read"]
+        notes += [] if obstacle is None else [obstacle]
         return [
-            _measure_stream(model, hybrid, machine),
-            _measure_generation(model, hybrid),
-            _measure_contexts(model, full),
+            Section(
+                title="Reading a stream", rows=_time_reading(model, hybrid, machine), notes=notes
+            ),
+            Section(
+                title="Generating a token",
+                rows=_time_generation(model, hybrid, machine),
+                notes=[*notes, "the peer's cache is its default one, copied for every round"],
+            ),
+            _time_contexts(model, full, machine),
         ]
 
 
-def _measure_stream(model: HybridLM, hybrid: Any, machine: Machine) -> Section:
-    tokens = draw_tokens(model, STREAM_TOKENS)
-    works: dict[str, Work] = {
-        name: functools.partial(_read, model, tokens, SleepConfig(window=WINDOW, passes=passes))
-        for name, passes in ((OURS, 1), (OURS_ASLEEP, 4))
-    }
-    if hybrid is not None:
-        works[PEER] = lambda: hybrid(tokens, use_cache=True, logits_to_keep=1)
-    times = time_in_turn(works, rounds=ROUNDS)
-    rows = [_row(f"read {STREAM_TOKENS:,} tokens", by, times, PEER, 0) for by in times]
-    for i, passes in enumerate((1, 4)):
-        segments = cut_stream(STREAM_TOKENS, SleepConfig(window=WINDOW, passes=passes))
-        flops = stream_flops(model.config, segments, num_scored=1)
-        gflops = flops / times[rows[i].by].median / 1e9
-        share = gflops / machine.float32_gflops
-        rows[i] = dataclasses.replace(rows[i], gflops=gflops, matmul_share=share)
-    return Section(
-        title="Reading a stream",
-        rows=rows,
-        notes=[
-            f"windows of {WINDOW} tokens; the peer attends to all it has read, in one call",
-            *([] if hybrid is not None else [peers.INSTALL]),
-        ],
-    )
+def _ours(passes: int) -> str:
+    return f"slowwave, N = {passes}"
+
+
+def _time_reading(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row]:
+    rows: list[Row] = []
+    for count in STREAMS:
+        tokens = draw_tokens(model, count)
+        works, flops = {}, {}
+        for passes in PASSES:
+            sleep = SleepConfig(window=WINDOW, passes=passes)
+            works[_ours(passes)] = Work(functools.partial(_read, model, tokens, sleep))
+            flops[_ours(passes)] = stream_flops(MODEL, cut_stream(count, sleep), num_scored=1)
+        if hybrid is not None:
+            works[PEER] = Work(functools.partial(_read_with_peer, hybrid, tokens))
+            flops[PEER] = forward_flops(MODEL, count) + head_flops(MODEL, 1)
+        times = time_in_turn(works, rounds=ROUNDS)
+        rows += [
+            timed_row(
+                f"read {count:,} tokens",
+                by,
+                each,
+                reference=(PEER, times[PEER]) if PEER in times else None,
+                machine=machine,
+                flops=flops[by],
+            )
+            for by, each in times.items()
+        ]
+    return rows
 
 
 def _read(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> Tensor:
@@ -79,61 +95,129 @@ def _read(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> Tensor:
     return model.logits(hidden[:, -1])
 
 
-def _measure_generation(model: HybridLM, hybrid: Any) -> Section:
+def _read_with_peer(hybrid: Any, tokens: Tensor) -> Any:
+    return hybrid(tokens, use_cache=True, logits_to_keep=1)
+
+
+def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row]:
     rows: list[Row] = []
-    for context in (1024, STREAM_TOKENS):
-        # One token fewer than whole windows and room for what is generated: no sleep is timed.
-        tokens = draw_tokens(model, context - GENERATED - 1)
-        sleep = SleepConfig(window=WINDOW, passes=1)
-        _, state = read_stream(model, tokens, model.initial_state(1), sleep)
-        works: dict[str, Work] = {OURS: functools.partial(_generate, model, state, sleep)}
+    for stream in STREAMS:
+        # In the middle of a window, so that no sleep is timed.
+        context = stream + WINDOW // 2
+        works: dict[str, Work] = {}
+        moved: dict[str, int | None] = {}
+        for passes in PASSES:
+            sleep = SleepConfig(window=WINDOW, passes=passes)
+            state = read_random(model, sleep, context)
+            run = functools.partial(generate, model, state, sleep, GENERATED)
+            works[_ours(passes)] = Work(run)
+            moved[_ours(passes)] = moved_nbytes(model, state)
         if hybrid is not None:
+            tokens = draw_tokens(model, context)
             cache = hybrid(tokens, use_cache=True, logits_to_keep=1).past_key_values
-            works[PEER] = functools.partial(_generate_with_peer, hybrid, cache, tokens[:, :1])
+            works[PEER] = Work(
+                functools.partial(_generate_with_peer, hybrid, tokens[:, :1]),
+                prepare=functools.partial(copy.deepcopy, cache),
+            )
+            moved[PEER] = None
         times = time_in_turn(works, rounds=4 * ROUNDS)
-        rows += [_row("a token", by, times, PEER, context, GENERATED) for by in times]
-    return Section(title="Generating a token", rows=rows)
+        rows += [
+            timed_row(
+                "a token",
+                by,
+                each,
+                calls=GENERATED,
+                reference=(PEER, times[PEER]) if PEER in times else None,
+                reference_calls=GENERATED,
+                machine=machine,
+                moved_nbytes=moved[by],
+                context=context,
+            )
+            for by, each in times.items()
+        ]
+    return rows
 
 
-def _generate(model: HybridLM, state: MemoryState, sleep: SleepConfig) -> None:
-    """Greedy decoding of GENERATED tokens, which stay inside the window."""
-    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
-    for _ in range(GENERATED):
-        hidden, state = read_stream(model, token, state, sleep)
-        token = model.logits(hidden).argmax(-1)
-
-
-def _generate_with_peer(hybrid: Any, cache: Any, token: Tensor) -> None:
-    """The same through transformers, without the overhead of its `generate`."""
+def _generate_with_peer(hybrid: Any, token: Tensor, cache: Any) -> None:
+    """GENERATED tokens through transformers, without the overhead of its `generate`."""
     for _ in range(GENERATED):
         logits = hybrid(token, past_key_values=cache, use_cache=True).logits
         token = logits[:, -1:].argmax(-1)
 
 
-def _measure_contexts(model: HybridLM, full: HybridLM) -> Section:
+def _time_contexts(model: HybridLM, full: HybridLM, machine: Machine) -> Section:
     rows: list[Row] = []
-    read_ratios: dict[int, float] = {}
-    piece = draw_tokens(model, WINDOW)
-    sleep = SleepConfig(window=WINDOW, passes=1)
-    _, ours = read_stream(model, piece, model.initial_state(1), sleep)
-    token = piece[:, :1]
+    ratios: dict[str, dict[int, float]] = {}
     for context in CONTEXTS:
-        theirs = _fill_cache(full, context)
-        for what, tokens in ((f"the next {WINDOW}", piece), ("the next token", token)):
-            works: dict[str, Work] = {
-                OURS: functools.partial(read_stream, model, tokens, ours, sleep),
-                FULL: functools.partial(full.run, full.embed(tokens), theirs),
-            }
-            times = time_in_turn(works, rounds=ROUNDS)
-            rows += [_row(what, by, times, FULL, context) for by in times]
-            if tokens is piece:
-                read_ratios[context] = times[OURS].over(times[FULL])
-    quicker = [context for context, ratio in read_ratios.items() if ratio < 1]
-    crossing = f"from {quicker[0]:,} tokens on" if quicker else "at none of these lengths"
+        for what, count, calls in ((f"the next {WINDOW}", WINDOW, 1), ("a token", 1, GENERATED)):
+            times = _time_next(model, full, context, count, calls)
+            reference = (FULL, times[FULL])
+            rows += [
+                timed_row(
+                    what,
+                    by,
+                    each,
+                    calls=calls,
+                    reference=reference,
+                    reference_calls=calls,
+                    machine=machine,
+                    context=context,
+                )
+                for by, each in times.items()
+            ]
+            for passes in PASSES:
+                ratio = times[_ours(passes)].over(times[FULL]).median
+                ratios.setdefault(f"{what}, N = {passes}", {})[context] = ratio
     return Section(
         title="Growing contexts",
         rows=rows,
-        notes=[f"slowwave reads on faster than full attention {crossing}"],
+        notes=[
+            "full attention: the same sizes, torch's fused kernel, a cache with room to grow; "
+            "slowwave sleeps once in every window that it reads on",
+            *(f"{what}: faster than full attention {_crossing(r)}" for what, r in ratios.items()),
+        ],
+    )
+
+
+def _time_next(
+    model: HybridLM, full: HybridLM, context: int, count: int, calls: int
+) -> dict[str, Times]:
+    """The next `count` tokens, `calls` times over, from a half-full window and after `context`."""
+    tokens = draw_tokens(model, count)
+    works: dict[str, Work] = {}
+    for passes in PASSES:
+        sleep = SleepConfig(window=WINDOW, passes=passes)
+        state = read_random(model, sleep, WINDOW + WINDOW // 2)
+        read = functools.partial(_read_on, model, tokens, sleep, calls)
+        works[_ours(passes)] = Work(read, prepare=functools.partial(_with_room, state))
+    no_window = SleepConfig(window=2 * context + calls * count + 1, passes=1)
+    cache = _fill_cache(full, context)
+    works[FULL] = Work(
+        functools.partial(_read_on, full, tokens, no_window, calls),
+        prepare=functools.partial(_with_room, cache),
+    )
+    return time_in_turn(works, rounds=ROUNDS)
+
+
+def _read_on(
+    model: HybridLM, tokens: Tensor, sleep: SleepConfig, calls: int, state: MemoryState
+) -> None:
+    for _ in range(calls):
+        hidden, state = read_stream(model, tokens, state, sleep)
+        model.logits(hidden[:, -1])
+
+
+def _with_room(state: MemoryState) -> MemoryState:
+    """The state with caches that can grow in place, which is not what is to be timed."""
+    grow: Callable[[Tensor], Tensor] = functools.partial(reserve, count=0)
+    layers = tuple(
+        layer.map(grow) if isinstance(layer, AttentionState) else layer for layer in state.layers
+    )
+    return dataclasses.replace(
+        state,
+        layers=layers,
+        window_tokens=grow(state.window_tokens),
+        window_hidden=grow(state.window_hidden),
     )
 
 
@@ -145,22 +229,17 @@ def _fill_cache(full: HybridLM, context: int) -> MemoryState:
     keys = torch.randn(shape, generator=generator).to(full.device)
     return dataclasses.replace(
         state,
-        layers=tuple(AttentionState(keys, keys.clone()) for _ in state.layers),
+        layers=tuple(AttentionState(keys, keys) for _ in state.layers),
         window_tokens=torch.zeros(1, context, dtype=torch.int64, device=full.device),
+        window_hidden=torch.zeros(1, context, full.config.width, device=full.device),
         tokens_seen=context,
     )
 
 
-def _row(
-    what: str, by: str, times: dict[str, Times], peer: str, context: int, calls: int = 1
-) -> Row:
-    compared = peer in times and by != peer
-    return Row(
-        what=what,
-        by=by,
-        context=context,
-        milliseconds=1e3 * times[by].median / calls,
-        spread=times[by].spread,
-        ratio=times[by].over(times[peer]) if compared else None,
-        ratio_to=peer if compared else None,
-    )
+def _crossing(ratios: dict[int, float]) -> str:
+    """From which context on every ratio is below 1."""
+    slower = [context for context, ratio in ratios.items() if ratio >= 1]
+    if not slower:
+        return f"at all of them, from {min(ratios):,} tokens on"
+    later = [context for context in ratios if context > max(slower)]
+    return f"from {min(later):,} tokens on" if later else "at none of them"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from rich.console import Console
 from slowwave.bench.figure import draw_benchmarks
 from slowwave.bench.large import run_large
 from slowwave.bench.machine import Machine, measure_machine
-from slowwave.bench.op import run_op
+from slowwave.bench.op import OpOptions, run_op
+from slowwave.bench.peers import peer_versions
 from slowwave.bench.read import run_read
 from slowwave.bench.report import Section, section_table
 from slowwave.bench.sleep import run_sleep
@@ -36,20 +38,23 @@ BENCHMARKS: dict[str, Callable[[torch.device, Machine], list[Section]]] = {
 NEEDS_GPU = ("large",)
 
 
-def run_benchmarks(what: str, *, out: Path | None, as_json: bool) -> None:
+def run_benchmarks(what: str, options: OpOptions, *, out: Path | None, as_json: bool) -> None:
     """Measures `what`, or "all"; writes NAME.json and bench.png into `out` if given.
 
-    Raises ValueError on a benchmark that is not known.
+    Raises ValueError on a benchmark that is not known or cannot run here.
     """
     if what not in (*BENCHMARKS, "all"):
         raise ValueError(f"unknown benchmark {what!r}; use one of {', '.join(BENCHMARKS)}, all")
+    if options != OpOptions() and what != "op":
+        raise ValueError(f"--shape and --workers choose among delta rules, not for bench {what}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         _build_native()
     results: list[dict[str, Any]] = []
     for name in _usable(device) if what == "all" else (what,):
         machine = measure_machine(device)
-        sections = BENCHMARKS[name](device, machine)
+        measure = functools.partial(run_op, options=options) if name == "op" else BENCHMARKS[name]
+        sections = measure(device, machine)
         results.append(_describe(name, machine, sections))
         if out is not None:
             write_json(out / f"{name}.json", results[-1])
@@ -75,7 +80,7 @@ def _build_native() -> None:
 
 
 def _draw(out: Path) -> None:
-    """The figure beside the measurements, where it can be drawn."""
+    """The figure beside the measurements, where there is something to draw it of and with."""
     try:
         draw_benchmarks(out)
     except ValueError as error:
@@ -87,7 +92,7 @@ def _describe(name: str, machine: Machine, sections: list[Section]) -> dict[str,
         "name": name,
         "machine": dataclasses.asdict(machine),
         "sections": [dataclasses.asdict(section) for section in sections],
-        "environment": describe_environment(seed=0),
+        "environment": {**describe_environment(seed=0), "peers": peer_versions()},
     }
 
 

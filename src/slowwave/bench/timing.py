@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
-Work = Callable[[], object]
+LEAST_SECONDS = 0.01
+"""A sample is of as many calls as take this long."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """What is timed; `prepare`, which is not, makes what each call of `run` takes."""
+
+    run: Callable[..., object]
+    prepare: Callable[[], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,38 +37,50 @@ class Times:
     @property
     def spread(self) -> float:
         """Half the distance between the quartiles over the median; 0 for a single round."""
-        if len(self.seconds) < 2:
-            return 0.0
-        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
-        return (third - first) / 2 / self.median
+        return _spread(self.seconds)
 
-    def over(self, other: Times) -> float:
-        """Median of the ratios to `other` within each round."""
+    def over(self, other: Times) -> Times:
+        """The ratios to `other` within each round."""
         pairs = zip(self.seconds, other.seconds, strict=True)
-        return statistics.median(mine / theirs for mine, theirs in pairs)
+        return Times(tuple(mine / theirs for mine, theirs in pairs))
 
 
-def time_in_turn(
-    works: Mapping[str, Work], *, rounds: int, warmups: int = 1, calls: int = 1
-) -> dict[str, Times]:
-    """Does every piece of work `calls` times, round after round; seconds are those of one call."""
-    for work in works.values():
-        for _ in range(warmups):
-            work()
+def time_in_turn(works: Mapping[str, Work], *, rounds: int, warmups: int = 1) -> dict[str, Times]:
+    """Does all works round after round, every other round backwards; seconds are of one call."""
+    calls = {name: _warm_up(work, warmups) for name, work in works.items()}
     seconds: dict[str, list[float]] = {name: [] for name in works}
+    names = list(works)
     for _ in range(rounds):
-        for name, work in works.items():
-            seconds[name].append(_time(work, calls))
+        for name in names:
+            seconds[name].append(_time(works[name], calls[name]))
+        names.reverse()
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 
+def _warm_up(work: Work, warmups: int) -> int:
+    """Calls the work `warmups` times and at least once; returns the calls that make a sample."""
+    seconds = [_time(work, 1) for _ in range(max(1, warmups))]
+    return max(1, math.ceil(LEAST_SECONDS / max(seconds[-1], 1e-9)))
+
+
 def _time(work: Work, calls: int) -> float:
-    _finish()
-    began = time.perf_counter()
-    for _ in range(calls):
-        work()
-    _finish()
-    return (time.perf_counter() - began) / calls
+    total = 0.0
+    for _ in range(calls if work.prepare else 1):
+        arguments = () if work.prepare is None else (work.prepare(),)
+        _finish()
+        began = time.perf_counter()
+        for _ in range(1 if work.prepare else calls):
+            work.run(*arguments)
+        _finish()
+        total += time.perf_counter() - began
+    return total / calls
+
+
+def _spread(values: tuple[float, ...]) -> float:
+    if len(values) < 2:
+        return 0.0
+    first, middle, third = statistics.quantiles(values, n=4, method="inclusive")
+    return (third - first) / 2 / middle
 
 
 def _finish() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +13,19 @@ import torch.nn.functional as F
 from slowwave.bench.machine import Machine, Shape, matmul_gflops
 from slowwave.bench.memory import measure_extra_nbytes
 from slowwave.bench.models import MODEL
-from slowwave.bench.report import Row, Section
-from slowwave.bench.timing import Work, time_in_turn
+from slowwave.bench.report import Row, Section, timed_row
+from slowwave.bench.timing import Times, Work, time_in_turn
 from slowwave.evaluation.evaluate import predict
 from slowwave.evaluation.flops import batch_flops, training_flops
 from slowwave.layers.linear import Linear
 from slowwave.model.hybrid import HybridLM, Run
-from slowwave.ops import native
+from slowwave.ops.delta_rule import fastest_backend
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch
 from slowwave.tasks.config import Rule110Config
 from slowwave.tasks.rule110 import Rule110
+from slowwave.training.allocator import keep_freed_memory
 from slowwave.training.config import TrainConfig
 from slowwave.training.memory_model import predict_memory
 from slowwave.training.optimizer import make_optimizers
@@ -40,6 +42,7 @@ WARMUPS = 2
 def run_train(device: torch.device, machine: Machine) -> list[Section]:
     """Forward and backward in bfloat16, compiled, for N = 1 and 4; the optimizer by itself."""
     del machine
+    keep_freed_memory()
     task = Rule110(TASK)
     num_rows = GPU_BATCH if device.type == "cuda" else BATCH
     batch = task.batch("train", list(range(num_rows))).to(device)
@@ -47,43 +50,35 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
     model.set_compute_dtype(torch.bfloat16)
     run = torch.compile(model.run, dynamic=False)
     sleeps = {f"N = {n}": SleepConfig(window=TASK.width, passes=n) for n in PASSES}
-    works: dict[str, Work] = {
-        name: functools.partial(_step, model, batch, sleep, run) for name, sleep in sleeps.items()
+    drop_gradients = functools.partial(model.zero_grad, set_to_none=True)
+    works = {
+        name: Work(lambda _, sleep=sleep: _step(model, batch, sleep, run), prepare=drop_gradients)
+        for name, sleep in sleeps.items()
     }
     optimizers = make_optimizers(model, TrainConfig())
-    works["optimizer"] = lambda: [optimizer.step() for optimizer in optimizers.values()]
+    works["optimizer"] = Work(
+        lambda _: [optimizer.step() for optimizer in optimizers.values()],
+        prepare=functools.partial(_make_gradients, model),
+    )
+    shapes = product_shapes(model, num_rows * TASK.width)
+    before = _product_rates(shapes, device)
     times = time_in_turn(works, rounds=ROUNDS, warmups=WARMUPS)
-
-    rates = {
-        name: matmul_gflops(product_shapes(model, num_rows * TASK.width), dtype, device)
-        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
-    }
-    best = max(rates, key=lambda name: rates[name])
+    after = _product_rates(shapes, device)
+    rates = {name: max(before[name], after[name]) for name in before}
     flops = {name: _count_flops(model, batch, sleep) for name, sleep in sleeps.items()}
     first = next(iter(sleeps))
-    rows: list[Row] = []
-    for name, each in times.items():
-        row = Row(
-            what="forward + backward" if name in sleeps else "a step of Muon and AdamW",
-            by=name,
-            milliseconds=1e3 * each.median,
-            spread=each.spread,
-        )
-        if name in sleeps:
-            gflops = flops[name] / each.median / 1e9
-            row = dataclasses.replace(
-                row,
-                gflops=gflops,
-                matmul_share=gflops / rates[best],
-                ratio=each.over(times[first]) / (flops[name] / flops[first]),
-                ratio_to=f"{first}, by FLOPs",
-            )
-        rows.append(row)
+    rows = [
+        _step_row(name, times, first, flops, max(rates.values()))
+        if name in sleeps
+        else timed_row("a step of Muon and AdamW", name, times[name])
+        for name in works
+    ]
+    tokens = batch.stream.inputs.numel()
     notes = [
-        f"batch {num_rows}, {num_rows * 100 / times[first].median:,.0f} tokens/s at {first}; "
-        "delta rule: "
-        f"{'native' if native.is_ready() else 'chunk'}",
-        "matmul share is of the products of this model alone, in the faster dtype: "
+        f"batch {num_rows}, {tokens / times[first].median:,.0f} tokens/s at {first}; delta rule: "
+        f"{fastest_backend(device, torch.bfloat16)}; ratios are of times over ratios of FLOPs",
+        "matmul share: all counted operations over the rate of the projections' and feed-forward "
+        "products of this model, forward and backward, in the faster dtype: "
         + ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in rates.items()),
     ]
     return [
@@ -92,7 +87,37 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
     ]
 
 
-def memory_work(passes: str, checkpoint: str) -> Work:
+def _step_row(
+    name: str, times: dict[str, Times], first: str, flops: dict[str, int], rate: float
+) -> Row:
+    row = timed_row(
+        "forward + backward",
+        name,
+        times[name],
+        reference=(f"{first}, by FLOPs", times[first]),
+        flops=flops[name],
+    )
+    assert row.gflops is not None and row.time_ratio is not None
+    return dataclasses.replace(
+        row,
+        matmul_share=row.gflops / rate,
+        time_ratio=row.time_ratio / (flops[name] / flops[first]),
+    )
+
+
+def _product_rates(shapes: Counter[Shape], device: torch.device) -> dict[str, float]:
+    return {
+        name: matmul_gflops(shapes, dtype, device)
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+
+
+def _make_gradients(model: HybridLM) -> None:
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+
+
+def memory_work(passes: str, checkpoint: str) -> Callable[[], None]:
     """The step whose memory a fresh process measures; not compiled, MEMORY_BATCH rows."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task = Rule110(TASK)
@@ -106,19 +131,15 @@ def memory_work(passes: str, checkpoint: str) -> Work:
 
 
 def _measure_memory(batch: Batch) -> Section:
-    """Peak memory of a step beside the memory model; ratio is measured over predicted."""
-    num_parameters = HybridLM(
-        dataclasses.replace(MODEL, vocab_size=Rule110.vocab_size)
-    ).num_parameters
+    """Peak memory of a step beside what the memory model says."""
     rows: list[Row] = []
     for passes in PASSES:
-        sleep = SleepConfig(window=TASK.width, passes=passes)
+        segments = cut_training(batch.stream.targets, SleepConfig(window=TASK.width, passes=passes))
         for checkpoint in (False, True):
             predicted = predict_memory(
-                MODEL,
-                cut_training(batch.stream.targets, sleep),
+                dataclasses.replace(MODEL, vocab_size=Rule110.vocab_size),
+                segments,
                 rows=MEMORY_BATCH,
-                num_parameters=num_parameters,
                 bfloat16=True,
                 checkpoint_activations=checkpoint,
             )
@@ -128,9 +149,9 @@ def _measure_memory(batch: Batch) -> Section:
                 Row(
                     what=f"a step, N = {passes}",
                     by="checkpointed" if checkpoint else "all kept",
-                    ratio=None if measured is None else measured / expected,
-                    ratio_to=f"predicted {expected:,} bytes",
                     nbytes=measured,
+                    memory_ratio=None if measured is None else measured / expected,
+                    ratio_to=f"predicted {expected:,} bytes",
                 )
             )
     note = f"batch {MEMORY_BATCH}, not compiled; nbytes: most that the step adds"

@@ -6,16 +6,18 @@ States are immutable, so those after short and long streams are kept and timed i
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import torch
 
 from slowwave.bench.machine import Machine
-from slowwave.bench.models import MODEL, draw_tokens
-from slowwave.bench.report import Row, Section
+from slowwave.bench.memory import measure_resident_nbytes
+from slowwave.bench.models import MODEL, generate, moved_nbytes, read_random, read_random_window
+from slowwave.bench.report import Row, Section, timed_row
 from slowwave.bench.timing import Work, time_in_turn
 from slowwave.model.hybrid import HybridLM
+from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 
 WINDOW = 512
@@ -29,55 +31,73 @@ PASSES = (1, 4)
 
 
 def run_wake(device: torch.device, machine: Machine) -> list[Section]:
-    """Generates TOKENS_TIMED tokens from every state in turn; nbytes are those of the state."""
-    del machine
+    """Generates TOKENS_TIMED tokens from every state in turn."""
     with torch.inference_mode():
         model = HybridLM(MODEL).eval().to(device)
-        states = {
-            f"N = {passes}, {windows * WINDOW + FILL:,} tokens before": (
-                _stream_states(model, passes, windows),
-                SleepConfig(window=WINDOW, passes=passes),
-            )
-            for passes in PASSES
-            for windows in NUM_WINDOWS
-        }
-        works: dict[str, Work] = {
-            name: functools.partial(_generate, model, state, sleep)
+        states: dict[str, tuple[MemoryState, SleepConfig]] = {}
+        for passes in PASSES:
+            sleep = SleepConfig(window=WINDOW, passes=passes)
+            for windows in NUM_WINDOWS:
+                read = windows * WINDOW + FILL
+                states[f"N = {passes}, {read:,} tokens"] = (read_random(model, sleep, read), sleep)
+        works = {
+            name: Work(functools.partial(generate, model, state, sleep, TOKENS_TIMED))
             for name, (state, sleep) in states.items()
         }
         times = time_in_turn(works, rounds=ROUNDS)
     first = next(iter(times))
     rows = [
-        Row(
-            what="a token",
-            by=name,
+        timed_row(
+            "a token",
+            name,
+            each,
+            calls=TOKENS_TIMED,
+            reference=(first, times[first]),
+            reference_calls=TOKENS_TIMED,
+            machine=machine,
+            moved_nbytes=moved_nbytes(model, states[name][0]),
             context=states[name][0].tokens_seen,
-            milliseconds=1e3 * each.median / TOKENS_TIMED,
-            spread=each.spread,
-            ratio=each.over(times[first]),
-            ratio_to=first,
             nbytes=states[name][0].nbytes,
         )
         for name, each in times.items()
     ]
     note = f"windows of {WINDOW} tokens, {FILL} in the open one; nbytes: the whole state"
-    return [Section(title="Awake, after a stream", rows=rows, notes=[note])]
+    return [
+        Section(title="Awake, after a stream", rows=rows, notes=[note]),
+        *_measure_resident(),
+    ]
 
 
-def _stream_states(model: HybridLM, passes: int, windows: int) -> MemoryState:
-    """The state after `windows` slept windows and FILL tokens of the next."""
-    sleep = SleepConfig(window=WINDOW, passes=passes)
-    state = model.initial_state(1)
-    tokens = draw_tokens(model, WINDOW)
-    for _ in range(windows):
-        _, state = read_stream(model, tokens, state, sleep)
-    _, state = read_stream(model, tokens[:, :FILL], state, sleep)
-    return state
+def stream_with_pauses(passes: str) -> Iterator[int]:
+    """Reads one endless stream in a fresh process; pauses where its memory is to be looked at."""
+    if native.find_obstacle() is None:
+        native.load()
+    sleep = SleepConfig(window=WINDOW, passes=int(passes))
+    with torch.inference_mode():
+        model = HybridLM(MODEL).eval()
+        state = model.initial_state(1)
+        for windows in NUM_WINDOWS:
+            while state.num_sleeps < windows:
+                state = read_random_window(model, sleep, state, WINDOW)
+            yield state.tokens_seen
 
 
-def _generate(model: HybridLM, state: MemoryState, sleep: SleepConfig) -> None:
-    """Greedy decoding of TOKENS_TIMED tokens, which stay inside the window."""
-    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
-    for _ in range(TOKENS_TIMED):
-        hidden, state = read_stream(model, token, state, sleep)
-        token = model.logits(hidden).argmax(-1)
+def _measure_resident() -> list[Section]:
+    """Resident memory of one process while it reads on and on."""
+    rows: list[Row] = []
+    for passes in PASSES:
+        resident = measure_resident_nbytes(__name__, "stream_with_pauses", str(passes))
+        if resident is None:
+            return []
+        for windows, nbytes in zip(NUM_WINDOWS, resident, strict=True):
+            rows.append(
+                Row(
+                    what="resident memory",
+                    by=f"N = {passes}",
+                    context=windows * WINDOW,
+                    nbytes=nbytes,
+                    memory_ratio=nbytes / resident[0],
+                    ratio_to=f"N = {passes}, {NUM_WINDOWS[0] * WINDOW:,} tokens",
+                )
+            )
+    return [Section(title="Resident memory of one endless stream", rows=rows)]

@@ -24,10 +24,11 @@ and in a delta rule layer, C = 2 H K + G V:
     gates           24 T G
     state           4 G K V                at the start of every chunk
 
-Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 for Muon's momentum (AdamW keeps
-8 for the few that are not matrices), and in bfloat16 a copy of the matrices for every pass. With
-checkpointed activations a pass keeps its input, 4 T D, and the states 4 G K V; one pass at a time
-is computed again. torch.compile keeps less: what is cheap to compute it computes again.
+Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 more for what Muon keeps of the
+blocks' matrices and 8 for what AdamW keeps of embeddings and head, and in bfloat16 a copy of the
+blocks' matrices for every pass. Norms, gates and logits are too few to count. With checkpointed
+activations a pass keeps its input, 4 T D, and the states 4 G K V; one pass at a time is computed
+again. torch.compile keeps less: what is cheap to compute it computes again.
 """
 
 from __future__ import annotations
@@ -68,18 +69,18 @@ def predict_memory(
     segments: Sequence[Segment],
     *,
     rows: int,
-    num_parameters: int,
     bfloat16: bool,
     checkpoint_activations: bool,
 ) -> TrainingMemory:
     """A step over a batch of `rows` streams that are cut like `segments`, without compiling."""
+    matrices, tables = _count_matrices(model), 2 * model.vocab_size * model.width
     passes = list(_passes(segments))
     inside = [
         rows * kept_nbytes(model, T, window_fill=fill, bfloat16=bfloat16, evicts=evicts)
-        + (2 * num_parameters if bfloat16 else 0)
+        + (2 * matrices if bfloat16 else 0)
         for T, fill, evicts in passes
     ]
-    parameters = 3 * WIDE * num_parameters
+    parameters = 3 * WIDE * matrices + 4 * WIDE * tables
     if not checkpoint_activations:
         return TrainingMemory(parameters=parameters, kept=sum(inside), recomputed=0)
     between = sum(rows * _boundary_nbytes(model, T) for T, _, _ in passes)
@@ -124,6 +125,17 @@ def _passes(segments: Sequence[Segment]) -> Iterator[tuple[int, int, bool]]:
             for n in range(2, segment.passes + 1):
                 yield fill, 0, n == segment.passes
             fill = 0
+
+
+def _count_matrices(model: ModelConfig) -> int:
+    """Numbers in the matrices of the blocks."""
+    D, queries = model.width, model.attn_heads * model.head_dim
+    keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
+    mixers = {
+        "attn": D * (2 * queries + 2 * model.kv_heads * model.head_dim),
+        "gdn": D * (2 * keys + 3 * values + 2 * model.value_heads),
+    }
+    return sum(mixers[kind] + 3 * D * model.mlp_hidden for kind in model.layers)
 
 
 def _attention_nbytes(model: ModelConfig, T: int, W: int, narrow: int) -> int:

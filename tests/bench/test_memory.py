@@ -1,0 +1,86 @@
+"""Memory is measured in processes of their own, which know what they are to do."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from slowwave.bench import memory
+from slowwave.bench.models import MODEL
+from slowwave.bench.train import MEMORY_BATCH, TASK
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import cut_training
+from slowwave.tasks.rule110 import Rule110
+from slowwave.training.memory_model import predict_memory
+
+MIB = 2**20
+pytestmark = pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell")
+
+
+@pytest.fixture(autouse=True)
+def _found_by_fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def make_buffers(count: str) -> Callable[[], torch.Tensor]:
+    """Work that holds `count` MiB at once and gives them back."""
+    return lambda: torch.ones(int(count) * MIB, dtype=torch.uint8)
+
+
+def leak(count: str) -> Iterator[None]:
+    """A run that holds `count` MiB more at every pause."""
+    held: list[torch.Tensor] = []
+    for _ in range(3):
+        held.append(torch.ones(int(count) * MIB, dtype=torch.uint8))
+        yield
+
+
+def fail() -> None:
+    raise RuntimeError("nothing to measure")
+
+
+def test_memory_is_what_one_call_adds() -> None:
+    small, large = (
+        memory.measure_extra_nbytes("test_memory", "make_buffers", count) for count in ("1", "65")
+    )
+    assert small is not None and large is not None
+    assert 60 * MIB < large - small < 70 * MIB
+
+
+@pytest.mark.parametrize("count", ["0", "40"])
+def test_a_leak_shows(count: str) -> None:
+    resident = memory.measure_resident_nbytes("test_memory", "leak", count)
+    assert resident is not None
+    for before, after in itertools.pairwise(resident):
+        assert after - before == pytest.approx(int(count) * MIB, abs=4 * MIB)
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(ValueError, match="nothing to measure"):
+        memory.measure_extra_nbytes("test_memory", "fail")
+
+
+def test_memory_is_not_known_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "missing")
+    assert memory.measure_extra_nbytes("test_memory", "make_buffers", "1") is None
+    assert memory.measure_resident_nbytes("test_memory", "leak", "1") is None
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_memory_model_predicts_the_peak_of_a_step(checkpoint: bool) -> None:
+    measured = memory.measure_extra_nbytes(
+        "slowwave.bench.train", "memory_work", "4", str(checkpoint)
+    )
+    targets = Rule110(TASK).batch("train", [0]).stream.targets
+    predicted = predict_memory(
+        MODEL,
+        cut_training(targets, SleepConfig(window=TASK.width, passes=4)),
+        rows=MEMORY_BATCH,
+        bfloat16=True,
+        checkpoint_activations=checkpoint,
+    )
+    assert measured == pytest.approx(predicted.kept + predicted.recomputed, rel=0.2)

@@ -24,7 +24,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 _LOCK = threading.RLock()
 _SOURCES = Path(__file__).with_name("cpu")
-_FLAGS = ("-O3", "-std=c++20")
+_FLAGS = ("-O3", "-std=c++20", "-fopenmp")
 _CPU_FLAGS = {
     "AVX512": (
         *("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma"),

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.ops import native
+from slowwave.ops.delta_inputs import delta_inputs
 from slowwave.ops.delta_rule import gated_delta_rule
-from slowwave.ops.norm import l2_norm, rms_norm, wide_dtype
-from slowwave.ops.short_conv import short_conv
+from slowwave.ops.norm import rms_norm, wide_dtype
 
 CHUNK_SIZE = 64
 
@@ -140,14 +140,16 @@ def _compose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Step by step: the specification, differentiable and on any device."""
     G, K, V = fast_weights.shape[1:]
-    values = G * V
-    keys = (qkv.shape[2] - values) // 2
     rows = qkv.shape[0] // tail.shape[0]
-    mixed, new_tail = short_conv(
-        qkv, weights.kernel.to(qkv.dtype), tail.repeat_interleave(rows, dim=0), mask
+    heads, v, new_tail = delta_inputs(
+        qkv,
+        weights.kernel,
+        tail.repeat_interleave(rows, dim=0),
+        num_values=G * V,
+        key_dim=K,
+        mask=mask,
     )
-    q, k, v = F.silu(mixed).split([keys, keys, values], dim=-1)
-    q, k = l2_norm(q.unflatten(-1, (-1, K))), l2_norm(k.unflatten(-1, (-1, K)))
+    q, k = heads.chunk(2, dim=2)
     log_decay, beta = _decay_and_strength(gates, weights)
     read, written = gated_delta_rule(
         q,
@@ -175,9 +177,7 @@ def _compose_write(
     mask: Tensor | None,
 ) -> Tensor:
     G, K, V = fast_weights.shape[1:]
-    mixed, _ = short_conv(kv, weights.kernel.to(kv.dtype), tail, mask)
-    k, v = F.silu(mixed).split([kv.shape[2] - G * V, G * V], dim=-1)
-    k = l2_norm(k.unflatten(-1, (-1, K)))
+    k, v, _ = delta_inputs(kv, weights.kernel, tail, num_values=G * V, key_dim=K, mask=mask)
     log_decay, beta = _decay_and_strength(gates, weights)
     _, written = gated_delta_rule(
         k,

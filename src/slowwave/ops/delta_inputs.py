@@ -34,7 +34,8 @@ def delta_inputs(
     num_keys = x.shape[2] - num_values
     if mask is None and _suits_native(x, kernel, tail):
         keys, values = torch.ops.slowwave.delta_inputs(x, kernel, tail, num_keys, key_dim)
-        new_tail = torch.cat([tail, x], dim=1)[:, x.shape[1] :]
+        taps = tail.shape[1]
+        new_tail = torch.cat([tail, x[:, -taps:]], dim=1)[:, -taps:]
         return keys.unflatten(-1, (-1, key_dim)), values, new_tail
     return _compose(x, kernel, tail, num_keys=num_keys, key_dim=key_dim, mask=mask)
 

@@ -17,12 +17,14 @@ in an attention layer:
 
 and in a delta rule layer, C = 2 H K + G V:
 
-    convolution     s (3 T + w - 1) C      its input behind the tail, its output, SiLU of that
-    keys, queries   8 T H (K + 1)          normed; in bfloat16 wide copies of them too, 8 T H K
+    convolution     s (T + w - 1) C        its input and the tail before it
+    inputs          8 T H K + s T G V      normed keys and queries, values
     reads           (2 s + 16) T G V       what was read, its norm and gate, what the product takes;
                                            in bfloat16 one wide copy more, 4 T G V
     gates           24 T G
     state           4 G K V                at the start of every chunk
+
+with the operators that are compiled for a CPU; without them these layers keep more.
 
 Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 more for what Muon keeps of the
 blocks' matrices and 8 for what AdamW keeps of embeddings and head, and in bfloat16 a copy of the
@@ -72,11 +74,11 @@ def predict_memory(
     bfloat16: bool,
     checkpoint_activations: bool,
 ) -> TrainingMemory:
-    """A step over a batch of `rows` streams that are cut like `segments`, without compiling."""
+    """A step over a batch of `rows` streams that are cut like `segments`, without torch.compile."""
     matrices, tables = _count_matrices(model), 2 * model.vocab_size * model.width
     passes = list(_passes(segments))
     inside = [
-        rows * kept_nbytes(model, T, window_fill=fill, bfloat16=bfloat16, evicts=evicts)
+        rows * kept_nbytes(model, T, fill, bfloat16=bfloat16, evicts=evicts)
         + (2 * matrices if bfloat16 else 0)
         for T, fill, evicts in passes
     ]
@@ -90,10 +92,10 @@ def predict_memory(
 def kept_nbytes(
     model: ModelConfig,
     num_tokens: int,
+    window_fill: int,
     *,
-    window_fill: int = 0,
-    bfloat16: bool = False,
-    evicts: bool = False,
+    bfloat16: bool,
+    evicts: bool,
 ) -> int:
     """What one pass over `num_tokens` tokens that follow `window_fill` keeps for one row.
 
@@ -148,14 +150,12 @@ def _attention_nbytes(model: ModelConfig, T: int, W: int, narrow: int) -> int:
 
 
 def _delta_rule_nbytes(model: ModelConfig, T: int, narrow: int, *, queries: bool = True) -> int:
-    heads, K = model.delta_heads, model.key_dim
-    kinds = 2 if queries else 1
-    channels = kinds * heads * K + model.value_heads * model.value_dim
-    convolution = narrow * (3 * T + model.conv_width - 1) * channels
-    normed = kinds * WIDE * T * heads * (K + 1)
-    copies = 0 if narrow == WIDE else kinds * WIDE * T * heads * K
+    keys = (2 if queries else 1) * model.delta_heads * model.key_dim
+    values = model.value_heads * model.value_dim
+    convolution = narrow * (T + model.conv_width - 1) * (keys + values)
+    inputs = T * (WIDE * keys + narrow * values)
     gates = 5 * WIDE * T * model.value_heads
-    return convolution + normed + copies + gates + -(-T // CHUNK_SIZE) * _state_nbytes(model)
+    return convolution + inputs + gates + -(-T // CHUNK_SIZE) * _state_nbytes(model)
 
 
 def _reads_nbytes(model: ModelConfig, T: int, narrow: int) -> int:

@@ -51,8 +51,9 @@ def _window_angles(*place: Any) -> Tensor:
 def _remembered_angles(
     start: int, stop: int, size: int, theta: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    positions = torch.arange(start, stop, device=device)[None]
-    return torch.stack(rotation(positions, size, theta, dtype))
+    with torch.inference_mode(False):  # who asks next may want gradients
+        positions = torch.arange(start, stop, device=device)[None]
+        return torch.stack(rotation(positions, size, theta, dtype))
 
 
 def rotate(x: Tensor, rotary: Rotation) -> Tensor:

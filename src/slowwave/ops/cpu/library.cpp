@@ -6,6 +6,7 @@
 #include "delta_inputs.h"
 #include "delta_mix.h"
 #include "delta_rule.h"
+#include "linear.h"
 #include "norm.h"
 #include "rotary.h"
 #include "swiglu.h"
@@ -33,6 +34,7 @@ TORCH_LIBRARY(slowwave, library) {
   library.def(
       "delta_inputs_backward(Tensor x, Tensor kernel, Tensor tail, Tensor grad_keys, "
       "Tensor grad_values, int K) -> (Tensor, Tensor, Tensor)");
+  library.def("linear(Tensor x, Tensor weight) -> Tensor");
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
   library.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor");
   library.def("swiglu(Tensor up) -> Tensor");
@@ -45,6 +47,7 @@ TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
   library.impl("delta_inputs", slowwave::delta_inputs);
   library.impl("delta_inputs_backward", slowwave::delta_inputs_backward);
   library.impl("read_token", slowwave::read_token);
+  library.impl("linear", slowwave::linear);
   library.impl("rms_norm", slowwave::rms_norm);
   library.impl("rotate", slowwave::rotate);
   library.impl("swiglu", slowwave::swiglu);

@@ -15,6 +15,7 @@ from slowwave import cli
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 MINI = str(ROOT / "recipes" / "depo-mini.toml")
+RECALL = str(ROOT / "recipes" / "recall-mini.toml")
 TINY = [
     *("--model.width", "16", "--model.mlp-hidden", "16", "--model.attn-heads", "2"),
     *("--task.nodes", "6", "--task.hops", "2", "--task.questions", "3", "--sleep.window", "12"),
@@ -103,7 +104,7 @@ def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert len(shown["examples"]) == 2
     cli.main(["tasks", "--json"])
-    assert set(json.loads(capsys.readouterr().out)) == {"rule110", "depo"}
+    assert set(json.loads(capsys.readouterr().out)) == {"rule110", "depo", "recall"}
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +121,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["dream"], "unknown command 'dream'; use one of demo, train"),
         (["train", "nowhere.toml"], "nowhere.toml: no such file"),
         (["train", MINI, "--sleep.window", "7"], "sleep.window is 7, but task depo has a context"),
+        (["train", RECALL, "--task.window", "8"], "sleep.window is 16, but task recall counts in"),
         (["train", MINI, "--sleep.passes", "0"], "sleep.passes is 0; use 1"),
         (["train", MINI, "--model.vocab-size", "3"], "model.vocab_size is 3, but task depo has 16"),
         (["train", MINI, "--model.attn-heads", "5"], "model.attn_heads is 5; use a divisor"),

@@ -272,7 +272,7 @@ class TasksOptions:
     """List the tasks, or show examples of one."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
-    """Task to show: rule110 or depo; all are listed if not given."""
+    """Task to show; all are listed if not given."""
     show: int = 1
     """Number of examples."""
     split: str = "train"

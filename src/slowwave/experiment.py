@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slowwave.config import Config, override, read_toml
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
-from slowwave.tasks.config import TaskConfig
+from slowwave.tasks.config import RecallConfig, TaskConfig
 from slowwave.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def load_experiment(
 def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     """The freshly drawn model and the task of an experiment.
 
-    Raises ValueError if the window does not divide the task's context, or the vocabularies differ.
+    Raises ValueError if the window does not divide the task's context or is not the one that the
+    task counts in, or the vocabularies differ.
     """
     from slowwave.model.hybrid import HybridLM
     from slowwave.tasks.registry import make_task
@@ -63,6 +64,11 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
         raise ValueError(
             f"sleep.window is {config.sleep.window}, but task {config.task.name} has a context of "
             f"{task.context_tokens} tokens; use a divisor of it"
+        )
+    if isinstance(config.task, RecallConfig) and config.task.window != config.sleep.window:
+        raise ValueError(
+            f"sleep.window is {config.sleep.window}, but task {config.task.name} counts in windows "
+            f"of task.window = {config.task.window} tokens; use the same number for both"
         )
     if config.model.vocab_size not in (0, task.vocab_size):
         raise ValueError(

@@ -15,7 +15,7 @@ from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.tasks.base import Batch, Labelled, Task
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config
 from slowwave.tasks.registry import make_task
 
 SIZES: dict[str, Any] = {
@@ -45,7 +45,10 @@ def test_constant_predictor_scores_its_floor(monkeypatch: pytest.MonkeyPatch) ->
     assert record.overall.exact == pytest.approx(task.floors()["constant"], abs=0.03)
     assert ones == pytest.approx(task.floors()["bit"], abs=0.02)
     assert record.overall.answers == 4096
-    assert {group: score.answers for group, score in record.groups.items()} == {0: 4096, 1: 4096}
+    assert {group: score.answers for group, score in record.groups.items()} == {
+        "0": 4096,
+        "1": 4096,
+    }
 
 
 def test_sampled_score_and_loss_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +60,7 @@ def test_sampled_score_and_loss_in_closed_form(monkeypatch: pytest.MonkeyPatch) 
     assert record.overall.sampled == pytest.approx(0.25**3)
     assert record.overall.loss == pytest.approx(-math.log(0.25))
     assert record.overall.exact == 0.0
-    assert record.groups[1].sampled == pytest.approx(0.25)
+    assert record.groups["1"].sampled == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,20 @@ def test_forked_questions_see_the_stream_and_not_each_other() -> None:
         )
         logits = predict(model, Batch(batch.stream, alone), sleep).logits
         assert_close(logits, together[:, fork], 1e-12)
+
+
+def test_groups_go_by_their_labels_in_order() -> None:
+    task = make_task(RecallConfig(window=12, windows=3, facts=3, updates=1, distances=(1, 2)))
+    (record,) = evaluate(_model(task), task, sleep=SleepConfig(window=12), examples=8)
+    assert tuple(record.groups) == ("1", "2", "1 updated", "2 updated", "never told")
+    assert sum(score.answers for score in record.groups.values()) == record.overall.answers
+
+
+def test_groups_without_answers_are_left_out() -> None:
+    task = make_task(DepoConfig(nodes=6, hops=3, questions=1))
+    (record,) = evaluate(_model(task), task, sleep=SleepConfig(window=12), examples=1)
+    hops, _ = task.example("test", 0).questions[0].split(maxsplit=1)
+    assert list(record.groups) == [hops]
 
 
 def test_every_number_of_passes_gets_a_record() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.tasks.base import Batch, Labelled, Task
-from slowwave.tasks.config import DepoConfig, Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig
 from slowwave.tasks.registry import make_task
 from slowwave.tasks.splits import SPLITS
 
@@ -20,6 +20,7 @@ CONFIGS: list[TaskConfig] = [
     DepoConfig(layout="row", min_nodes=3),
     OFFICIAL,
     DepoConfig(**{**OFFICIAL.to_dict(), "layout": "forked"}),
+    RecallConfig(window=18, questions=7),
 ]
 
 
@@ -73,6 +74,7 @@ PINNED = (
     "b93376a1d493d248",
     "6d75275ef17ae0bd",
     "3a608048f8798cc4",
+    "a709e6d41d42f30b",
 )
 
 
@@ -146,9 +148,14 @@ def test_every_group_is_reached(task: Task) -> None:
     assert set(groups.tolist()) - {-1} == set(task.group_values)
 
 
+def test_groups_have_labels_of_their_own(task: Task) -> None:
+    assert len(set(task.group_labels)) == len(task.group_values) == len(task.group_labels)
+
+
 def test_every_token_is_used(task: Task) -> None:
-    inputs = [part.inputs.ravel() for part in parts(task.batch("train", range(400)))]
-    assert torch.cat(inputs).unique().tolist() == list(range(task.vocab_size))
+    both = [(part.inputs, part.targets) for part in parts(task.batch("train", range(400)))]
+    seen = torch.cat([column.ravel() for columns in both for column in columns]).unique().tolist()
+    assert [token for token in seen if token != NO_LOSS] == list(range(task.vocab_size))
 
 
 def test_a_batch_moves(task: Task) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config
 from slowwave.tasks.registry import make_task
 
-TASKS = {"rule110": Rule110Config, "depo": DepoConfig}
+TASKS = {"rule110": Rule110Config, "depo": DepoConfig, "recall": RecallConfig}
 
 
 def score_table(summary: dict[str, Any]) -> Table:

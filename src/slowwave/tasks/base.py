@@ -118,6 +118,11 @@ class Task(Protocol):
         """Every group there is, in order."""
         ...
 
+    @property
+    def group_labels(self) -> tuple[str, ...]:
+        """What each of group_values is called in records, tables and figures."""
+        ...
+
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Examples for a model, row i from indices[i] alone; indices are 0 to 2**62.
 

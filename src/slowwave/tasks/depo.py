@@ -33,6 +33,7 @@ class Depo:
         self.vocab_size = self.grammar.vocab_size
         self.context_tokens = 2 * config.nodes * self.grammar.name_tokens
         self.group_values = tuple(range(1, config.hops + 1))
+        self.group_labels = tuple(map(str, self.group_values))
         if config.layout == "row":
             self.prediction_tokens = config.questions * self.grammar.num_question_tokens
         else:

@@ -61,6 +61,7 @@ class Rule110:
         self.context_tokens = config.num_states * config.width
         self.prediction_tokens = config.num_states
         self.group_values = tuple(range(config.num_states))
+        self.group_labels = tuple(map(str, self.group_values))
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Stream (B, num_states * width + num_states), no forked questions; see `Task.batch`."""

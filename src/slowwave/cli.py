@@ -197,6 +197,7 @@ def evaluate_run(arguments: list[str]) -> None:
         "name": config.name,
         "trained_passes": config.sleep.passes,
         "group_name": task.group_name,
+        "bytes_per_token": task.bytes_per_token,
         "floors": task.floors(),
         "test": [record.to_dict() for record in records],
     }

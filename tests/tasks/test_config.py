@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from slowwave.config import Config
-from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig, TextConfig
 
 OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
 
@@ -46,6 +46,9 @@ OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
         (RecallConfig, {"questions": 0}, "questions"),
         (RecallConfig, {"untold": 1.0}, "untold"),
         (RecallConfig, {"untold": -0.1}, "untold"),
+        (TextConfig, {"window": 0}, "window"),
+        (TextConfig, {"context": 0}, "context"),
+        (TextConfig, {"piece": 512}, "piece"),
     ],
 )
 def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], field: str) -> None:
@@ -68,6 +71,7 @@ def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], f
         RecallConfig(windows=1, facts=1, updates=0, window=2, keys=2, values=2**12, distances=(1,)),
         RecallConfig(keys=50, untold=0.0, values=2, window=16, updates=2),
         RecallConfig(windows=1000, facts=4, updates=1, keys=4000, distances=(1, 10, 1000)),
+        TextConfig(files=("a", "b/*.md"), window=1, context=1, piece=2),
     ],
 )
 def test_the_extremes_are_allowed(config: Config) -> None:
@@ -75,10 +79,15 @@ def test_the_extremes_are_allowed(config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [Rule110Config(steps=3), DepoConfig(min_nodes=4), RecallConfig(windows=9)]
+    "config",
+    [Rule110Config(steps=3), DepoConfig(min_nodes=4), RecallConfig(windows=9), TextConfig()],
 )
 def test_the_name_picks_the_task(config: Config) -> None:
     assert TypeAdapter(TaskConfig).validate_python(config.to_dict()) == config
+
+
+def test_one_file_needs_no_list() -> None:
+    assert TextConfig.from_dict({"files": "docs"}) == TextConfig(files=("docs",))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Labelled:
             answers,
             np.where(is_scored, groups, NONE),
         )
-        return cls(*(torch.from_numpy(np.array(array)) for array in arrays))
+        return cls(*(torch.from_numpy(np.array(array, order="C")) for array in arrays))
 
     def to(self, device: torch.device) -> Labelled:
         """The same on `device`."""
@@ -106,6 +106,11 @@ class Task(Protocol):
     @property
     def prediction_tokens(self) -> int:
         """Tokens after the context: of the rest of the stream, or of one forked question."""
+        ...
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Bytes of text that a token stands for, in the mean; None if tokens are no text."""
         ...
 
     @property

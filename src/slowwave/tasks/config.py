@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from slowwave.config import Config
 
@@ -178,7 +178,41 @@ class RecallConfig(Config):
         return self.windows * (self.facts - self.updates) + self.updates
 
 
-TaskConfig = Annotated[Rule110Config | DepoConfig | RecallConfig, Field(discriminator="name")]
+def _list_one(files: object) -> object:
+    return (files,) if isinstance(files, str) else files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(Config):
+    """Predict every next token of local files, byte by byte or through a tokenizer."""
+
+    name: Literal["text"] = "text"
+    """Selects this task."""
+    files: Annotated[tuple[str, ...], BeforeValidator(_list_one)] = ()
+    """Files, folders and patterns such as docs/*.md, from where slowwave is called."""
+    tokenizer: str | None = None
+    """A tokenizer.json, which takes slowwave[text] to read; if not given, bytes are tokens."""
+    window: int = 64
+    """Tokens L of a window, by which the loss is reported; sleep.window must be the same."""
+    context: int = 512
+    """Tokens of a stream."""
+    piece: int = 1024
+    """Tokens of a piece of a file, the whole of which belongs to one split."""
+
+    def __post_init__(self) -> None:
+        for field in ("window", "context"):
+            _require(getattr(self, field) >= 1, field, getattr(self, field), "use 1 or more")
+        _require(
+            self.piece > self.context,
+            "piece",
+            self.piece,
+            f"use {self.context + 1} or more, a stream and the token after it",
+        )
+
+
+TaskConfig = Annotated[
+    Rule110Config | DepoConfig | RecallConfig | TextConfig, Field(discriminator="name")
+]
 
 
 def _require(condition: bool, field: str, value: object, mend: str) -> None:

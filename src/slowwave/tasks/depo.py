@@ -25,6 +25,7 @@ class Depo:
     """Each question is an answer of its own: the end node, after the marker in the official
     grammar. Groups are the hop counts."""
 
+    bytes_per_token: float | None = None
     group_name = "hop"
 
     def __init__(self, config: DepoConfig) -> None:

@@ -36,6 +36,7 @@ class Recall:
     """Each question is an answer of its own. Groups are how many windows ago the fact was last
     told, apart for facts that overwrote another, and one for keys that were never told."""
 
+    bytes_per_token: float | None = None
     group_name = "windows ago"
 
     def __init__(self, config: RecallConfig) -> None:

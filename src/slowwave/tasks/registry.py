@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from slowwave.tasks.base import Task
-from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig, TextConfig
 from slowwave.tasks.depo import Depo
 from slowwave.tasks.recall import Recall
 from slowwave.tasks.rule110 import Rule110
+from slowwave.tasks.text import Text
 
 
 def make_task(config: TaskConfig) -> Task:
@@ -18,3 +19,5 @@ def make_task(config: TaskConfig) -> Task:
             return Depo(config)
         case RecallConfig():
             return Recall(config)
+        case TextConfig():
+            return Text(config)

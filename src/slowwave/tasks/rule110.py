@@ -54,6 +54,7 @@ class Rule110:
     """Each answer is a whole example: all labels must be right. Groups are the states."""
 
     vocab_size = 3
+    bytes_per_token: float | None = None
     group_name = "state"
 
     def __init__(self, config: Rule110Config) -> None:

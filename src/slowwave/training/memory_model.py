@@ -24,8 +24,8 @@ and in a delta rule layer, C = 2 H K + G V:
     gates           24 T G
     state           4 G K V                at the start of every chunk
 
-Where a token is scored, a wide norm and its product, 12 D, and 8 bytes a word of the vocabulary: its
-logits and their log-probabilities.
+Where a token is scored, a wide norm and its product, 12 D, and 8 bytes a word of the vocabulary:
+its logits and their log-probabilities.
 
 Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 more for what Muon keeps of the
 blocks' matrices and 8 for what AdamW keeps of embeddings and head, and in bfloat16 a copy of the

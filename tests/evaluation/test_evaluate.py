@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from slowwave.evaluation.evaluate import evaluate, predict
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.unroll import unroll
 from slowwave.tasks.base import Batch, Labelled, Task
 from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config
 from slowwave.tasks.registry import make_task
@@ -102,6 +104,40 @@ def test_forked_questions_see_the_stream_and_not_each_other() -> None:
         )
         logits = predict(model, Batch(batch.stream, alone), sleep).logits
         assert_close(logits, together[:, fork], 1e-12)
+
+
+@pytest.mark.parametrize("layout", ["row", "forked"])
+def test_masked_padding_leaves_no_trace(layout: Literal["row", "forked"]) -> None:
+    """Windows full of it leave the memory as it was, to the bit, and its ids change nothing."""
+    config = DepoConfig(
+        grammar="official",
+        nodes=10,
+        min_nodes=2,
+        hops=3,
+        questions=2,
+        layout=layout,
+        padding="masked",
+    )
+    task = make_task(config)
+    model, sleep = _model(task), SleepConfig(window=10, passes=3)
+    batch = task.batch("train", range(40))
+    mask = batch.mask
+    assert mask is not None
+    short = mask.sum(dim=1) == mask.sum(dim=1).min()  # of two nodes: windows 1 to 3 are padding
+    assert not mask[short, :30].any()
+    first = batch.stream.inputs[short, :30]
+    slept = unroll(model, first, torch.full_like(first, -100), sleep, mask=mask[short, :30]).state
+    assert slept.num_sleeps == 3
+    assert all(not weights.any() for weights in slept.fast_weights)
+
+    predicted = predict(model, batch, sleep)
+    predicted.logits.logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    inputs = torch.where(mask, batch.stream.inputs, 7)
+    other = dataclasses.replace(batch, stream=dataclasses.replace(batch.stream, inputs=inputs))
+    assert torch.equal(predict(model, other, sleep).logits, predicted.logits)
+    read = predict(model, dataclasses.replace(batch, mask=None), sleep).logits
+    assert not torch.allclose(read, predicted.logits, rtol=1e-3)
 
 
 def test_groups_go_by_their_labels_in_order() -> None:

@@ -96,6 +96,7 @@ def test_one_file_needs_no_list() -> None:
         ({"name": "rule111"}, "rule110"),
         ({"name": "rule110", "nodes": 10}, "nodes"),
         ({"name": "depo", "layout": "rows"}, "forked"),
+        ({"name": "depo", "padding": "hidden"}, "masked"),
     ],
 )
 def test_unknown_entries_are_refused(values: dict[str, Any], message: str) -> None:

@@ -24,6 +24,8 @@ CONFIGS: list[TaskConfig] = [
     DepoConfig(**{**OFFICIAL.to_dict(), "layout": "forked"}),
     RecallConfig(window=18, questions=7),
     TextConfig(files=(LICENSE,), window=16, context=40, piece=64),
+    DepoConfig(**{**OFFICIAL.to_dict(), "padding": "masked"}),
+    DepoConfig(min_nodes=3, padding="masked"),
 ]
 
 
@@ -37,11 +39,12 @@ def parts(batch: Batch) -> list[Labelled]:
 
 
 def columns(batch: Batch) -> list[torch.Tensor]:
-    return [
+    labelled = [
         column
         for part in parts(batch)
         for column in (part.inputs, part.targets, part.answers, part.groups)
     ]
+    return labelled if batch.mask is None else [*labelled, batch.mask]
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -79,6 +82,8 @@ PINNED = (
     "3a608048f8798cc4",
     "a709e6d41d42f30b",
     "511c2624692dddcd",
+    "55eb66aa657aed64",
+    "387594d0f9e8eb36",
 )
 
 
@@ -137,6 +142,10 @@ def test_labels_keep_the_contract(task: Task, split: str) -> None:
         assert part.answers.min() >= -1
         assert 0 <= part.inputs.min() <= part.inputs.max() < task.vocab_size
         assert scored.logical_not().all() or part.targets[scored].max() < task.vocab_size
+    if batch.mask is not None:
+        assert batch.mask.dtype == torch.bool
+        assert batch.mask.shape == batch.stream.inputs.shape
+        assert (batch.stream.targets[~batch.mask] == NO_LOSS).all()
     context, rest = batch.stream.targets.split(
         [task.context_tokens, batch.stream.targets.shape[1] - task.context_tokens], dim=1
     )

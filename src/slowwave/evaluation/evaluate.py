@@ -83,6 +83,7 @@ def predict(
         stream.inputs,
         stream.targets,
         sleep,
+        mask=batch.mask,
         checkpoint_activations=checkpoint_activations,
         keep_hidden=False,
         run=run,

@@ -56,15 +56,18 @@ class Labelled:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
     """stream: (B, T). questions: (B, F, Q), each asked on its own fork of the state after the
-    stream; None if all questions are part of the stream."""
+    stream; None if all questions are part of the stream. mask: (B, T) bool, False is padding of the
+    stream, which no pass sees; None if nothing is hidden."""
 
     stream: Labelled
     questions: Labelled | None
+    mask: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`."""
         questions = None if self.questions is None else self.questions.to(device)
-        return Batch(self.stream.to(device), questions)
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.stream.to(device), questions, mask)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

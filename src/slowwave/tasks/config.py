@@ -63,6 +63,9 @@ class DepoConfig(Config):
     layout: Literal["row", "forked"] = "forked"
     """row: one after another, earlier answers in sight. forked: each on its own copy of the state
     after the cycle."""
+    padding: Literal["tokens", "masked"] = "tokens"
+    """What stands left of a short cycle and right of the last answer. tokens: ordinary tokens, read
+    like others. masked: nothing that any pass sees; it only takes up room in its window."""
 
     def __post_init__(self) -> None:
         if self.grammar == "compact":

@@ -76,7 +76,7 @@ def predict_memory(
     checkpoint_activations: bool,
     num_scored: int = 0,
 ) -> TrainingMemory:
-    """A step over a batch of `rows` streams that are cut like `segments`, without compiling.
+    """A step over `rows` streams without a mask, cut like `segments`, without compiling.
 
     num_scored: tokens with loss in the whole batch; 0 where they are too few to count.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from slowwave import cli
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 MINI = str(ROOT / "recipes" / "depo-mini.toml")
+TEXT = str(ROOT / "recipes" / "text-mini.toml")
+RECALL = str(ROOT / "recipes" / "recall-mini.toml")
 TINY = [
     *("--model.width", "16", "--model.mlp-hidden", "16", "--model.attn-heads", "2"),
     *("--task.nodes", "6", "--task.hops", "2", "--task.questions", "3", "--sleep.window", "12"),
@@ -70,9 +73,10 @@ def test_train_help_lists_the_fields_of_the_recipe(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_builds(recipe: Path) -> None:
+def test_every_recipe_builds(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from slowwave.experiment import build, load_experiment
 
+    monkeypatch.chdir(ROOT)
     config = load_experiment(recipe)
     assert config.name == recipe.stem
     model, task = build(config)
@@ -96,6 +100,29 @@ def test_train_eval_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "floors" in capsys.readouterr().out
 
 
+def test_text_is_scored_in_bits_per_byte(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "200")
+    run = str(tmp_path / "run")
+    sizes = ["--task.context", "40", "--task.piece", "64", "--task.window", "16"]
+    sizes += ["--sleep.window", "16", "--sleep.passes", "2", *TINY[:6], *TINY[-9:]]
+    cli.main(["train", TEXT, *sizes, "--out", run, "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["bytes_per_token"] == 1.0
+    cli.main(["eval", run, "--examples", "8"])
+    shown = capsys.readouterr().out
+    scores = summary["test"][1]
+    assert scores["passes"] == 2
+    loss = scores["overall"]["loss"]
+    assert loss == pytest.approx(math.log(256), rel=0.5)
+    for value in (loss, loss / math.log(2), *(s["loss"] for s in scores["groups"].values())):
+        assert f" {value:.3f} " in shown
+    assert "bits per byte" in shown
+    assert "token 2-3" in shown
+
+
 def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["tasks"])
     assert "rule110" in capsys.readouterr().out
@@ -103,7 +130,7 @@ def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert len(shown["examples"]) == 2
     cli.main(["tasks", "--json"])
-    assert set(json.loads(capsys.readouterr().out)) == {"rule110", "depo"}
+    assert set(json.loads(capsys.readouterr().out)) == {"rule110", "depo", "recall", "text"}
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +147,12 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["dream"], "unknown command 'dream'; use one of demo, train"),
         (["train", "nowhere.toml"], "nowhere.toml: no such file"),
         (["train", MINI, "--sleep.window", "7"], "sleep.window is 7, but task depo has a context"),
+        (["train", RECALL, "--task.window", "8"], "sleep.window is 16, but task recall counts in"),
+        (["train", TEXT, "--task.files", "nothing/*.md"], "task.files names 'nothing/*.md', which"),
+        (
+            ["train", TEXT, "--sleep.loss-windows", "paper"],
+            "sleep.loss_windows is paper, but",
+        ),
         (["train", MINI, "--sleep.passes", "0"], "sleep.passes is 0; use 1"),
         (["train", MINI, "--model.vocab-size", "3"], "model.vocab_size is 3, but task depo has 16"),
         (["train", MINI, "--model.attn-heads", "5"], "model.attn_heads is 5; use a divisor"),

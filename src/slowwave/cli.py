@@ -197,6 +197,7 @@ def evaluate_run(arguments: list[str]) -> None:
         "name": config.name,
         "trained_passes": config.sleep.passes,
         "group_name": task.group_name,
+        "bytes_per_token": task.bytes_per_token,
         "floors": task.floors(),
         "test": [record.to_dict() for record in records],
     }
@@ -272,7 +273,7 @@ class TasksOptions:
     """List the tasks, or show examples of one."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
-    """Task to show: rule110 or depo; all are listed if not given."""
+    """Task to show; all are listed if not given."""
     show: int = 1
     """Number of examples."""
     split: str = "train"

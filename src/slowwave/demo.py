@@ -174,14 +174,14 @@ class Teller:
             f"{graphs} unseen graphs, by number of hops:"
         )
         table = Table(box=None, padding=(0, 2))
-        for column in ("", *(f"{task.group_name} {g}" for g in task.group_values), "all"):
+        for column in ("", *(f"{task.group_name} {g}" for g in task.group_labels), "all"):
             table.add_column(column, justify="right")
         for n, record in scores.items():
-            groups = (record.groups.get(group) for group in task.group_values)
+            groups = (record.groups.get(group) for group in task.group_labels)
             shares = ("-" if score is None else f"{score.exact:.0%}" for score in groups)
             table.add_row(f"N = {n}", *shares, f"{record.overall.exact:.0%}")
         for name, value in task.floors().items():
-            table.add_row(f"floor: {name}", *[f"{value:.0%}"] * (len(task.group_values) + 1))
+            table.add_row(f"floor: {name}", *[f"{value:.0%}"] * (len(task.group_labels) + 1))
         self._console.print(table)
 
     def end(self, result: dict[str, Any]) -> None:
@@ -309,7 +309,7 @@ def _score(run: Loaded, graphs: int) -> Record:
     return record
 
 
-def _spreads(record: Record) -> dict[int, Spread]:
+def _spreads(record: Record) -> dict[str, Spread]:
     return {group: Spread.of([score.exact]) for group, score in record.groups.items()}
 
 

@@ -18,6 +18,7 @@ from slowwave.ops.delta_rule import fastest_backend
 
 OPTIONAL = {
     "matplotlib": "figures; install slowwave[plot]",
+    "tokenizers": "text in other tokens than bytes; install slowwave[text]",
     "fla": "CUDA kernels; install slowwave[cuda]",
 }
 

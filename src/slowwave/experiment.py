@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slowwave.config import Config, override, read_toml
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
-from slowwave.tasks.config import TaskConfig
+from slowwave.tasks.config import RecallConfig, TaskConfig, TextConfig
 from slowwave.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -53,11 +53,13 @@ def load_experiment(
 def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     """The freshly drawn model and the task of an experiment.
 
-    Raises ValueError if the window does not divide the task's context, or the vocabularies differ.
+    Raises ValueError if the window does not divide the task's context or is not the one that the
+    task counts in, if no window would be slept, or if the vocabularies differ.
     """
     from slowwave.model.hybrid import HybridLM
     from slowwave.tasks.registry import make_task
 
+    _check_windows(config)
     task = make_task(config.task)
     if task.context_tokens % config.sleep.window:
         raise ValueError(
@@ -71,6 +73,20 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
         )
     sizes = dataclasses.replace(config.model, vocab_size=task.vocab_size)
     return HybridLM(sizes, seed=config.train.seed), task
+
+
+def _check_windows(config: ExperimentConfig) -> None:
+    task, sleep = config.task, config.sleep
+    if isinstance(task, RecallConfig | TextConfig) and task.window != sleep.window:
+        raise ValueError(
+            f"sleep.window is {sleep.window}, but task {task.name} counts in windows of "
+            f"task.window = {task.window} tokens; use the same number for both"
+        )
+    if isinstance(task, TextConfig) and sleep.loss_windows != "sleep_after":
+        raise ValueError(
+            f"sleep.loss_windows is {sleep.loss_windows}, but every window of task text has loss, "
+            "so that none would be slept; use sleep_after"
+        )
 
 
 def run_training(
@@ -113,6 +129,7 @@ def run_training(
         "finished_schedule": trainer.progress.step == config.train.steps,
         "trained_passes": config.sleep.passes,
         "group_name": task.group_name,
+        "bytes_per_token": task.bytes_per_token,
         "floors": task.floors(),
         "test": [record.to_dict() for record in records],
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from slowwave.evaluation.evaluate import evaluate, predict
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.unroll import unroll
 from slowwave.tasks.base import Batch, Labelled, Task
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config
 from slowwave.tasks.registry import make_task
 
 SIZES: dict[str, Any] = {
@@ -45,7 +47,10 @@ def test_constant_predictor_scores_its_floor(monkeypatch: pytest.MonkeyPatch) ->
     assert record.overall.exact == pytest.approx(task.floors()["constant"], abs=0.03)
     assert ones == pytest.approx(task.floors()["bit"], abs=0.02)
     assert record.overall.answers == 4096
-    assert {group: score.answers for group, score in record.groups.items()} == {0: 4096, 1: 4096}
+    assert {group: score.answers for group, score in record.groups.items()} == {
+        "0": 4096,
+        "1": 4096,
+    }
 
 
 def test_sampled_score_and_loss_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +62,7 @@ def test_sampled_score_and_loss_in_closed_form(monkeypatch: pytest.MonkeyPatch) 
     assert record.overall.sampled == pytest.approx(0.25**3)
     assert record.overall.loss == pytest.approx(-math.log(0.25))
     assert record.overall.exact == 0.0
-    assert record.groups[1].sampled == pytest.approx(0.25)
+    assert record.groups["1"].sampled == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +104,54 @@ def test_forked_questions_see_the_stream_and_not_each_other() -> None:
         )
         logits = predict(model, Batch(batch.stream, alone), sleep).logits
         assert_close(logits, together[:, fork], 1e-12)
+
+
+@pytest.mark.parametrize("layout", ["row", "forked"])
+def test_masked_padding_leaves_no_trace(layout: Literal["row", "forked"]) -> None:
+    """Windows full of it leave the memory as it was, to the bit, and its ids change nothing."""
+    config = DepoConfig(
+        grammar="official",
+        nodes=10,
+        min_nodes=2,
+        hops=3,
+        questions=2,
+        layout=layout,
+        padding="masked",
+    )
+    task = make_task(config)
+    model, sleep = _model(task), SleepConfig(window=10, passes=3)
+    batch = task.batch("train", range(40))
+    mask = batch.mask
+    assert mask is not None
+    short = mask.sum(dim=1) == mask.sum(dim=1).min()  # of two nodes: windows 1 to 3 are padding
+    assert not mask[short, :30].any()
+    first = batch.stream.inputs[short, :30]
+    slept = unroll(model, first, torch.full_like(first, -100), sleep, mask=mask[short, :30]).state
+    assert slept.num_sleeps == 3
+    assert all(not weights.any() for weights in slept.fast_weights)
+
+    predicted = predict(model, batch, sleep)
+    predicted.logits.logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    inputs = torch.where(mask, batch.stream.inputs, 7)
+    other = dataclasses.replace(batch, stream=dataclasses.replace(batch.stream, inputs=inputs))
+    assert torch.equal(predict(model, other, sleep).logits, predicted.logits)
+    read = predict(model, dataclasses.replace(batch, mask=None), sleep).logits
+    assert not torch.allclose(read, predicted.logits, rtol=1e-3)
+
+
+def test_groups_go_by_their_labels_in_order() -> None:
+    task = make_task(RecallConfig(window=12, windows=3, facts=3, updates=1, distances=(1, 2)))
+    (record,) = evaluate(_model(task), task, sleep=SleepConfig(window=12), examples=8)
+    assert tuple(record.groups) == ("1", "2", "1 updated", "2 updated", "never told")
+    assert sum(score.answers for score in record.groups.values()) == record.overall.answers
+
+
+def test_groups_without_answers_are_left_out() -> None:
+    task = make_task(DepoConfig(nodes=6, hops=3, questions=1))
+    (record,) = evaluate(_model(task), task, sleep=SleepConfig(window=12), examples=1)
+    hops, _ = task.example("test", 0).questions[0].split(maxsplit=1)
+    assert list(record.groups) == [hops]
 
 
 def test_every_number_of_passes_gets_a_record() -> None:

@@ -20,7 +20,7 @@ from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import delta_rule_chunk, native, small_matmul
 from slowwave.ops.delta_rule import gated_delta_rule
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import LossWindows, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_stream, cut_training
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
@@ -98,6 +98,25 @@ def test_batches_with_forks_cost_what_torch_counts(
     )
     assert count == counter.total
     assert counter.solves > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize("loss_windows", ["paper", "sleep_after"])
+def test_windows_with_loss_cost_what_torch_counts(
+    monkeypatch: pytest.MonkeyPatch, name: str, passes: int, loss_windows: LossWindows
+) -> None:
+    """Scored on pass 1 and then evicted or slept; the second window has no loss."""
+    sizes = MODELS[name]
+    sleep = SleepConfig(window=5, passes=passes, loss_windows=loss_windows)
+    tokens, _ = draw_batch(2, 18, sizes)
+    targets = tokens.clone()
+    targets[:, 5:10] = NO_LOSS
+    with Counter(monkeypatch) as counter:
+        unroll(HybridLM(sizes), tokens, targets, sleep, keep_hidden=False)
+    assert counter.total == batch_flops(
+        sizes, cut_training(targets, sleep), rows=2, num_scored=2 * 13
+    )
 
 
 @pytest.mark.parametrize("pieces", [[13], [1] * 13, [3, 7, 1, 2]])

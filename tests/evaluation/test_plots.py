@@ -15,6 +15,7 @@ import pytest
 from matplotlib.lines import Line2D
 
 from slowwave.config import override
+from slowwave.evaluation.canvas import draw_groups, line_style, new_figure
 from slowwave.evaluation.plots import (
     draw_accuracy_by_steps,
     draw_all,
@@ -224,7 +225,7 @@ def test_a_mean_curve_ends_with_the_first_seed_that_stops(tmp_path: Path) -> Non
 
 
 def test_spreads_go_from_the_lowest_to_the_highest_seed(variants: list[Variant]) -> None:
-    spread = group_spreads(variants[0].by_passes[1])[2]
+    spread = group_spreads(variants[0].by_passes[1])["2"]
     found = [spread.mean, spread.low, spread.high]
     assert found == pytest.approx(
         [exact_of(1, 1) - 0.1, exact_of(1, 0) - 0.1, exact_of(1, 2) - 0.1]
@@ -244,6 +245,13 @@ def test_label_floors_belong_to_groups(tmp_path: Path) -> None:
     (variant,) = find_variants(find_runs(tmp_path))
     assert variant.floors == {"constant": 0.08, "marginal": 0.06}
     assert variant.group_floors == {"bit": 0.53}
+
+
+def test_floors_of_told_facts_belong_to_groups(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", DEPO, exact=0.5, floors={"constant": 0.125, "guess": 0.03})
+    (variant,) = find_variants(find_runs(tmp_path))
+    assert variant.floors == {"constant": 0.125}
+    assert variant.group_floors == {"guess": 0.03}
 
 
 @pytest.mark.parametrize(
@@ -376,6 +384,26 @@ def test_lines_are_the_data_and_keep_the_colour_of_their_n(variants: list[Varian
         assert {str(line.get_color()) for line in by_group} == {colour}
     assert len(colours) == 2
     assert "mean of 3 seeds" in str(curves.legends[0].get_title().get_text())
+
+
+@pytest.mark.parametrize(
+    ("groups", "places"),
+    [
+        ((("1", "10"), ("1", "10", "100")), {"1": 1, "10": 10, "100": 100}),
+        ((("1", "10"), ("1", "none")), {"1": 0, "10": 1, "none": 2}),
+    ],
+)
+def test_groups_stand_where_they_belong_or_side_by_side(
+    groups: tuple[tuple[str, ...], ...], places: dict[str, int]
+) -> None:
+    axes = new_figure(4, 3).subplots()
+    lines = [({group: Spread.of([0.5]) for group in each}, line_style(1), "") for each in groups]
+    draw_groups(axes, lines, {"guess": 0.1}, "windows ago")
+    assert axes.get_xticks().tolist() == list(places.values())
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(places)
+    for container, each, shift in zip(axes.containers, groups, (-0.025, 0.025), strict=True):
+        expected = [places[group] + shift for group in each]
+        assert _points(container[0])[0] == pytest.approx(expected)
 
 
 def test_heat_map_prints_its_cells(variants: list[Variant]) -> None:

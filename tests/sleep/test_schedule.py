@@ -62,6 +62,20 @@ def test_windows_with_loss_get_one_pass() -> None:
     ]
 
 
+def test_windows_with_loss_may_be_slept_after_they_were_scored() -> None:
+    """Wherever there is loss, the schedule is that of a stream; rows need not agree."""
+    targets = targets_with_loss(2, 14, (0, 5), (1, 7), (1, 9), (0, 13))
+    sleep = SleepConfig(window=4, passes=3, loss_windows="sleep_after")
+    segments = cut_training(targets, sleep)
+    assert segments == [
+        Segment(0, 4, 3, True),
+        Segment(4, 8, 3, True, scored=True),
+        Segment(8, 12, 3, True, scored=True),
+        Segment(12, 14, 1, False),
+    ]
+    assert [segment._replace(scored=False) for segment in segments] == cut_stream(14, sleep)
+
+
 def test_an_open_window_shortens_the_first_segment() -> None:
     targets = targets_with_loss(1, 7, (0, 6))
     assert cut_training(targets, SleepConfig(window=5, passes=2), window_fill=3) == [

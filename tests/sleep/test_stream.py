@@ -76,6 +76,29 @@ def test_streaming_equals_unrolling(
     assert torch.equal(state.window_tokens, tokens[:, -3:])
 
 
+@pytest.mark.parametrize("passes", [1, 2, 4])
+@pytest.mark.parametrize("cuts", [[], [2, 9, 10, 11], list(range(1, T))], ids=["1", "5", "T"])
+@pytest.mark.parametrize("dtype", STREAM_TOLERANCE)
+def test_streaming_equals_unrolling_with_loss_everywhere(
+    model: HybridLM, draw_tokens: DrawTokens, dtype: torch.dtype, cuts: list[int], passes: int
+) -> None:
+    """`sleep_after` trains on the schedule by which a stream is read, wherever the loss is."""
+    model.to(dtype)
+    tokens = draw_tokens(2, T)
+    targets = draw_tokens(2, T, seed=1)
+    targets[1, 7:12] = NO_LOSS
+    sleep = SleepConfig(window=WINDOW, passes=passes, loss_windows="sleep_after")
+    with torch.no_grad():
+        rollout = unroll(model, tokens, targets, sleep, keep_hidden=False)
+    hidden, state = read_pieces(model, tokens, cuts, sleep)
+    tolerance = STREAM_TOLERANCE[dtype]
+    assert_close(model.logits(hidden[targets != NO_LOSS]), rollout.logits, tolerance)
+    for actual, expected in zip(state.fast_weights, rollout.state.fast_weights, strict=True):
+        assert_close(actual, expected, tolerance)
+    assert rollout.state.num_sleeps == state.num_sleeps == T // WINDOW
+    assert torch.equal(rollout.state.window_tokens, state.window_tokens)
+
+
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.sets(st.integers(1, T - 1)), window=st.integers(1, 9))
 def test_any_cutting_of_any_windows(

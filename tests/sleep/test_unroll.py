@@ -13,7 +13,7 @@ from torch.func import functional_call
 from numerics import assert_close
 from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import LossWindows, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
@@ -44,8 +44,13 @@ def loss_of(model: HybridLM, tokens: Tensor, targets: Tensor, sleep: SleepConfig
     return F.cross_entropy(logits, targets[targets != NO_LOSS], reduction="sum")
 
 
-def algorithm_1(model: HybridLM, tokens: Tensor, targets: Tensor, L: int, N: int) -> Tensor:
-    """The paper's training step up to the loss; S is all that `state` carries over."""
+def algorithm_1(
+    model: HybridLM, tokens: Tensor, targets: Tensor, L: int, N: int, sleeps_after: bool = False
+) -> Tensor:
+    """The paper's training step up to the loss; S is all that `state` carries over.
+
+    sleeps_after: a full chunk with loss is scored on its first pass and gets N all the same.
+    """
     blocks = model.run
     S = list(model.initial_state(len(tokens)).fast_weights)
     loss = torch.zeros((), dtype=torch.float64)
@@ -53,25 +58,31 @@ def algorithm_1(model: HybridLM, tokens: Tensor, targets: Tensor, L: int, N: int
         chunk, wanted = tokens[:, start : start + L], targets[:, start : start + L]
         scored = wanted != NO_LOSS
         h = model.embedding.weight[chunk]
-        for _ in range(1 if scored.any() else N):
+        sleeps = not scored.any() or (sleeps_after and chunk.shape[1] == L)
+        for n in range(N if sleeps else 1):
             without_cache, left = model.initial_state(len(tokens)), iter(S)
             h, after = blocks(h, map_weights(without_cache, lambda _, left=left: next(left)))
             S = list(after.fast_weights)
-        if scored.any():
-            logits = model.logits(h[scored]).log_softmax(-1)
-            loss = loss - logits.gather(-1, wanted[scored][:, None]).sum()
+            if n == 0 and scored.any():
+                logits = model.logits(h[scored]).log_softmax(-1)
+                loss = loss - logits.gather(-1, wanted[scored][:, None]).sum()
     return loss
 
 
+@pytest.mark.parametrize("loss_windows", ["paper", "sleep_after"])
 @pytest.mark.parametrize("passes", [1, 2, 4])
-def test_is_algorithm_1(model: HybridLM, draw_tokens: DrawTokens, passes: int) -> None:
+def test_is_algorithm_1(
+    model: HybridLM, draw_tokens: DrawTokens, passes: int, loss_windows: LossWindows
+) -> None:
     """Two windows slept, one with loss and one slept after it, and a scored tail."""
     tokens = draw_tokens(2, 22)
     targets = score(tokens, 11, 14, 20, 21)
     parameters = list(model.parameters())
-    sleep = SleepConfig(window=5, passes=passes)
+    sleep = SleepConfig(window=5, passes=passes, loss_windows=loss_windows)
     loss = loss_of(model, tokens, targets, sleep)
-    expected = algorithm_1(model, tokens, targets, L=5, N=passes)
+    expected = algorithm_1(
+        model, tokens, targets, L=5, N=passes, sleeps_after=loss_windows == "sleep_after"
+    )
     assert_close(loss, expected, 1e-10)
     for gradient, other in zip(
         torch.autograd.grad(loss, parameters),
@@ -81,14 +92,20 @@ def test_is_algorithm_1(model: HybridLM, draw_tokens: DrawTokens, passes: int) -
         assert_close(gradient, other, 1e-10)
 
 
+@pytest.mark.parametrize("loss_windows", ["paper", "sleep_after"])
 @pytest.mark.parametrize("passes", [1, 2, 3])
 @pytest.mark.parametrize("scored", [(12,), (6, 12), (6,), (14,)])
 def test_what_nobody_reads_is_spared_without_a_difference(
-    model: HybridLM, draw_tokens: DrawTokens, passes: int, scored: tuple[int, ...]
+    model: HybridLM,
+    draw_tokens: DrawTokens,
+    passes: int,
+    scored: tuple[int, ...],
+    loss_windows: LossWindows,
 ) -> None:
     """Window 1 is slept on, window 2 scored or slept on, window 3 open or scored."""
     tokens = draw_tokens(2, 15 if 14 in scored else 13)
-    targets, sleep = score(tokens, *scored), SleepConfig(window=5, passes=passes)
+    targets = score(tokens, *scored)
+    sleep = SleepConfig(window=5, passes=passes, loss_windows=loss_windows)
     results: list[list[Tensor]] = []
     for keep_hidden in (True, False):
         rollout = unroll(model, tokens, targets, sleep, keep_hidden=keep_hidden)

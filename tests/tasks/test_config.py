@@ -1,12 +1,13 @@
 """Task configs: what they refuse, and how a file names a task."""
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from slowwave.config import Config
-from slowwave.tasks.config import DepoConfig, Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig, TextConfig
 
 OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
 
@@ -27,10 +28,32 @@ OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
         (DepoConfig, {**OFFICIAL, "nodes": 2551}, "nodes"),
         (DepoConfig, {**OFFICIAL, "questions": 76}, "questions"),
         (DepoConfig, {**OFFICIAL, "hops": 500}, "hops"),
+        (RecallConfig, {"windows": 0}, "windows"),
+        (RecallConfig, {"facts": 0, "updates": 0}, "facts"),
+        (RecallConfig, {"window": 15}, "window"),
+        (RecallConfig, {"updates": -1}, "updates"),
+        (RecallConfig, {"updates": 4}, "updates"),
+        (RecallConfig, {"keys": 50}, "keys"),
+        (RecallConfig, {"keys": 49, "untold": 0.0}, "keys"),
+        (RecallConfig, {"keys": 2**20 + 1}, "keys"),
+        (RecallConfig, {"values": 1}, "values"),
+        (RecallConfig, {"values": 2**20 + 1}, "values"),
+        (RecallConfig, {"values": 7, "windows": 4, "facts": 1, "updates": 0}, "values"),
+        (RecallConfig, {"distances": ()}, "distances"),
+        (RecallConfig, {"distances": (0, 1)}, "distances"),
+        (RecallConfig, {"distances": (1, 9)}, "distances"),
+        (RecallConfig, {"distances": (2, 1)}, "distances"),
+        (RecallConfig, {"questions": 0}, "questions"),
+        (RecallConfig, {"untold": 1.0}, "untold"),
+        (RecallConfig, {"untold": -0.1}, "untold"),
+        (TextConfig, {"window": 0}, "window"),
+        (TextConfig, {"context": 0}, "context"),
+        (TextConfig, {"piece": 512}, "piece"),
     ],
 )
 def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], field: str) -> None:
-    with pytest.raises(ValueError, match=rf"^task\.{field} is {values[field]}; use ") as error:
+    start = re.escape(f"task.{field} is {values[field]}; use ")
+    with pytest.raises(ValueError, match=f"^{start}") as error:
         cls(**values)
     assert "\n" not in str(error.value)
 
@@ -45,15 +68,26 @@ def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], f
         DepoConfig(min_nodes=10),
         DepoConfig(grammar="official", nodes=2, min_nodes=2, questions=2),
         DepoConfig(grammar="official", nodes=2550, questions=2550, hops=499),
+        RecallConfig(windows=1, facts=1, updates=0, window=2, keys=2, values=2**12, distances=(1,)),
+        RecallConfig(keys=50, untold=0.0, values=2, window=16, updates=2),
+        RecallConfig(windows=1000, facts=4, updates=1, keys=4000, distances=(1, 10, 1000)),
+        TextConfig(files=("a", "b/*.md"), window=1, context=1, piece=2),
     ],
 )
 def test_the_extremes_are_allowed(config: Config) -> None:
     assert type(config).from_dict(config.to_dict()) == config
 
 
-@pytest.mark.parametrize("config", [Rule110Config(steps=3), DepoConfig(min_nodes=4)])
+@pytest.mark.parametrize(
+    "config",
+    [Rule110Config(steps=3), DepoConfig(min_nodes=4), RecallConfig(windows=9), TextConfig()],
+)
 def test_the_name_picks_the_task(config: Config) -> None:
     assert TypeAdapter(TaskConfig).validate_python(config.to_dict()) == config
+
+
+def test_one_file_needs_no_list() -> None:
+    assert TextConfig.from_dict({"files": "docs"}) == TextConfig(files=("docs",))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +96,7 @@ def test_the_name_picks_the_task(config: Config) -> None:
         ({"name": "rule111"}, "rule110"),
         ({"name": "rule110", "nodes": 10}, "nodes"),
         ({"name": "depo", "layout": "rows"}, "forked"),
+        ({"name": "depo", "padding": "hidden"}, "masked"),
     ],
 )
 def test_unknown_entries_are_refused(values: dict[str, Any], message: str) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from slowwave.sleep.schedule import NO_LOSS
+from slowwave.experiment import load_experiment
+from slowwave.sleep.schedule import NO_LOSS, Segment, cut_training
 from slowwave.tasks.base import Labelled
 from slowwave.tasks.config import DepoConfig
 from slowwave.tasks.depo import Depo
@@ -95,6 +96,19 @@ def rows(config: DepoConfig, split: str, count: int) -> list[list[int]]:
     return Depo(config).batch(split, range(count)).stream.inputs.tolist()
 
 
+def test_the_recipe_is_at_the_papers_size() -> None:
+    """Four windows of cycle that are slept on, and the questions in a fifth that stays open."""
+    config = load_experiment(Path(__file__).parents[2] / "recipes" / "depo.toml")
+    assert config.task == paper()
+    assert (config.model.width, len(config.model.layers)) == (512, 10)
+    assert [at for at, kind in enumerate(config.model.layers) if kind == "attn"] == [4, 9]
+    targets = Depo(paper()).batch("train", range(8)).stream.targets
+    assert cut_training(targets, config.sleep) == [
+        *(Segment(start, start + 75, config.sleep.passes, True) for start in range(0, 300, 75)),
+        Segment(300, 360, 1, False),
+    ]
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_rows_are_official_sequences(split: str) -> None:
     batch = Depo(paper()).batch(split, range(100)).stream
@@ -170,6 +184,20 @@ def test_forks_hold_one_question_each() -> None:
             assert {*fork.answers.tolist()} == {-1, number}
             assert {*fork.groups.tolist()} == {-1, k}
         assert len(starts) == min(size, 10)
+
+
+@pytest.mark.parametrize("layout", ["row", "forked"])
+def test_masked_padding_is_the_same_stream_behind_a_mask(layout: Layout) -> None:
+    """The examples are those of padding that is read; the mask hides it, and nothing else."""
+    read = Depo(paper(layout)).batch("train", range(50))
+    masked = Depo(DepoConfig(**{**paper(layout).to_dict(), "padding": "masked"}))
+    hidden = masked.batch("train", range(50))
+    assert read.mask is None
+    assert hidden.mask is not None
+    for name in ("inputs", "targets", "answers", "groups"):
+        assert torch.equal(getattr(read.stream, name), getattr(hidden.stream, name))
+    assert torch.equal(hidden.mask, hidden.stream.inputs != 0)
+    assert 0 < hidden.mask.double().mean() < 1
 
 
 def test_names_have_the_published_statistics() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +10,22 @@ import torch
 
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.tasks.base import Batch, Labelled, Task
-from slowwave.tasks.config import DepoConfig, Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig, TextConfig
 from slowwave.tasks.registry import make_task
 from slowwave.tasks.splits import SPLITS
 
 OFFICIAL = DepoConfig(grammar="official", nodes=20, min_nodes=3, hops=7, questions=5, layout="row")
+LICENSE = str(Path(__file__).parents[2] / "LICENSE")
 CONFIGS: list[TaskConfig] = [
     Rule110Config(width=7, steps=3),
     DepoConfig(),
     DepoConfig(layout="row", min_nodes=3),
     OFFICIAL,
     DepoConfig(**{**OFFICIAL.to_dict(), "layout": "forked"}),
+    RecallConfig(window=18, questions=7),
+    TextConfig(files=(LICENSE,), window=16, context=40, piece=64),
+    DepoConfig(**{**OFFICIAL.to_dict(), "padding": "masked"}),
+    DepoConfig(min_nodes=3, padding="masked"),
 ]
 
 
@@ -33,11 +39,12 @@ def parts(batch: Batch) -> list[Labelled]:
 
 
 def columns(batch: Batch) -> list[torch.Tensor]:
-    return [
+    labelled = [
         column
         for part in parts(batch)
         for column in (part.inputs, part.targets, part.answers, part.groups)
     ]
+    return labelled if batch.mask is None else [*labelled, batch.mask]
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -73,6 +80,10 @@ PINNED = (
     "b93376a1d493d248",
     "6d75275ef17ae0bd",
     "3a608048f8798cc4",
+    "a709e6d41d42f30b",
+    "511c2624692dddcd",
+    "55eb66aa657aed64",
+    "387594d0f9e8eb36",
 )
 
 
@@ -131,6 +142,10 @@ def test_labels_keep_the_contract(task: Task, split: str) -> None:
         assert part.answers.min() >= -1
         assert 0 <= part.inputs.min() <= part.inputs.max() < task.vocab_size
         assert scored.logical_not().all() or part.targets[scored].max() < task.vocab_size
+    if batch.mask is not None:
+        assert batch.mask.dtype == torch.bool
+        assert batch.mask.shape == batch.stream.inputs.shape
+        assert (batch.stream.targets[~batch.mask] == NO_LOSS).all()
     context, rest = batch.stream.targets.split(
         [task.context_tokens, batch.stream.targets.shape[1] - task.context_tokens], dim=1
     )
@@ -146,9 +161,16 @@ def test_every_group_is_reached(task: Task) -> None:
     assert set(groups.tolist()) - {-1} == set(task.group_values)
 
 
+def test_groups_have_labels_of_their_own(task: Task) -> None:
+    assert len(set(task.group_labels)) == len(task.group_values) == len(task.group_labels)
+
+
 def test_every_token_is_used(task: Task) -> None:
-    inputs = [part.inputs.ravel() for part in parts(task.batch("train", range(400)))]
-    assert torch.cat(inputs).unique().tolist() == list(range(task.vocab_size))
+    if isinstance(task.config, TextConfig):
+        pytest.skip("a file need not hold every byte")
+    both = [(part.inputs, part.targets) for part in parts(task.batch("train", range(400)))]
+    seen = torch.cat([column.ravel() for columns in both for column in columns]).unique().tolist()
+    assert [token for token in seen if token != NO_LOSS] == list(range(task.vocab_size))
 
 
 def test_a_batch_moves(task: Task) -> None:

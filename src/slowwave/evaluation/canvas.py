@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    Line = tuple[Mapping[int, Spread], dict[str, Any], str]
+    Line = tuple[Mapping[str, Spread], dict[str, Any], str]
 
 Side = Literal["left", "right"]
 
@@ -88,12 +88,20 @@ def make_plain(axes: Axes, percent_axis: Literal["x", "y"] = "y") -> None:
 def draw_groups(
     axes: Axes, lines: Sequence[Line], floors: Mapping[str, float], group_name: str
 ) -> None:
-    """Exact match by group: (spreads by group, style, label) for every line."""
+    """Exact match by group: (spreads by group, style, label) for every line.
+
+    Groups that are numbers stand where they belong, others side by side.
+    """
+    groups = list(dict.fromkeys(group for spreads, _, _ in lines for group in spreads))
+    are_numbers = all(group.isdigit() for group in groups)
+    places = {group: int(group) if are_numbers else i for i, group in enumerate(groups)}
     for index, (spreads, style, label) in enumerate(lines):
         # A little apart, so that equal scores do not hide each other.
         shift = 0.05 * (index - (len(lines) - 1) / 2)
-        draw_spreads(axes, spreads, style, label, shift=shift)
-    axes.set_xticks(sorted({group for spreads, _, _ in lines for group in spreads}))
+        placed = {places[group]: spread for group, spread in spreads.items()}
+        draw_spreads(axes, placed, style, label, shift=shift)
+    slant = {} if are_numbers else {"rotation": 30, "ha": "right"}
+    axes.set_xticks(list(places.values()), list(places), **slant)
     axes.set_xlabel(group_name)
     axes.set_ylabel("exact match")
     draw_floors(axes, floors, side="left")

@@ -37,16 +37,16 @@ class Score:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:
-    """What one model scored on one split, slept with `passes`."""
+    """What one model scored on one split, slept with `passes`; groups go by their labels."""
 
     split: str
     passes: int
     overall: Score
-    groups: dict[int, Score]
+    groups: dict[str, Score]
 
     def to_dict(self) -> dict[str, object]:
-        """The record as plain dictionaries; group names become strings, as JSON wants them."""
-        groups = {str(name): score.to_dict() for name, score in self.groups.items()}
+        """The record as plain dictionaries."""
+        groups = {label: score.to_dict() for label, score in self.groups.items()}
         return {
             "split": self.split,
             "passes": self.passes,
@@ -83,6 +83,7 @@ def predict(
         stream.inputs,
         stream.targets,
         sleep,
+        mask=batch.mask,
         checkpoint_activations=checkpoint_activations,
         keep_hidden=False,
         run=run,
@@ -108,12 +109,14 @@ def evaluate(
 ) -> list[Record]:
     """Scores examples 0..examples-1 of `split` for every N in `passes` (the trained N if None)."""
     records: list[Record] = []
+    labels = dict(zip(task.group_values, task.group_labels, strict=True))
     with torch.no_grad():
         for count in passes or (sleep.passes,):
             slept = dataclasses.replace(sleep, passes=count)
             batches = _batches(task, split, examples, batch_size, model.device)
             scored = [_per_token(predict(model, batch, slept)) for batch in batches]
-            records.append(_record(scored, split, count))
+            overall, groups = _summarise(scored, labels)
+            records.append(Record(split, count, overall, groups))
     return records
 
 
@@ -141,9 +144,10 @@ def _per_token(tokens: ScoredTokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return right.cpu(), own.cpu(), tokens.answers.cpu(), tokens.groups.cpu()
 
 
-def _record(
-    batches: list[tuple[Tensor, Tensor, Tensor, Tensor]], split: str, passes: int
-) -> Record:
+def _summarise(
+    batches: list[tuple[Tensor, Tensor, Tensor, Tensor]], labels: dict[int, str]
+) -> tuple[Score, dict[str, Score]]:
+    """The score of all answers, and that of every group that has any."""
     offset = 0
     shifted: list[Tensor] = []
     for _, _, answers, _ in batches:
@@ -152,11 +156,12 @@ def _record(
     right = torch.cat([batch[0] for batch in batches])
     own = torch.cat([batch[1] for batch in batches])
     answers, groups = torch.cat(shifted), torch.cat([batch[3] for batch in batches])
-    by_group: dict[int, Score] = {}
-    for group in groups.unique().tolist():
+    by_group: dict[str, Score] = {}
+    for group, label in labels.items():
         inside = groups == group
-        by_group[int(group)] = _score(right[inside], own[inside], answers[inside])
-    return Record(split, passes, _score(right, own, answers), by_group)
+        if bool(inside.any()):
+            by_group[label] = _score(right[inside], own[inside], answers[inside])
+    return _score(right, own, answers), by_group
 
 
 def _score(right: Tensor, own: Tensor, answers: Tensor) -> Score:

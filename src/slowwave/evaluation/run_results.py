@@ -20,9 +20,9 @@ Complete = Callable[[dict[str, Any]], dict[str, Any]]
 BASE = "base"
 # These tell the runs of one variant apart.
 _WITHIN_VARIANT = ("train.seed", "sleep.passes")
-# Of the floors of a task, this one is about single labels, which groups hold; the others are about
-# whole answers.
-_LABEL_FLOOR = "bit"
+# Of the floors of a task, these are about what a group holds: single labels, facts that were told.
+# The others are about all answers.
+_GROUP_FLOORS = ("bit", "guess")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Run:
         return {record["passes"]: record for record in self.summary["test"]}
 
     @property
-    def groups(self) -> dict[int, float]:
-        """Final test exact match by group, slept with the trained N."""
+    def groups(self) -> dict[str, float]:
+        """Final test exact match by label of the group, slept with the trained N."""
         groups = self.tests[self.passes]["groups"]
-        return {int(name): score["exact"] for name, score in groups.items()}
+        return {label: score["exact"] for label, score in groups.items()}
 
     @property
     def overall(self) -> dict[str, float]:
@@ -85,13 +85,13 @@ class Variant:
     def floors(self) -> dict[str, float]:
         """Exact match of predictors that read nothing, over all groups."""
         floors: dict[str, float] = self.runs[0].summary["floors"]
-        return {name: value for name, value in floors.items() if name != _LABEL_FLOOR}
+        return {name: value for name, value in floors.items() if name not in _GROUP_FLOORS}
 
     @property
     def group_floors(self) -> dict[str, float]:
         """The same inside a group, where an answer may be a single label."""
         floors: dict[str, float] = self.runs[0].summary["floors"]
-        return {_LABEL_FLOOR: floors[_LABEL_FLOOR]} if _LABEL_FLOOR in floors else floors
+        return {name: floors[name] for name in _GROUP_FLOORS if name in floors} or floors
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def mean_curve(runs: Sequence[Run]) -> Curve:
     return Curve(mean("tokens"), mean("flops"), mean("seconds"), exact)
 
 
-def group_spreads(runs: Sequence[Run]) -> dict[int, Spread]:
+def group_spreads(runs: Sequence[Run]) -> dict[str, Spread]:
     """Final test exact match of every group."""
     return {group: Spread.of([run.groups[group] for run in runs]) for group in runs[0].groups}
 
@@ -204,7 +204,7 @@ def describe_seeds(run_groups: Sequence[Sequence[Run]]) -> str:
 
 def markdown_table(variants: Sequence[Variant]) -> str:
     """One row for each variant and trained N, for a README to quote."""
-    groups = sorted({group for variant in variants for run in variant.runs for group in run.groups})
+    groups = dict.fromkeys(g for variant in variants for run in variant.runs for g in run.groups)
     group_name = variants[0].runs[0].summary["group_name"]
     columns = ["variant", "trained N", "seeds", "tokens", "TFLOP", "minutes"]
     columns += ["exact", "sampled", "token"]

@@ -66,7 +66,7 @@ def draw_stream(stream: dict[str, Any]) -> Figure:
 
 def draw_demo(
     stream: dict[str, Any],
-    scores: Mapping[int, Mapping[int, Spread]],
+    scores: Mapping[int, Mapping[str, Spread]],
     floors: Mapping[str, float],
     *,
     group_name: str,

@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TextConfig
 from slowwave.tasks.registry import make_task
 
-TASKS = {"rule110": Rule110Config, "depo": DepoConfig}
+TASKS = {
+    "rule110": Rule110Config,
+    "depo": DepoConfig,
+    "recall": RecallConfig,
+    "text": TextConfig,
+}
 
 
 def score_table(summary: dict[str, Any]) -> Table:
-    """One row a number of passes: exact match, sampled, token accuracy, loss, and each group."""
+    """One row a number of passes: exact match, sampled, token accuracy, loss, and each group.
+
+    Of text also bits per byte, and of its groups the loss instead of exact match.
+    """
     groups = list(summary["test"][0]["groups"])
     trained = summary["trained_passes"]
+    bytes_per_token = summary.get("bytes_per_token")
     table = Table(title=f"{summary['name']}, trained with N = {trained}, unseen examples")
-    for column in ("N", "exact", "sampled", "token", "loss"):
+    columns = ["N", "exact", "sampled", "token", "loss"]
+    columns += [] if bytes_per_token is None else ["bits per byte"]
+    for column in (*columns, *(f"{summary['group_name']} {group}" for group in groups)):
         table.add_column(column, justify="right")
-    for group in groups:
-        table.add_column(f"{summary['group_name']} {group}", justify="right")
     for record in summary["test"]:
-        overall = record["overall"]
+        overall, scores = record["overall"], [record["groups"][group] for group in groups]
         marked = f"{record['passes']} (trained)" if record["passes"] == trained else None
-        table.add_row(
-            marked or str(record["passes"]),
-            *(f"{overall[key]:.1%}" for key in ("exact", "sampled", "token_accuracy")),
-            f"{overall['loss']:.3f}",
-            *(f"{record['groups'][group]['exact']:.1%}" for group in groups),
-        )
+        cells = [f"{overall[key]:.1%}" for key in ("exact", "sampled", "token_accuracy")]
+        cells.append(f"{overall['loss']:.3f}")
+        if bytes_per_token is None:
+            cells += [f"{score['exact']:.1%}" for score in scores]
+        else:
+            cells.append(f"{overall['loss'] / math.log(2) / bytes_per_token:.3f}")
+            cells += [f"{score['loss']:.3f}" for score in scores]
+        table.add_row(marked or str(record["passes"]), *cells)
     table.caption = "floors: " + ", ".join(
         f"{name} {value:.1%}" for name, value in summary["floors"].items()
     )
+    if bytes_per_token is not None:
+        table.caption += "; by token of the window: loss in nats"
     return table
 
 

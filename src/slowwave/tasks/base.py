@@ -45,7 +45,7 @@ class Labelled:
             answers,
             np.where(is_scored, groups, NONE),
         )
-        return cls(*(torch.from_numpy(np.array(array)) for array in arrays))
+        return cls(*(torch.from_numpy(np.array(array, order="C")) for array in arrays))
 
     def to(self, device: torch.device) -> Labelled:
         """The same on `device`."""
@@ -56,15 +56,18 @@ class Labelled:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
     """stream: (B, T). questions: (B, F, Q), each asked on its own fork of the state after the
-    stream; None if all questions are part of the stream."""
+    stream; None if all questions are part of the stream. mask: (B, T) bool, False is padding of the
+    stream, which no pass sees; None if nothing is hidden."""
 
     stream: Labelled
     questions: Labelled | None
+    mask: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`."""
         questions = None if self.questions is None else self.questions.to(device)
-        return Batch(self.stream.to(device), questions)
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.stream.to(device), questions, mask)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,6 +112,11 @@ class Task(Protocol):
         ...
 
     @property
+    def bytes_per_token(self) -> float | None:
+        """Bytes of text that a token stands for, in the mean; None if tokens are no text."""
+        ...
+
+    @property
     def group_name(self) -> str:
         """What the groups are, for a table's head: "hop", "state"."""
         ...
@@ -116,6 +124,11 @@ class Task(Protocol):
     @property
     def group_values(self) -> tuple[int, ...]:
         """Every group there is, in order."""
+        ...
+
+    @property
+    def group_labels(self) -> tuple[str, ...]:
+        """What each of group_values is called in records, tables and figures."""
         ...
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:

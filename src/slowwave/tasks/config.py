@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from slowwave.config import Config
 
@@ -16,6 +16,8 @@ MIN_COMPACT_NODES = 6
 MAX_WIDTH = 64  # a state is one 64-bit word
 NUM_OFFICIAL_NAMES = 50 + 50 * 50  # one token, and two
 MAX_OFFICIAL_HOPS = 499  # the official id of hop k is 9000 + k, that of the answer marker 9500
+MIN_RECALL_CONTENTS = 2**12  # values that the statements of a stream can take, all together
+MAX_RECALL_IDS = 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,9 @@ class DepoConfig(Config):
     layout: Literal["row", "forked"] = "forked"
     """row: one after another, earlier answers in sight. forked: each on its own copy of the state
     after the cycle."""
+    padding: Literal["tokens", "masked"] = "tokens"
+    """What stands left of a short cycle and right of the last answer. tokens: ordinary tokens, read
+    like others. masked: nothing that any pass sees; it only takes up room in its window."""
 
     def __post_init__(self) -> None:
         if self.grammar == "compact":
@@ -99,7 +104,118 @@ class DepoConfig(Config):
         _require(self.questions >= 1, "questions", self.questions, "use 1 or more")
 
 
-TaskConfig = Annotated[Rule110Config | DepoConfig, Field(discriminator="name")]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecallConfig(Config):
+    """Give the newest value of a key that was told some windows ago, or say that it is unknown."""
+
+    name: Literal["recall"] = "recall"
+    """Selects this task."""
+    window: int = 32
+    """Tokens L of a window; sleep.window must be the same."""
+    windows: int = 8
+    """Windows of a stream."""
+    facts: int = 8
+    """Statements "key value" in every window; filler takes the rest of its tokens."""
+    updates: int = 2
+    """How many of them, after the first window, overwrite a fact of an earlier one, none twice."""
+    keys: int = 64
+    """Different keys; those of a stream are drawn anew for each."""
+    values: int = 32
+    """Different values."""
+    distances: tuple[int, ...] = (1, 2, 4, 8)
+    """How many windows ago a fact that is asked about was last told; 1 is the newest window."""
+    questions: int = 32
+    """Questions after the stream, each on its own copy of the state."""
+    untold: float = 0.125
+    """Share of questions about keys that were never told; "unknown" is right."""
+
+    def __post_init__(self) -> None:
+        for field in ("windows", "facts", "questions"):
+            _require(getattr(self, field) >= 1, field, getattr(self, field), "use 1 or more")
+        _require(
+            self.window >= 2 * self.facts,
+            "window",
+            self.window,
+            f"use at least {2 * self.facts} tokens, two for each of {self.facts} facts",
+        )
+        _require(
+            0 <= 2 * self.updates < self.facts,
+            "updates",
+            self.updates,
+            f"use 0 to {(self.facts - 1) // 2}, less than half of facts = {self.facts}",
+        )
+        _require(0 <= self.untold < 1, "untold", self.untold, "use a share from 0 to below 1")
+        told = self.told_keys
+        _require(
+            told + (self.untold > 0) <= self.keys <= MAX_RECALL_IDS,
+            "keys",
+            self.keys,
+            f"use {told + (self.untold > 0)} to {MAX_RECALL_IDS}, a stream tells {told} of them",
+        )
+        _require(
+            2 <= self.values <= MAX_RECALL_IDS,
+            "values",
+            self.values,
+            f"use 2 to {MAX_RECALL_IDS}",
+        )
+        _require(
+            told >= 12 or self.values**told >= MIN_RECALL_CONTENTS,
+            "values",
+            self.values,
+            f"use more, or more windows or facts: {told} keys with {self.values} values leave a "
+            "split without streams of its own",
+        )
+        _require(
+            len(self.distances) >= 1
+            and list(self.distances) == sorted(set(self.distances))
+            and self.distances[0] >= 1
+            and self.distances[-1] <= self.windows,
+            "distances",
+            self.distances,
+            f"use one or more numbers from 1 to windows = {self.windows}, in rising order",
+        )
+
+    @property
+    def told_keys(self) -> int:
+        """Keys that a stream tells; an update tells none that is new."""
+        return self.windows * (self.facts - self.updates) + self.updates
+
+
+def _list_one(files: object) -> object:
+    return (files,) if isinstance(files, str) else files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(Config):
+    """Predict every next token of local files, byte by byte or through a tokenizer."""
+
+    name: Literal["text"] = "text"
+    """Selects this task."""
+    files: Annotated[tuple[str, ...], BeforeValidator(_list_one)] = ()
+    """Files, folders and patterns such as docs/*.md, from where slowwave is called."""
+    tokenizer: str | None = None
+    """A tokenizer.json, which takes slowwave[text] to read; if not given, bytes are tokens."""
+    window: int = 64
+    """Tokens L of a window, by which the loss is reported; sleep.window must be the same."""
+    context: int = 512
+    """Tokens of a stream."""
+    piece: int = 1024
+    """Tokens of a piece of a file, the whole of which belongs to one split."""
+
+    def __post_init__(self) -> None:
+        for field in ("window", "context"):
+            _require(getattr(self, field) >= 1, field, getattr(self, field), "use 1 or more")
+        _require(
+            self.piece > self.context,
+            "piece",
+            self.piece,
+            f"use {self.context + 1} or more, a stream and the token after it",
+        )
+
+
+TaskConfig = Annotated[
+    Rule110Config | DepoConfig | RecallConfig | TextConfig, Field(discriminator="name")
+]
 
 
 def _require(condition: bool, field: str, value: object, mend: str) -> None:

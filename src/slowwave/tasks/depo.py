@@ -3,7 +3,7 @@
 Section 4.2 of the paper, after Allen-Zhu and Li's Physics of Language Models 4.1. A stream is the
 edges, two names each, padded on the left to `nodes` edges of the longest names, and in the row
 layout the questions with their answers, padded on the right. `depo_grammar` lists the ids. Padding
-is made of ordinary tokens, which no mask hides.
+is made of ordinary tokens, which a mask hides if the config says so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from slowwave.tasks.base import NONE, Batch, Example, Labelled
 from slowwave.tasks.config import DepoConfig
@@ -25,6 +27,7 @@ class Depo:
     """Each question is an answer of its own: the end node, after the marker in the official
     grammar. Groups are the hop counts."""
 
+    bytes_per_token: float | None = None
     group_name = "hop"
 
     def __init__(self, config: DepoConfig) -> None:
@@ -33,6 +36,7 @@ class Depo:
         self.vocab_size = self.grammar.vocab_size
         self.context_tokens = 2 * config.nodes * self.grammar.name_tokens
         self.group_values = tuple(range(1, config.hops + 1))
+        self.group_labels = tuple(map(str, self.group_values))
         if config.layout == "row":
             self.prediction_tokens = config.questions * self.grammar.num_question_tokens
         else:
@@ -41,10 +45,11 @@ class Depo:
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Stream (B, context_tokens [+ prediction_tokens in a row layout]); forked questions
         (B, questions, prediction_tokens), without the last token of the longest, which predicts
-        nothing. See `Task.batch`.
+        nothing. Padding of forked questions is never masked, as nothing comes after it. See
+        `Task.batch`.
         """
         cycles = self._draw(split, indices)
-        context = self._pad(_moved_right(self.grammar.context(cycles.edges)))
+        context = _moved_right(self.grammar.context(cycles.edges))
         nothing = np.full_like(context, NONE)
 
         tokens = self.grammar.questions(cycles.hops, cycles.starts, cycles.answers)
@@ -58,11 +63,12 @@ class Depo:
             asked = _moved_left(asked.reshape(3, num_rows, -1))
             asked = np.concatenate([[context, nothing, nothing], asked], axis=-1)
             stream = Labelled.from_arrays(self._pad(asked[0]), *np.roll(asked, -1, axis=-1))
-            return Batch(stream, None)
+            return Batch(stream, None, self._mask(asked[0]))
 
         asked = _moved_left(asked)
         questions = Labelled.from_arrays(self._pad(asked[0, ..., :-1]), *asked[..., 1:])
-        return Batch(Labelled.from_arrays(context, context, nothing, nothing), questions)
+        stream = Labelled.from_arrays(self._pad(context), nothing, nothing, nothing)
+        return Batch(stream, questions, self._mask(context))
 
     def example(self, split: str, index: int) -> Example:
         """See `Task.example`."""
@@ -130,6 +136,12 @@ class Depo:
         if self.grammar.padding is None:
             return tokens
         return np.where(tokens == ABSENT, self.grammar.padding, tokens)
+
+    def _mask(self, tokens: Integers) -> Tensor | None:
+        """(B, T) bool, False where there is no token, if the config hides that."""
+        if self.config.padding == "tokens" or self.grammar.padding is None:
+            return None
+        return torch.from_numpy(tokens != ABSENT)
 
 
 def _moved_left(columns: Integers) -> Integers:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from slowwave.tasks.base import Task
-from slowwave.tasks.config import Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig, TextConfig
 from slowwave.tasks.depo import Depo
+from slowwave.tasks.recall import Recall
 from slowwave.tasks.rule110 import Rule110
+from slowwave.tasks.text import Text
 
 
 def make_task(config: TaskConfig) -> Task:
     """The generator for a config."""
-    return Rule110(config) if isinstance(config, Rule110Config) else Depo(config)
+    match config:
+        case Rule110Config():
+            return Rule110(config)
+        case DepoConfig():
+            return Depo(config)
+        case RecallConfig():
+            return Recall(config)
+        case TextConfig():
+            return Text(config)

@@ -54,6 +54,7 @@ class Rule110:
     """Each answer is a whole example: all labels must be right. Groups are the states."""
 
     vocab_size = 3
+    bytes_per_token: float | None = None
     group_name = "state"
 
     def __init__(self, config: Rule110Config) -> None:
@@ -61,6 +62,7 @@ class Rule110:
         self.context_tokens = config.num_states * config.width
         self.prediction_tokens = config.num_states
         self.group_values = tuple(range(config.num_states))
+        self.group_labels = tuple(map(str, self.group_values))
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Stream (B, num_states * width + num_states), no forked questions; see `Task.batch`."""

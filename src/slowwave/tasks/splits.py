@@ -22,6 +22,9 @@ _BUCKETS = {"test": (0, 1), "validation": (1, 2), "train": (2, 16)}  # of 16
 
 MAX_INDEX = 2**62
 
+# Fields by which examples are shown and not drawn: whatever they say, an index means the same one.
+_UNSEEDED = ("padding",)
+
 _MAX_ATTEMPTS = 4096  # a row needs more with probability (15 / 16) ** 4096, below 1e-114
 
 Content = TypeVar("Content", np.int64, np.uint64)
@@ -90,4 +93,4 @@ def draw_in_split(
 
 @functools.cache
 def _values(config: TaskConfig) -> dict[str, Any]:
-    return config.to_dict()
+    return {key: value for key, value in config.to_dict().items() if key not in _UNSEEDED}

@@ -26,9 +26,12 @@ and in a delta rule layer, C = 2 H K + G V:
 
 with the operators that are compiled for a CPU; without them these layers keep more.
 
+Where a token is scored, a wide norm and its product, 12 D, and 8 bytes a word of the vocabulary:
+its logits and their log-probabilities.
+
 Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 more for what Muon keeps of the
 blocks' matrices and 8 for what AdamW keeps of embeddings and head, and in bfloat16 a copy of the
-blocks' matrices for every pass. Norms, gates and logits are too few to count. With checkpointed
+blocks' matrices for every pass. Norms and gates are too few to count. With checkpointed
 activations a pass keeps its input, 4 T D, and the states 4 G K V; one pass at a time is computed
 again. torch.compile keeps less: what is cheap to compute it computes again.
 """
@@ -73,8 +76,12 @@ def predict_memory(
     rows: int,
     bfloat16: bool,
     checkpoint_activations: bool,
+    num_scored: int = 0,
 ) -> TrainingMemory:
-    """A step over a batch of `rows` streams that are cut like `segments`, without torch.compile."""
+    """A step over `rows` streams without a mask, cut like `segments`, without torch.compile.
+
+    num_scored: tokens with loss in the whole batch; 0 where they are too few to count.
+    """
     matrices, tables = _count_matrices(model), 2 * model.vocab_size * model.width
     passes = list(_passes(segments))
     inside = [
@@ -83,10 +90,11 @@ def predict_memory(
         for T, fill, evicts in passes
     ]
     parameters = 3 * WIDE * matrices + 4 * WIDE * tables
+    scored = num_scored * WIDE * (3 * model.width + 2 * model.vocab_size)
     if not checkpoint_activations:
-        return TrainingMemory(parameters=parameters, kept=sum(inside), recomputed=0)
+        return TrainingMemory(parameters=parameters, kept=scored + sum(inside), recomputed=0)
     between = sum(rows * _boundary_nbytes(model, T) for T, _, _ in passes)
-    return TrainingMemory(parameters=parameters, kept=between, recomputed=max(inside))
+    return TrainingMemory(parameters=parameters, kept=scored + between, recomputed=max(inside))
 
 
 def kept_nbytes(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli
+from slowwave.evaluation.tables import TASKS
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -131,6 +132,18 @@ def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown["examples"]) == 2
     cli.main(["tasks", "--json"])
     assert set(json.loads(capsys.readouterr().out)) == {"rule110", "depo", "recall", "text"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = ["--set", f"files={ROOT / 'LICENSE'}", "context=64", "piece=128"]
+    settings = text if name == "text" else []
+    cli.main(["tasks", name, "--show", "3", "--split", "test", *settings])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith((" ", "floors: "))] == [
+        f"{name} test {index}" for index in range(3)
+    ]
+    assert lines[-1].startswith("floors: ")
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,7 @@ def test_plain_data_survives_json(trace: StreamTrace) -> None:
     plain = trace.to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False))["events"][4]["writes"][2][1]["layer"] == 3
     assert plain["layers"] == ["attn", "gdn", "attn", "gdn"]
-    assert plain["sleep"] == {"window": WINDOW, "passes": PASSES, "recirculate": "hidden"}
+    assert SleepConfig.from_dict(plain["sleep"]) == SLEEP
     assert [event["kind"] for event in plain["events"]].count("sleep") == 2
 
 

@@ -48,7 +48,7 @@ OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
         (RecallConfig, {"untold": -0.1}, "untold"),
         (TextConfig, {"window": 0}, "window"),
         (TextConfig, {"context": 0}, "context"),
-        (TextConfig, {"piece": 512}, "piece"),
+        (TextConfig, {"piece": 256}, "piece"),
     ],
 )
 def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], field: str) -> None:

@@ -195,11 +195,11 @@ class TextConfig(Config):
     """Files, folders and patterns such as docs/*.md, from where slowwave is called."""
     tokenizer: str | None = None
     """A tokenizer.json, which takes slowwave[text] to read; if not given, bytes are tokens."""
-    window: int = 64
+    window: int = 32
     """Tokens L of a window, by which the loss is reported; sleep.window must be the same."""
-    context: int = 512
+    context: int = 256
     """Tokens of a stream."""
-    piece: int = 1024
+    piece: int = 512
     """Tokens of a piece of a file, the whole of which belongs to one split."""
 
     def __post_init__(self) -> None:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.state import AttentionState, DeltaState, MemoryState
 
@@ -28,9 +29,10 @@ CONFIG = ModelConfig(
 CUTS = [[1], [3, 5], [2, 3, 4, 9], list(range(1, 12))]
 
 
-@pytest.fixture
-def model() -> HybridLM:
-    return HybridLM(CONFIG, seed=0).double()
+@pytest.fixture(params=[kind for kind in get_args(LayerType) if kind != "attn"])
+def model(request: pytest.FixtureRequest) -> HybridLM:
+    layers = (request.param, "attn", request.param)
+    return HybridLM(dataclasses.replace(CONFIG, layers=layers), seed=0).double()
 
 
 def draw_tokens(*shape: int, seed: int = 0) -> Tensor:

@@ -1,23 +1,24 @@
-"""A tiny float64 hybrid with grouped heads everywhere, and random tokens for it."""
+"""Tiny float64 hybrids with grouped heads everywhere, one a recurrent layer, and random tokens."""
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 
 VOCAB = 11
 
 
-@pytest.fixture
-def model() -> HybridLM:
+@pytest.fixture(params=[kind for kind in get_args(LayerType) if kind != "attn"])
+def model(request: pytest.FixtureRequest) -> HybridLM:
     config = ModelConfig(
         vocab_size=VOCAB,
         width=16,
-        layers=("gdn", "attn", "gdn"),
+        layers=(request.param, "attn", request.param),
         mlp_hidden=24,
         attn_heads=4,
         attn_kv_heads=2,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -175,7 +175,7 @@ class Loss(torch.nn.Module):
         return loss_of(self.model, *self.arguments)
 
 
-@pytest.mark.parametrize("layer", ["attn", "gdn"])
+@pytest.mark.parametrize("layer", get_args(LayerType))
 def test_gradients_match_finite_differences(layer: LayerType) -> None:
     """Through two sleeps of three passes; `attn` alone forgets, its gradient is the tail's."""
     config = ModelConfig(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.training.config import TrainConfig
 from slowwave.training.optimizer import (
@@ -17,7 +19,7 @@ from slowwave.training.optimizer import (
 
 @pytest.fixture
 def model() -> HybridLM:
-    return HybridLM(ModelConfig(vocab_size=5))
+    return HybridLM(ModelConfig(vocab_size=5, layers=get_args(LayerType)))
 
 
 def test_every_parameter_is_trained_once(model: HybridLM) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from slowwave.layers.attention import Attention
 from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
+from slowwave.layers.recurrent import RecurrentLayer
 from slowwave.ops.attention import Rotation
 from slowwave.ops.swiglu import swiglu
 from slowwave.state import AttentionState, DeltaState, LayerState
@@ -28,7 +29,7 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + feed_forward(norm(x)); the residual stream keeps x's dtype."""
 
-    def __init__(self, width: int, mixer: Attention | GatedDeltaNet, mlp_hidden: int) -> None:
+    def __init__(self, width: int, mixer: Attention | RecurrentLayer, mlp_hidden: int) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(width)
         self.mixer = mixer
@@ -37,6 +38,7 @@ class Block(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """What `native` reads a token with, in its order."""
+        assert isinstance(self.mixer, Attention | GatedDeltaNet), "native knows no other mixer"
         mlp = [self.mlp_norm.weight, self.mlp.up.narrow_weight(), self.mlp.out.narrow_weight()]
         return [self.mixer_norm.weight, *self.mixer.weights(), *mlp]
 

@@ -7,13 +7,17 @@ from typing import Literal
 
 from slowwave.config import Config
 
-LayerType = Literal["attn", "gdn"]
+LayerType = Literal["attn", "gdn", "hebbian"]
 InitialWeights = Literal["scaled", "small"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
-    """A stack of blocks, one mixer each: softmax attention or Gated DeltaNet."""
+    """A stack of blocks, one mixer each.
+
+    "attn" is softmax attention. The others are recurrent: "gdn" is Gated DeltaNet, "hebbian" the
+    same without the delta correction (gated linear attention, the rule of Mamba-2).
+    """
 
     vocab_size: int = 0
     """Number of token ids; 0 lets the task say."""
@@ -93,7 +97,7 @@ class ModelConfig(Config):
     @property
     def last_recurrent_layer(self) -> int | None:
         """Place of the last layer that has fast weights."""
-        places = [place for place, kind in enumerate(self.layers) if kind == "gdn"]
+        places = [place for place, kind in enumerate(self.layers) if kind != "attn"]
         return places[-1] if places else None
 
     @property

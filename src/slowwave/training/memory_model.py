@@ -15,7 +15,7 @@ in an attention layer:
                                            than 64 go through a fused kernel, which keeps neither
                                            these nor repeated heads, but 4 T H
 
-and in a delta rule layer, C = 2 H K + G V:
+and in a recurrent layer, C = 2 H K + G V:
 
     convolution     s (3 T + w - 1) C      its input behind the tail, its output, SiLU of that
     keys, queries   8 T H (K + 1)          normed; in bfloat16 wide copies of them too, 8 T H K
@@ -102,15 +102,13 @@ def kept_nbytes(
     T, narrow = num_tokens, 2 if bfloat16 else WIDE
     norm = (2 * WIDE + narrow) * T * model.width + WIDE * T
     shared = 2 * norm + 4 * narrow * T * model.mlp_hidden
-    mixers = {
-        "attn": _attention_nbytes(model, T, window_fill, narrow),
-        "gdn": _delta_rule_nbytes(model, T, narrow) + _reads_nbytes(model, T, narrow),
-    }
+    attention = _attention_nbytes(model, T, window_fill, narrow)
+    recurrent = _rule_nbytes(model, T, narrow) + _reads_nbytes(model, T, narrow)
     last = model.last_recurrent_layer if evicts else None
-    whole = sum(shared + mixers[kind] for kind in model.layers[:last])
-    if last is None:
-        return whole
-    return whole + norm + _delta_rule_nbytes(model, T, narrow, queries=False)
+    whole = sum(
+        shared + (attention if kind == "attn" else recurrent) for kind in model.layers[:last]
+    )
+    return whole if last is None else whole + norm + _rule_nbytes(model, T, narrow, queries=False)
 
 
 def _passes(segments: Sequence[Segment]) -> Iterator[tuple[int, int, bool]]:
@@ -131,11 +129,12 @@ def _count_matrices(model: ModelConfig) -> int:
     """Numbers in the matrices of the blocks."""
     D, queries = model.width, model.attn_heads * model.head_dim
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
-    mixers = {
-        "attn": D * (2 * queries + 2 * model.kv_heads * model.head_dim),
-        "gdn": D * (2 * keys + 3 * values + 2 * model.value_heads),
-    }
-    return sum(mixers[kind] + 3 * D * model.mlp_hidden for kind in model.layers)
+    attention = D * (2 * queries + 2 * model.kv_heads * model.head_dim)
+    recurrent = D * (2 * keys + 3 * values + 2 * model.value_heads)
+    return sum(
+        3 * D * model.mlp_hidden + (attention if kind == "attn" else recurrent)
+        for kind in model.layers
+    )
 
 
 def _attention_nbytes(model: ModelConfig, T: int, W: int, narrow: int) -> int:
@@ -147,7 +146,7 @@ def _attention_nbytes(model: ModelConfig, T: int, W: int, narrow: int) -> int:
     return tokens + (2 * narrow * heads * size + weights * T * heads) * (W + T)
 
 
-def _delta_rule_nbytes(model: ModelConfig, T: int, narrow: int, *, queries: bool = True) -> int:
+def _rule_nbytes(model: ModelConfig, T: int, narrow: int, *, queries: bool = True) -> int:
     heads, K = model.delta_heads, model.key_dim
     kinds = 2 if queries else 1
     channels = kinds * heads * K + model.value_heads * model.value_dim
@@ -170,4 +169,5 @@ def _state_nbytes(model: ModelConfig) -> int:
 
 def _boundary_nbytes(model: ModelConfig, T: int) -> int:
     """What a checkpointed pass keeps: its input and the states it starts from."""
-    return WIDE * T * model.width + model.layers.count("gdn") * _state_nbytes(model)
+    recurrent = sum(kind != "attn" for kind in model.layers)
+    return WIDE * T * model.width + recurrent * _state_nbytes(model)

@@ -1,4 +1,4 @@
-"""The recurrent layer: the paper's equations token by token, pieces, padding."""
+"""The recurrent layers: the paper's equations token by token, pieces, padding."""
 
 import math
 
@@ -9,14 +9,19 @@ from torch import Tensor
 
 from numerics import assert_close
 from slowwave.layers.delta_net import GatedDeltaNet
+from slowwave.layers.hebbian import GatedHebbian
+from slowwave.layers.recurrent import RecurrentLayer
 from slowwave.state import DeltaState
 
 WIDTH, HEADS, VALUE_HEADS, K, V, TAPS = 12, 2, 4, 5, 3, 4
 
 
-def make_layer(max_beta: float = 2.0) -> GatedDeltaNet:
+KINDS = pytest.mark.parametrize("kind", [GatedDeltaNet, GatedHebbian])
+
+
+def make_layer(kind: type[RecurrentLayer], max_beta: float = 2.0) -> RecurrentLayer:
     torch.manual_seed(0)
-    layer = GatedDeltaNet(
+    layer = kind(
         WIDTH,
         num_heads=HEADS,
         num_value_heads=VALUE_HEADS,
@@ -37,12 +42,12 @@ def draw(B: int, T: int) -> Tensor:
 
 
 def read(
-    layer: GatedDeltaNet, x: Tensor, state: DeltaState, mask: Tensor | None = None
+    layer: RecurrentLayer, x: Tensor, state: DeltaState, mask: Tensor | None = None
 ) -> tuple[Tensor, DeltaState]:
     return layer(x, state, mask=mask, keep_state=True)
 
 
-def equations(layer: GatedDeltaNet, x: Tensor) -> tuple[Tensor, Tensor]:
+def equations(layer: RecurrentLayer, x: Tensor) -> tuple[Tensor, Tensor]:
     """The layer for one row x (T, D), written from the equations, one token and head at a time."""
     sections = [HEADS * K, HEADS * K, VALUE_HEADS * V]
     projected = x @ layer.qkv.weight.T
@@ -62,7 +67,8 @@ def equations(layer: GatedDeltaNet, x: Tensor) -> tuple[Tensor, Tensor]:
             decay = torch.exp(-layer.A_log[g].exp() * F.softplus(step[g] + layer.dt_bias[g]))
             beta = layer.max_beta * torch.sigmoid(strength[g])
             S[g] = decay * S[g]
-            S[g] = S[g] + torch.outer(k_h, beta * (v[g * V : (g + 1) * V] - S[g].T @ k_h))
+            known = 0 if isinstance(layer, GatedHebbian) else S[g].T @ k_h
+            S[g] = S[g] + torch.outer(k_h, beta * (v[g * V : (g + 1) * V] - known))
             o = S[g].T @ q_h / math.sqrt(K)
             normed = o / (o.square().mean() + 1e-5).sqrt() * layer.out_norm.weight
             heads.append(normed * gate[g * V : (g + 1) * V])
@@ -70,9 +76,10 @@ def equations(layer: GatedDeltaNet, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(outs), torch.stack(S)
 
 
+@KINDS
 @pytest.mark.parametrize("max_beta", [1.0, 2.0])
-def test_is_the_papers_equations(max_beta: float) -> None:
-    layer = make_layer(max_beta)
+def test_is_the_papers_equations(max_beta: float, kind: type[RecurrentLayer]) -> None:
+    layer = make_layer(kind, max_beta)
     x = draw(2, 7)
     out, state = read(layer, x, layer.initial_state(2))
     for b in range(2):
@@ -81,9 +88,10 @@ def test_is_the_papers_equations(max_beta: float) -> None:
         assert_close(state.fast_weights[b], expected_weights, 1e-12)
 
 
+@KINDS
 @pytest.mark.parametrize("cuts", [[1], [3], [1, 3, 6], list(range(1, 9))])
-def test_pieces_equal_one_call(cuts: list[int]) -> None:
-    layer = make_layer()
+def test_pieces_equal_one_call(cuts: list[int], kind: type[RecurrentLayer]) -> None:
+    layer = make_layer(kind)
     x = draw(2, 9)
     expected, whole = read(layer, x, layer.initial_state(2))
     state = layer.initial_state(2)
@@ -96,8 +104,9 @@ def test_pieces_equal_one_call(cuts: list[int]) -> None:
     assert_close(state.conv_tail, whole.conv_tail, 1e-12)
 
 
-def test_masked_tokens_are_as_if_they_were_not_there() -> None:
-    layer = make_layer()
+@KINDS
+def test_masked_tokens_are_as_if_they_were_not_there(kind: type[RecurrentLayer]) -> None:
+    layer = make_layer(kind)
     _, before = read(layer, draw(1, 3), layer.initial_state(1))
     x, mask = draw(1, 8), torch.tensor([[False, True, True, False, True, False, True, False]])
     out, state = read(layer, x, before, mask)
@@ -107,8 +116,22 @@ def test_masked_tokens_are_as_if_they_were_not_there() -> None:
     assert_close(state.conv_tail, expected.conv_tail, 1e-12)
 
 
-def test_a_masked_call_leaves_the_state_bit_identical() -> None:
-    layer = make_layer().float()
+@KINDS
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_write_leaves_the_fast_weights_of_a_read(
+    masked: bool, kind: type[RecurrentLayer]
+) -> None:
+    layer = make_layer(kind)
+    _, before = read(layer, draw(2, 3), layer.initial_state(2))
+    x, mask = draw(2, 5), torch.arange(10).view(2, 5) % 3 != 1 if masked else None
+    written = layer.write(x, before, mask=mask)
+    assert_close(written.fast_weights, read(layer, x, before, mask)[1].fast_weights, 1e-12)
+    assert written.conv_tail is before.conv_tail
+
+
+@KINDS
+def test_a_masked_call_leaves_the_state_bit_identical(kind: type[RecurrentLayer]) -> None:
+    layer = make_layer(kind).float()
     _, before = read(layer, draw(2, 3).float(), layer.initial_state(2))
     _, after = read(layer, draw(2, 5).float(), before, torch.zeros(2, 5, dtype=torch.bool))
     assert torch.equal(after.fast_weights, before.fast_weights)

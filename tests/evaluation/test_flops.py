@@ -17,6 +17,7 @@ from slowwave.evaluation.flops import (
     stream_flops,
     training_flops,
 )
+from slowwave.layers import jet
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import delta_rule_chunk, native, small_matmul
@@ -44,6 +45,7 @@ MODELS = {
     "plain": PLAIN,
     "grouped": GROUPED,
     "hebbian": dataclasses.replace(GROUPED, layers=("hebbian", "attn", "hebbian")),
+    "jet": dataclasses.replace(GROUPED, layers=("jet", "attn", "jet")),
 }
 
 
@@ -102,7 +104,7 @@ def test_batches_with_forks_cost_what_torch_counts(
         fork_tokens=fork_tokens,
     )
     assert count == counter.total
-    assert (counter.solves > 0) == ("gdn" in sizes.layers)
+    assert (counter.solves > 0) == ("hebbian" not in sizes.layers)
 
 
 @pytest.mark.parametrize("pieces", [[13], [1] * 13, [3, 7, 1, 2]])
@@ -191,6 +193,10 @@ def test_no_tokens_cost_nothing() -> None:
 def test_chunks_are_those_of_the_op() -> None:
     default = inspect.signature(gated_delta_rule).parameters["chunk_size"].default
     assert default == flops.CHUNK_SIZE
+
+
+def test_kernel_generators_are_those_of_the_layer() -> None:
+    assert flops.GENERATOR_REDUCTION == jet.REDUCTION
 
 
 def test_a_head_of_unknown_size_is_refused() -> None:

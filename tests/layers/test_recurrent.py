@@ -1,25 +1,31 @@
 """The recurrent layers: the paper's equations token by token, pieces, padding."""
 
 import math
+from typing import TypeVar
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernel_generators import vary_kernels
 from numerics import assert_close
 from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.hebbian import GatedHebbian
+from slowwave.layers.jet import JetLayer
 from slowwave.layers.recurrent import RecurrentLayer
 from slowwave.state import DeltaState
 
 WIDTH, HEADS, VALUE_HEADS, K, V, TAPS = 12, 2, 4, 5, 3, 4
 
 
-KINDS = pytest.mark.parametrize("kind", [GatedDeltaNet, GatedHebbian])
+KINDS = pytest.mark.parametrize("kind", [GatedDeltaNet, GatedHebbian, JetLayer])
 
 
-def make_layer(kind: type[RecurrentLayer], max_beta: float = 2.0) -> RecurrentLayer:
+Layer = TypeVar("Layer", bound=RecurrentLayer)
+
+
+def make_layer(kind: type[Layer], max_beta: float = 2.0) -> Layer:
     torch.manual_seed(0)
     layer = kind(
         WIDTH,
@@ -33,6 +39,7 @@ def make_layer(kind: type[RecurrentLayer], max_beta: float = 2.0) -> RecurrentLa
     layer.reset_recurrence(torch.Generator().manual_seed(1))
     with torch.no_grad():
         layer.out_norm.weight.uniform_(0.5, 2.0)
+    vary_kernels(layer)
     return layer.double()
 
 
@@ -50,13 +57,21 @@ def read(
 def equations(layer: RecurrentLayer, x: Tensor) -> tuple[Tensor, Tensor]:
     """The layer for one row x (T, D), written from the equations, one token and head at a time."""
     sections = [HEADS * K, HEADS * K, VALUE_HEADS * V]
+    channels = slice(sum(sections[:2]) if isinstance(layer, JetLayer) else 0, None)
     projected = x @ layer.qkv.weight.T
     S = [torch.zeros(K, V, dtype=x.dtype) for _ in range(VALUE_HEADS)]
     outs: list[Tensor] = []
     for t in range(x.shape[0]):
         window = [projected[t - w] if t >= w else torch.zeros_like(projected[0]) for w in range(4)]
-        conv = sum((layer.conv[:, 3 - w] * window[w] for w in range(4)), torch.zeros(()))
-        q, k, v = (F.silu(part) for part in conv.split(sections))
+        kernel = layer.conv
+        if isinstance(layer, JetLayer):
+            units = F.silu(layer.kernels.reduce.weight @ x[t])
+            kernel = (layer.kernels.expand.weight @ units).view(VALUE_HEADS * V, TAPS) + kernel
+        convolved = projected[t].clone()
+        convolved[channels] = sum(
+            (kernel[:, 3 - w] * window[w][channels] for w in range(4)), torch.zeros(())
+        )
+        q, k, v = (F.silu(part) for part in convolved.split(sections))
         step, strength = (layer.gates.weight @ x[t]).chunk(2)
         gate = F.silu(layer.out_gate.weight @ x[t])
         heads: list[Tensor] = []
@@ -158,3 +173,35 @@ def test_fresh_recurrence_has_fla_s_ranges() -> None:
     # Log-uniform: the middle of the logarithms is the geometric mean of the bounds, 0.01.
     assert abs(dt.log().mean() - math.log(0.01)) < 0.1
     assert layer.conv.abs().max() <= TAPS**-0.5
+
+
+@KINDS
+def test_states_own_their_memory(kind: type[RecurrentLayer]) -> None:
+    layer = make_layer(kind).float()
+    with torch.no_grad():
+        _, state = read(layer, draw(1, 50).float(), layer.initial_state(1))
+    for tensor in (state.fast_weights, state.conv_tail):
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def test_a_jet_layer_keeps_the_tail_of_its_values_alone() -> None:
+    layer = make_layer(JetLayer)
+    _, state = read(layer, draw(2, 9), layer.initial_state(2))
+    assert state.conv_tail.shape == (2, TAPS - 1, VALUE_HEADS * V)
+    projected = (draw(2, 9) @ layer.qkv.weight.T)[:, 6:, -VALUE_HEADS * V :]
+    assert_close(state.conv_tail, projected, 1e-12)
+
+
+def test_a_fresh_jet_layer_has_one_kernel_for_all_tokens_and_learns_others() -> None:
+    """W2 is zero at first and hears of the loss at once, W1 as soon as W2 is something else."""
+    layer, x = make_layer(JetLayer), draw(2, 9)
+    layer.kernels.reset(torch.Generator().manual_seed(0))
+    assert not layer.kernels(x).any()
+    assert abs(layer.kernels.reduce.weight.std() - 0.02) < 0.01
+    weights = [layer.conv, layer.kernels.expand.weight, layer.kernels.reduce.weight]
+    for hears in ((True, True, False), (True, True, True)):
+        out, _ = read(layer, x, layer.initial_state(2))
+        gradients = torch.autograd.grad(out.square().sum(), weights)
+        assert tuple(bool(gradient.any()) for gradient in gradients) == hears
+        with torch.no_grad():
+            weights[1].sub_(gradients[1])

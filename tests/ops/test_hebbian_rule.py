@@ -239,9 +239,11 @@ def test_the_rule_does_not_depend_on_how_small_products_are_taken(
 
 # Torch's own tracing of an autograd.Function does what it warns of.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_chunks_can_be_compiled_whole() -> None:
-    def rule(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        return gated_hebbian_rule(*tensors, chunk_size=8)
+@pytest.mark.parametrize("writes_only", [False, True])
+def test_chunks_can_be_compiled_whole(writes_only: bool) -> None:
+    def rule(q: Tensor, k: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        out, state = gated_hebbian_rule(k if writes_only else q, k, *others, chunk_size=8)
+        return out + q.sum(), state
 
     compiled = torch.compile(rule, backend="aot_eager", fullgraph=True)
     leaves = [tensor.requires_grad_() for tensor in draw(T=20)]

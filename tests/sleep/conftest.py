@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernel_generators import vary_kernels
 from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 
@@ -28,7 +29,9 @@ def model(request: pytest.FixtureRequest) -> HybridLM:
         value_dim=6,
         max_beta=2.0,
     )
-    return HybridLM(config, seed=0).double()
+    model = HybridLM(config, seed=0).double()
+    vary_kernels(model)
+    return model
 
 
 @pytest.fixture

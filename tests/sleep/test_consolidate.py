@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernel_generators import vary_kernels
 from numerics import assert_close
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import Recirculate
@@ -109,6 +110,7 @@ def test_the_last_pass_leaves_what_a_whole_pass_would(
     """It ends with the last write; what comes out after that, nobody would read."""
     layers = tuple(model.config.layers[0] if place == "r" else "attn" for place in places.split())
     model = HybridLM(dataclasses.replace(model.config, layers=layers)).double()
+    vary_kernels(model)
     _, state = model.read(draw_tokens(2, 3), model.initial_state(2))
     hidden = model.embed(draw_tokens(2, 5, 1))
     _, whole = model.run(hidden, state)

@@ -46,6 +46,7 @@ MODELS = {
 
 
 MODELS["hebbian"] = dataclasses.replace(MODELS["grouped"], layers=("hebbian", "attn", "hebbian"))
+MODELS["jet"] = dataclasses.replace(MODELS["grouped"], layers=("jet", "attn", "jet"))
 
 
 def measure_kept(

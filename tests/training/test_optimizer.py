@@ -42,6 +42,8 @@ def test_muon_takes_matrices_of_the_body_alone(model: HybridLM) -> None:
     for name in ("A_log", "dt_bias", "conv", "mixer_norm.weight", "final_norm.weight"):
         assert name in kept
         assert name not in "\n".join(groups["muon"])
+    for name in ("kernels.reduce.weight", "kernels.expand.weight"):
+        assert name in "\n".join(groups["muon"])
 
 
 def test_decays_and_norms_get_no_weight_decay(model: HybridLM) -> None:

@@ -12,13 +12,16 @@ triangular solve of the delta rule. Per row, for T tokens that follow W in the w
                    chunk), 2 K C V (the new state)
     delta rule     these, and 2 C^2 K (k k^T), C (C - 1) (V + K) (the solve), 2 C K V (a second
                    read of the state)
+    jet            as with the delta rule; and what makes kernels of w taps for the C = G V channels
+                   of the values, 2 T D R + 2 T R C w with R = C / 8
     feed-forward   3 * 2 T D h
     head           2 D vocabulary, per scored position
     last pass      before an eviction, when nobody reads what comes out, the last recurrent layer
-                   ends the pass: its projections 2 T D (H K + G V + 2 G), the rule, and no more
+                   ends the pass: its projections 2 T D (H K + G V + 2 G), kernels, the rule, and
+                   no more
 
 What is left out: work of order T D (norms, rotations, activations, decays, gates, softmax, the
-short convolution, residual sums, embedding look-ups), a few per cent at width 256. Padding
+convolution, residual sums, embedding look-ups), a few per cent at width 256. Padding
 and masked tokens cost as much as others. The reference and fla backends are charged as chunks.
 """
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from slowwave.sleep.schedule import Segment
 
 CHUNK_SIZE = 64
+GENERATOR_REDUCTION = 8
 
 
 def batch_flops(
@@ -131,6 +135,17 @@ def hebbian_rule_flops(model: ModelConfig, T: int, *, keep_writes: bool = True) 
     return model.value_heads * (_num_chunks(T) * chunk + num_updates * _product(K, C, V))
 
 
+def generator_weights(model: ModelConfig) -> int:
+    """Numbers in the two matrices that make the kernels of a Jet layer."""
+    channels = model.value_heads * model.value_dim
+    return generator_width(model) * (model.width + channels * model.conv_width)
+
+
+def generator_width(model: ModelConfig) -> int:
+    """Hidden units R of what makes the kernels of a Jet layer."""
+    return max(1, model.value_heads * model.value_dim // GENERATOR_REDUCTION)
+
+
 def head_flops(model: ModelConfig, num_positions: int) -> int:
     """Logits of `num_positions` positions. Raises ValueError if the vocabulary is not known."""
     if num_positions and model.vocab_size < 1:
@@ -160,14 +175,19 @@ def _recurrent_flops(model: ModelConfig, kind: LayerType, T: int, keep_writes: b
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
     projections = _product(T, model.width, 2 * keys + values + 2 * model.value_heads + values)
     projections += _product(T, values, model.width)
-    return projections + _RULES[kind](model, T, keep_writes=keep_writes)
+    rule = _RULES[kind](model, T, keep_writes=keep_writes)
+    return projections + _generator_flops(model, kind, T) + rule
 
 
 def _write_flops(model: ModelConfig, kind: LayerType, T: int) -> int:
     """The last recurrent layer of a pass that nobody reads: see `RecurrentLayer.write`."""
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
     projections = _product(T, model.width, keys + values + 2 * model.value_heads)
-    return projections + _RULES[kind](model, T)
+    return projections + _generator_flops(model, kind, T) + _RULES[kind](model, T)
+
+
+def _generator_flops(model: ModelConfig, kind: LayerType, T: int) -> int:
+    return 2 * T * generator_weights(model) if kind == "jet" else 0
 
 
 def _num_chunks(T: int) -> int:
@@ -185,4 +205,5 @@ def _window_fills(segments: Sequence[Segment], window_fill: int) -> list[int]:
 _RULES: dict[LayerType, Callable[..., int]] = {
     "gdn": delta_rule_flops,
     "hebbian": hebbian_rule_flops,
+    "jet": delta_rule_flops,
 }

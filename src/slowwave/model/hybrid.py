@@ -12,6 +12,7 @@ from slowwave.layers.attention import Attention
 from slowwave.layers.block import Block
 from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.hebbian import GatedHebbian
+from slowwave.layers.jet import JetLayer, KernelGenerator
 from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.layers.recurrent import OUT_NORM_EPS, RecurrentLayer
 from slowwave.model.config import LayerType, ModelConfig
@@ -24,7 +25,11 @@ from slowwave.state import AttentionState, DeltaState, MemoryState
 
 Run = Callable[..., tuple[Tensor, MemoryState]]
 SMALL_STD = 0.02
-RECURRENT: dict[LayerType, type[RecurrentLayer]] = {"gdn": GatedDeltaNet, "hebbian": GatedHebbian}
+RECURRENT: dict[LayerType, type[RecurrentLayer]] = {
+    "gdn": GatedDeltaNet,
+    "hebbian": GatedHebbian,
+    "jet": JetLayer,
+}
 COMPILED: set[LayerType] = {"attn", "gdn"}
 
 
@@ -58,7 +63,8 @@ class HybridLM(nn.Module):
         2 meets a stream of the scale it left.
         "small": matrices and embeddings are normal with std 0.02, as flash-linear-attention draws
         them. What blocks write soon outweighs the embeddings, and small learning rates go further.
-        Norm scales start at one. Decays and convolutions: see `RecurrentLayer.reset_recurrence`.
+        Norm scales start at one. Decays and convolutions: see `RecurrentLayer.reset_recurrence`;
+        generators of kernels: `KernelGenerator.reset`.
         """
         small = self.config.initial_weights == "small"
         std = SMALL_STD if small else (2 / (5 * self.config.width)) ** 0.5
@@ -73,6 +79,9 @@ class HybridLM(nn.Module):
                 )
             if isinstance(module, RecurrentLayer):
                 module.reset_recurrence(generator)
+        for module in self.modules():
+            if isinstance(module, KernelGenerator):
+                module.reset(generator)
 
     def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
         """Lets matrix products run in `dtype`; None means the weights' own. The head stays wide."""

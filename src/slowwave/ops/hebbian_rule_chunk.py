@@ -48,7 +48,8 @@ def hebbian_rule_in_chunks(
     size = min(chunk_size, q.shape[1])
     if keep_writes or size < q.shape[1]:
         state = state.repeat_interleave(q.shape[0] // state.shape[0], dim=0)
-    return _Chunks.apply(q, k, v, log_decay, beta, state, scale, size, keep_writes)
+    # A view of k: torch.compile takes no tensor twice, and who only writes gives k for q too.
+    return _Chunks.apply(q, k.view_as(k), v, log_decay, beta, state, scale, size, keep_writes)
 
 
 class _Chunks(torch.autograd.Function):

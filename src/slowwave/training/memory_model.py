@@ -24,6 +24,12 @@ and in a recurrent layer, C = 2 H K + G V:
     gates           24 T G
     state           4 G K V                at the start of every chunk
 
+where a Jet layer, which convolves C = G V channels by a kernel of w numbers a token, has instead
+
+    convolution     s (3 T + w - 1) C      as above
+    projected       s T (2 H K + G V)      and in float32 SiLU of queries and keys, s T 2 H K
+    kernels         s T (w C + 2 C / 8)    and the hidden units that made them
+
 Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 more for what Muon keeps of the
 blocks' matrices and 8 for what AdamW keeps of embeddings and head, and in bfloat16 a copy of the
 blocks' matrices for every pass. Norms, gates and logits are too few to count. With checkpointed
@@ -37,8 +43,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from slowwave.evaluation.flops import CHUNK_SIZE
-from slowwave.model.config import ModelConfig
+from slowwave.evaluation.flops import CHUNK_SIZE, generator_weights, generator_width
+from slowwave.model.config import LayerType, ModelConfig
 
 if TYPE_CHECKING:
     from slowwave.sleep.schedule import Segment
@@ -102,13 +108,17 @@ def kept_nbytes(
     T, narrow = num_tokens, 2 if bfloat16 else WIDE
     norm = (2 * WIDE + narrow) * T * model.width + WIDE * T
     shared = 2 * norm + 4 * narrow * T * model.mlp_hidden
-    attention = _attention_nbytes(model, T, window_fill, narrow)
-    recurrent = _rule_nbytes(model, T, narrow) + _reads_nbytes(model, T, narrow)
     last = model.last_recurrent_layer if evicts else None
-    whole = sum(
-        shared + (attention if kind == "attn" else recurrent) for kind in model.layers[:last]
-    )
-    return whole if last is None else whole + norm + _rule_nbytes(model, T, narrow, queries=False)
+    whole = 0
+    for kind in model.layers[:last]:
+        whole += shared
+        if kind == "attn":
+            whole += _attention_nbytes(model, T, window_fill, narrow)
+        else:
+            whole += _written_nbytes(model, kind, T, narrow) + _reads_nbytes(model, T, narrow)
+    if last is None:
+        return whole
+    return whole + norm + _written_nbytes(model, model.layers[last], T, narrow, queries=False)
 
 
 def _passes(segments: Sequence[Segment]) -> Iterator[tuple[int, int, bool]]:
@@ -129,12 +139,14 @@ def _count_matrices(model: ModelConfig) -> int:
     """Numbers in the matrices of the blocks."""
     D, queries = model.width, model.attn_heads * model.head_dim
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
-    attention = D * (2 * queries + 2 * model.kv_heads * model.head_dim)
     recurrent = D * (2 * keys + 3 * values + 2 * model.value_heads)
-    return sum(
-        3 * D * model.mlp_hidden + (attention if kind == "attn" else recurrent)
-        for kind in model.layers
-    )
+    mixers: dict[LayerType, int] = {
+        "attn": D * (2 * queries + 2 * model.kv_heads * model.head_dim),
+        "gdn": recurrent,
+        "hebbian": recurrent,
+        "jet": recurrent + generator_weights(model),
+    }
+    return sum(mixers[kind] + 3 * D * model.mlp_hidden for kind in model.layers)
 
 
 def _attention_nbytes(model: ModelConfig, T: int, W: int, narrow: int) -> int:
@@ -146,15 +158,29 @@ def _attention_nbytes(model: ModelConfig, T: int, W: int, narrow: int) -> int:
     return tokens + (2 * narrow * heads * size + weights * T * heads) * (W + T)
 
 
-def _rule_nbytes(model: ModelConfig, T: int, narrow: int, *, queries: bool = True) -> int:
+def _written_nbytes(
+    model: ModelConfig, kind: LayerType, T: int, narrow: int, *, queries: bool = True
+) -> int:
+    """All but the reads of a recurrent layer, and without queries what `write` keeps."""
     heads, K = model.delta_heads, model.key_dim
     kinds = 2 if queries else 1
-    channels = kinds * heads * K + model.value_heads * model.value_dim
-    convolution = narrow * (3 * T + model.conv_width - 1) * channels
+    keys, values = kinds * heads * K, model.value_heads * model.value_dim
+    convolution = _dynamic_conv_nbytes if kind == "jet" else _short_conv_nbytes
     normed = kinds * WIDE * T * heads * (K + 1)
     copies = 0 if narrow == WIDE else kinds * WIDE * T * heads * K
     gates = 5 * WIDE * T * model.value_heads
-    return convolution + normed + copies + gates + -(-T // CHUNK_SIZE) * _state_nbytes(model)
+    states = -(-T // CHUNK_SIZE) * _state_nbytes(model)
+    return convolution(model, T, narrow, keys, values) + normed + copies + gates + states
+
+
+def _short_conv_nbytes(model: ModelConfig, T: int, narrow: int, keys: int, values: int) -> int:
+    return narrow * (3 * T + model.conv_width - 1) * (keys + values)
+
+
+def _dynamic_conv_nbytes(model: ModelConfig, T: int, narrow: int, keys: int, values: int) -> int:
+    projected = narrow * T * (keys + values) + (narrow * T * keys if narrow == WIDE else 0)
+    kernels = narrow * T * (model.conv_width * values + 2 * generator_width(model))
+    return _short_conv_nbytes(model, T, narrow, 0, values) + projected + kernels
 
 
 def _reads_nbytes(model: ModelConfig, T: int, narrow: int) -> int:

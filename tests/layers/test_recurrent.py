@@ -176,6 +176,17 @@ def test_fresh_recurrence_has_fla_s_ranges() -> None:
 
 
 @KINDS
+def test_questions_of_many_leave_the_state_that_they_share(kind: type[RecurrentLayer]) -> None:
+    layer = make_layer(kind)
+    _, before = read(layer, draw(2, 3), layer.initial_state(2))
+    x = draw(6, 4)
+    out, after = layer(x, before, mask=None, keep_state=False)
+    assert after is before
+    copies = before.map(lambda tensor: tensor.repeat_interleave(3, dim=0))
+    assert_close(out, read(layer, x, copies)[0], 1e-12)
+
+
+@KINDS
 def test_states_own_their_memory(kind: type[RecurrentLayer]) -> None:
     layer = make_layer(kind).float()
     with torch.no_grad():

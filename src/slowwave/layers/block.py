@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slowwave.layers.attention import Attention
-from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.layers.recurrent import RecurrentLayer
 from slowwave.ops.attention import Rotation
@@ -38,7 +37,6 @@ class Block(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """What `native` reads a token with, in its order."""
-        assert isinstance(self.mixer, Attention | GatedDeltaNet), "native knows no other mixer"
         mlp = [self.mlp_norm.weight, self.mlp.up.narrow_weight(), self.mlp.out.narrow_weight()]
         return [self.mixer_norm.weight, *self.mixer.weights(), *mlp]
 

@@ -17,7 +17,7 @@ class GatedDeltaNet(RecurrentLayer):
     """The delta rule behind a short convolution; the only layer with a compiled way."""
 
     def weights(self) -> list[Tensor]:
-        """What `native` reads a token with, in its order."""
+        """See `RecurrentLayer.weights`."""
         projections = [layer.narrow_weight() for layer in (self.qkv, self.gates, self.out_gate)]
         learned = [self.conv, self.A_log, self.dt_bias, self.out_norm.weight]
         return [*projections, *learned, self.out.narrow_weight()]

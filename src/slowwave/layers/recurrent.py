@@ -68,6 +68,10 @@ class RecurrentLayer(nn.Module):
             bound = self.conv_width**-0.5
             self.conv.uniform_(-bound, bound, generator=generator)
 
+    def weights(self) -> list[Tensor]:
+        """What `native` reads a token with, in its order; only a layer it knows has that."""
+        raise NotImplementedError
+
     def initial_state(self, batch_size: int) -> DeltaState:
         """Zero fast weights and an empty convolution tail for `batch_size` streams."""
         weight = self.qkv.weight

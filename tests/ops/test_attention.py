@@ -6,7 +6,7 @@ from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
 from slowwave.ops import attention
-from slowwave.ops.attention import rotate, rotation, windowed_attention
+from slowwave.ops.attention import rotate, rotation, window_rotation, windowed_attention
 
 EXPLICIT, FUSED = 10**6, 0
 
@@ -123,3 +123,16 @@ def test_scores_depend_on_relative_positions_alone() -> None:
 
     assert_close(scores(1000), scores(0), 1e-12)
     assert not torch.allclose(scores(0), torch.einsum("bthd,bshd->bhts", q, k))
+
+
+def test_angles_of_a_window_are_those_of_its_places_whoever_asked_first() -> None:
+    """Remembered from inference, they still serve training."""
+    place = (3, 8, 6, 123.0, torch.float64, torch.device("cpu"))
+    with torch.inference_mode():
+        window_rotation(*place)
+    remembered = window_rotation(*place)
+    expected = rotation(torch.arange(3, 8)[None], 6, 123.0, torch.float64)
+    for actual, angles in zip(remembered, expected, strict=True):
+        assert torch.equal(actual, angles)
+    x = torch.ones(1, 5, 1, 6, dtype=torch.float64, requires_grad=True)
+    rotate(x, remembered).sum().backward()

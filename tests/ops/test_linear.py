@@ -29,3 +29,23 @@ def test_gradients_are_never_lost() -> None:
     linear(x, weight).sum().backward()
     assert weight.grad is not None
     assert_close(weight.grad, x.sum(0).expand(4, 8), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 7, 3), (2, 16, 5), (3, 40, 6), (15, 133, 700)])
+def test_few_rows_of_any_size(sizes: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """No multiple of a vector, of the rows taken at once, or of what a thread takes."""
+    rows, inner, columns = sizes
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, inner, generator=generator, dtype=torch.float64).to(dtype)
+    weight = torch.randn(columns, inner, generator=generator, dtype=torch.float64).to(dtype)
+    with torch.no_grad():
+        actual = linear(x, weight)
+    assert_close(actual, F.linear(x.double(), weight.double()), TOLERANCE[dtype])
+
+
+def test_few_rows_of_other_dtypes_and_shapes_are_refused() -> None:
+    with torch.no_grad(), pytest.raises(RuntimeError, match="one dtype"):
+        linear(torch.ones(1, 8), torch.ones(4, 8, dtype=torch.float64))
+    with torch.no_grad(), pytest.raises(RuntimeError, match="columns"):
+        linear(torch.ones(1, 8), torch.ones(4, 7))

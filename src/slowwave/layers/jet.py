@@ -15,6 +15,7 @@ from slowwave.layers.recurrent import RecurrentLayer
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.ops.dynamic_conv import dynamic_conv
 from slowwave.ops.gated_mix import mix_heads, write_heads
+from slowwave.ops.norm import l2_norm
 from slowwave.state import DeltaState
 
 REDUCTION = 8
@@ -84,7 +85,7 @@ class JetLayer(RecurrentLayer):
         """See `RecurrentLayer.forward`."""
         keys, _, values = self.sections
         qk, v = self.qkv(x).split([2 * keys, values], dim=-1)
-        q, k = F.silu(qk).chunk(2, dim=-1)
+        q, k = self._norm(qk).chunk(2, dim=2)
         v, tail = self._convolve(x, v, state.conv_tail, mask)
         mixed, fast_weights = mix_heads(
             gated_delta_rule,
@@ -106,7 +107,7 @@ class JetLayer(RecurrentLayer):
         v, _ = self._convolve(x, v, state.conv_tail, mask)
         fast_weights = write_heads(
             gated_delta_rule,
-            F.silu(k),
+            self._norm(k),
             v,
             self.gates(x),
             state.fast_weights,
@@ -114,6 +115,10 @@ class JetLayer(RecurrentLayer):
             mask=mask,
         )
         return DeltaState(fast_weights, state.conv_tail)
+
+    def _norm(self, keys: Tensor) -> Tensor:
+        """keys (B, T, heads K) -> (B, T, heads, K), wide: SiLU, then l2-normalised."""
+        return l2_norm(F.silu(keys).unflatten(-1, (-1, self.key_dim)))
 
     def _convolve(
         self, x: Tensor, v: Tensor, tail: Tensor, mask: Tensor | None

@@ -18,7 +18,7 @@ from slowwave.layers.recurrent import OUT_NORM_EPS, RecurrentLayer
 from slowwave.model.config import LayerType, ModelConfig
 from slowwave.ops import native
 from slowwave.ops.append import append, reserve
-from slowwave.ops.attention import Rotation, rotation
+from slowwave.ops.attention import Rotation, rotation, window_rotation
 from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import AttentionState, DeltaState, MemoryState
@@ -147,10 +147,9 @@ class HybridLM(nn.Module):
         outlives that is computed, and the hidden that comes back means nothing.
         Returns (hidden (B, T, D), state with new layer states; its window is left as it was).
         """
-        positions, key_mask = _place(hidden, state, mask)
         sizes = self.config
-        dtype = wide_dtype(hidden.dtype)
-        rotary = rotation(positions, sizes.head_dim, sizes.rope_theta, dtype)
+        key_mask = _mask_keys(hidden, state, mask)
+        rotary = self._rotate_window(hidden, state, key_mask)
         plain = mask is None and key_mask is None and keep_state and not evicts
         if plain and self._suits_one_call(hidden, state):
             return self._read_token(hidden, state, rotary)
@@ -169,6 +168,17 @@ class HybridLM(nn.Module):
         if evicts and last_writer is not None:
             layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], mask=mask)
         return hidden, dataclasses.replace(state, layers=tuple(layers))
+
+    def _rotate_window(
+        self, hidden: Tensor, state: MemoryState, key_mask: Tensor | None
+    ) -> Rotation:
+        """Angles by place in the window. Padding takes none: a padded row sees what others do."""
+        W, T = state.window_fill, hidden.shape[1]
+        size, theta, dtype = self.config.head_dim, self.config.rope_theta, wide_dtype(hidden.dtype)
+        if key_mask is None:
+            return window_rotation(W, W + T, size, theta, dtype, hidden.device)
+        positions = (key_mask.cumsum(1)[:, W:] - 1).clamp(min=0)
+        return rotation(positions, size, theta, dtype)
 
     def _suits_one_call(self, hidden: Tensor, state: MemoryState) -> bool:
         """Whether `native` can read a token: one a row, few rows, mixers and dtypes it takes."""
@@ -283,23 +293,20 @@ def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | RecurrentL
     )
 
 
-def _place(hidden: Tensor, state: MemoryState, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Positions in the window (B or 1, T), and the mask of all keys (B, W + T) if any is padding.
-
-    Padding takes no position, so that a padded row sees what an unpadded one does.
-    """
-    rows, T = hidden.shape[:2]
-    W = state.window_fill
+def _mask_keys(hidden: Tensor, state: MemoryState, mask: Tensor | None) -> Tensor | None:
+    """(B, W + T): which keys are no padding; None if all are none."""
     if mask is None and state.window_mask is None:
-        return torch.arange(W, W + T, device=hidden.device)[None], None
+        return None
+    rows, T = hidden.shape[:2]
     past = state.window_mask
     if past is None:
-        past = torch.ones(state.batch_size, W, dtype=torch.bool, device=hidden.device)
+        past = torch.ones(
+            state.batch_size, state.window_fill, dtype=torch.bool, device=hidden.device
+        )
     past = past.repeat_interleave(rows // past.shape[0], dim=0)
     if mask is None:
         mask = torch.ones(rows, T, dtype=torch.bool, device=hidden.device)
-    key_mask = torch.cat([past, mask], dim=1)
-    return (key_mask.cumsum(1)[:, W:] - 1).clamp(min=0), key_mask
+    return torch.cat([past, mask], dim=1)
 
 
 def _extend_mask(state: MemoryState, mask: Tensor | None, tokens: Tensor) -> Tensor | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,29 @@ def rotation(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> 
     steps = torch.arange(size // 2, device=positions.device, dtype=dtype)
     angles = positions[..., None, None].to(dtype) * theta ** (-steps / (size // 2))
     return Rotation(angles.cos(), angles.sin())
+
+
+def window_rotation(
+    start: int, stop: int, size: int, theta: float, dtype: torch.dtype, device: torch.device
+) -> Rotation:
+    """`rotation` at places start to stop - 1 of a window without padding."""
+    cos, sin = _window_angles(start, stop, size, theta, dtype, device)
+    return Rotation(cos, sin)
+
+
+# A constant to torch.compile, which would else take a cosine for every number that it turns.
+@torch.compiler.assume_constant_result
+def _window_angles(*place: Any) -> Tensor:
+    return _remembered_angles(*place)
+
+
+@functools.lru_cache(maxsize=64)
+def _remembered_angles(
+    start: int, stop: int, size: int, theta: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    with torch.inference_mode(False):  # who asks next may want gradients
+        positions = torch.arange(start, stop, device=device)[None]
+        return torch.stack(rotation(positions, size, theta, dtype))
 
 
 def rotate(x: Tensor, rotary: Rotation) -> Tensor:

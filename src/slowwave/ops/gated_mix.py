@@ -1,8 +1,8 @@
 """What recurrent layers do between their projections, whichever rule writes their fast weights.
 
-Short convolution and SiLU make q, k and v; l2 norms make q and k unit vectors; A and dt make
-decays; the rule reads and writes the fast weights; a gated norm weighs what was read. Source: Gated
-DeltaNet (arXiv 2412.06464), as flash-linear-attention builds it.
+Short convolution, SiLU and l2 norms make q, k and v (`delta_inputs`); A and dt make decays; the
+rule reads and writes the fast weights; a gated norm weighs what was read. Source: Gated DeltaNet
+(arXiv 2412.06464), as flash-linear-attention builds it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowwave.ops.norm import l2_norm, rms_norm, wide_dtype
-from slowwave.ops.short_conv import short_conv
+from slowwave.ops.delta_inputs import delta_inputs
+from slowwave.ops.norm import rms_norm, wide_dtype
 
 CHUNK_SIZE = 64
 
@@ -50,13 +50,17 @@ def conv_mix(
     keep_writes: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mixes T tokens through the fast weights: inputs and results as `delta_mix` has them."""
-    values = fast_weights.shape[1] * fast_weights.shape[3]
-    keys = (qkv.shape[2] - values) // 2
+    G, K, V = fast_weights.shape[1:]
     rows = qkv.shape[0] // tail.shape[0]
-    mixed, new_tail = short_conv(
-        qkv, weights.kernel.to(qkv.dtype), tail.repeat_interleave(rows, dim=0), mask
+    heads, v, new_tail = delta_inputs(
+        qkv,
+        weights.kernel,
+        tail.repeat_interleave(rows, dim=0),
+        num_values=G * V,
+        key_dim=K,
+        mask=mask,
     )
-    q, k, v = F.silu(mixed).split([keys, keys, values], dim=-1)
+    q, k = heads.chunk(2, dim=2)
     gated, written = mix_heads(
         rule, q, k, v, gates, out_gate, fast_weights, weights, mask=mask, keep_writes=keep_writes
     )
@@ -74,9 +78,8 @@ def conv_write(
     mask: Tensor | None = None,
 ) -> Tensor:
     """The fast weights that `conv_mix` leaves: inputs as `delta_write` has them."""
-    values = fast_weights.shape[1] * fast_weights.shape[3]
-    mixed, _ = short_conv(kv, weights.kernel.to(kv.dtype), tail, mask)
-    k, v = F.silu(mixed).split([kv.shape[2] - values, values], dim=-1)
+    G, K, V = fast_weights.shape[1:]
+    k, v, _ = delta_inputs(kv, weights.kernel, tail, num_values=G * V, key_dim=K, mask=mask)
     return write_heads(rule, k, v, gates, fast_weights, weights, mask=mask)
 
 
@@ -93,16 +96,16 @@ def mix_heads(
     mask: Tensor | None = None,
     keep_writes: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Norms, gates and the rule, for q, k (B, T, H K) and v (B, T, G V) that are made already.
+    """Gates, the rule and the norm of what it reads, for q, k and v that are made already.
 
+    q, k: (B, T, H, K), l2-normalised. v: (B, T, G V).
     gates: (B, T, 2 G), decay steps and write strengths. out_gate: (B, T, G V). fast_weights:
     (B / F, G, K, V), shared by every F rows. mask: (B, T) bool, False tokens leave no trace.
     keep_writes: False for questions; the fast weights come back as given.
 
     Returns (mixed (B, T, G V), fast_weights (B, G, K, V)).
     """
-    G, K, V = fast_weights.shape[1:]
-    q, k = l2_norm(q.unflatten(-1, (-1, K))), l2_norm(k.unflatten(-1, (-1, K)))
+    G, _, V = fast_weights.shape[1:]
     log_decay, beta = _decay_and_strength(gates, weights)
     read, written = rule(
         q,
@@ -130,8 +133,7 @@ def write_heads(
     mask: Tensor | None = None,
 ) -> Tensor:
     """The fast weights that `mix_heads` leaves, for tokens that nobody reads with."""
-    G, K, V = fast_weights.shape[1:]
-    k = l2_norm(k.unflatten(-1, (-1, K)))
+    G, _, V = fast_weights.shape[1:]
     log_decay, beta = _decay_and_strength(gates, weights)
     _, written = rule(
         k,

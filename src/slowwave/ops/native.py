@@ -1,4 +1,4 @@
-"""What is compiled for the CPU at hand: builds and loads cpu/, teaches its delta rule autograd.
+"""What is compiled for the CPU at hand: builds and loads cpu/.
 
 It is built once, by `load`, into the user's cache folder; from then on it is simply there.
 """
@@ -15,10 +15,11 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from slowwave.ops.native_autograd import teach_autograd
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -62,11 +63,7 @@ def _load_once() -> None:
         torch.ops.load_library(path)
     else:
         _build(path)
-    torch.library.register_fake("slowwave::delta_rule", _fake_forward)
-    torch.library.register_fake("slowwave::delta_rule_backward", _fake_backward)
-    torch.library.register_autograd(
-        "slowwave::delta_rule", _backward, setup_context=_keep_for_backward
-    )
+    teach_autograd()
 
 
 @torch.compiler.assume_constant_result
@@ -99,6 +96,11 @@ def can_read(x: Tensor) -> bool:
         and x.dtype in DTYPES
         and is_ready()
     )
+
+
+def can_train(x: Tensor) -> bool:
+    """Whether the compiled operators that have gradients can take tensors like `x`."""
+    return x.device.type == "cpu" and x.dtype in DTYPES and x.numel() > 0 and is_ready()
 
 
 def require(v: Tensor) -> None:
@@ -169,56 +171,3 @@ def delta_rule(
         *inputs, scale, chunk_size, keep_writes, keep_starts
     )
     return out, new_state
-
-
-def _fake_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    beta: Tensor,
-    state: Tensor,
-    scale: float,
-    chunk_size: int,
-    keep_writes: bool,
-    keep_starts: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    B, T = q.shape[:2]
-    num_starts = -(-T // min(chunk_size, T)) - 1 if keep_starts else 0
-    return (
-        torch.empty(v.shape, dtype=v.dtype, device=v.device),
-        state.new_empty(B if keep_writes else 0, *state.shape[1:]),
-        state.new_empty(B, state.shape[1], num_starts, *state.shape[2:]),
-    )
-
-
-def _fake_backward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    beta: Tensor,
-    state: Tensor,
-    *others: Any,
-) -> tuple[Tensor, ...]:
-    inputs = (q, k, v, log_decay, beta, state)
-    return tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs)
-
-
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)
-    *tensors, scale, chunk_size, keep_writes, _ = inputs
-    ctx.save_for_backward(*tensors, output[2])
-    ctx.options = (scale, chunk_size, keep_writes)
-
-
-@torch.autograd.function.once_differentiable
-def _backward(
-    ctx: Any, grad_out: Tensor | None, grad_state: Tensor | None, _: Tensor | None
-) -> tuple[Any, ...]:
-    kept = ctx.saved_tensors  # once: a checkpointed pass hands them out no second time
-    v, state = kept[2], kept[5]
-    grad_out = torch.zeros_like(v) if grad_out is None else grad_out
-    grad_state = state.new_empty(0) if grad_state is None else grad_state
-    gradients = torch.ops.slowwave.delta_rule_backward(*kept, grad_out, grad_state, *ctx.options)
-    return (*gradients, None, None, None, None)

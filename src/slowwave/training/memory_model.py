@@ -17,17 +17,19 @@ in an attention layer:
 
 and in a recurrent layer, C = 2 H K + G V:
 
-    convolution     s (3 T + w - 1) C      its input behind the tail, its output, SiLU of that
-    keys, queries   8 T H (K + 1)          normed; in bfloat16 wide copies of them too, 8 T H K
+    convolution     s (T + w - 1) C        its input and the tail before it
+    inputs          8 T H K + s T G V      normed keys and queries, values
     reads           (2 s + 16) T G V       what was read, its norm and gate, what the product takes;
                                            in bfloat16 one wide copy more, 4 T G V
     gates           24 T G
     state           4 G K V                at the start of every chunk
 
-where a Jet layer, which convolves C = G V channels by a kernel of w numbers a token, has instead
+with the operators that are compiled for a CPU; without them these layers keep more. A Jet layer,
+which convolves C = G V channels by kernels of their own, has for its convolution
 
-    convolution     s (3 T + w - 1) C      as above
-    projected       s T (2 H K + G V)      and in float32 SiLU of queries and keys, s T 2 H K
+    projected       s T (2 H K + G V)      queries, keys and values
+    wide keys       8 T H (K + 1)          what is normed, and one over its norm
+    convolution     s (2 T + w - 1) C      its input behind the tail, its output
     kernels         s T (w C + 2 C / 8)    and the hidden units that made them
 
 Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 more for what Muon keeps of the
@@ -78,11 +80,11 @@ def predict_memory(
     bfloat16: bool,
     checkpoint_activations: bool,
 ) -> TrainingMemory:
-    """A step over a batch of `rows` streams that are cut like `segments`, without compiling."""
+    """A step over a batch of `rows` streams that are cut like `segments`, without torch.compile."""
     matrices, tables = _count_matrices(model), 2 * model.vocab_size * model.width
     passes = list(_passes(segments))
     inside = [
-        rows * kept_nbytes(model, T, window_fill=fill, bfloat16=bfloat16, evicts=evicts)
+        rows * kept_nbytes(model, T, fill, bfloat16=bfloat16, evicts=evicts)
         + (2 * matrices if bfloat16 else 0)
         for T, fill, evicts in passes
     ]
@@ -96,10 +98,10 @@ def predict_memory(
 def kept_nbytes(
     model: ModelConfig,
     num_tokens: int,
+    window_fill: int,
     *,
-    window_fill: int = 0,
-    bfloat16: bool = False,
-    evicts: bool = False,
+    bfloat16: bool,
+    evicts: bool,
 ) -> int:
     """What one pass over `num_tokens` tokens that follow `window_fill` keeps for one row.
 
@@ -162,25 +164,22 @@ def _written_nbytes(
     model: ModelConfig, kind: LayerType, T: int, narrow: int, *, queries: bool = True
 ) -> int:
     """All but the reads of a recurrent layer, and without queries what `write` keeps."""
-    heads, K = model.delta_heads, model.key_dim
-    kinds = 2 if queries else 1
-    keys, values = kinds * heads * K, model.value_heads * model.value_dim
-    convolution = _dynamic_conv_nbytes if kind == "jet" else _short_conv_nbytes
-    normed = kinds * WIDE * T * heads * (K + 1)
-    copies = 0 if narrow == WIDE else kinds * WIDE * T * heads * K
+    heads = (2 if queries else 1) * model.delta_heads
+    keys, values = heads * model.key_dim, model.value_heads * model.value_dim
+    convolution = narrow * (T + model.conv_width - 1) * (keys + values)
+    if kind == "jet":
+        convolution = _dynamic_conv_nbytes(model, T, narrow, heads)
+    inputs = T * (WIDE * keys + narrow * values)
     gates = 5 * WIDE * T * model.value_heads
-    states = -(-T // CHUNK_SIZE) * _state_nbytes(model)
-    return convolution(model, T, narrow, keys, values) + normed + copies + gates + states
+    return convolution + inputs + gates + -(-T // CHUNK_SIZE) * _state_nbytes(model)
 
 
-def _short_conv_nbytes(model: ModelConfig, T: int, narrow: int, keys: int, values: int) -> int:
-    return narrow * (3 * T + model.conv_width - 1) * (keys + values)
-
-
-def _dynamic_conv_nbytes(model: ModelConfig, T: int, narrow: int, keys: int, values: int) -> int:
-    projected = narrow * T * (keys + values) + (narrow * T * keys if narrow == WIDE else 0)
+def _dynamic_conv_nbytes(model: ModelConfig, T: int, narrow: int, heads: int) -> int:
+    """heads: those of keys, or of queries and keys."""
+    keys, values = heads * model.key_dim, model.value_heads * model.value_dim
+    convolution = narrow * (2 * T + model.conv_width - 1) * values
     kernels = narrow * T * (model.conv_width * values + 2 * generator_width(model))
-    return _short_conv_nbytes(model, T, narrow, 0, values) + projected + kernels
+    return narrow * T * (keys + values) + WIDE * T * (keys + heads) + convolution + kernels
 
 
 def _reads_nbytes(model: ModelConfig, T: int, narrow: int) -> int:

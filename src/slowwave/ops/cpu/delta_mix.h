@@ -10,46 +10,10 @@
 #include <tuple>
 
 #include "chunk.h"
+#include "delta_inputs.h"
 #include "exponential.h"
 
 namespace slowwave {
-
-constexpr double L2_EPS = 1e-6;
-
-// Rows of one stream's tokens, the convolution's tail before them.
-template <typename S>
-struct Rows {
-  const S *tokens, *tail;
-  int64_t channels, tail_rows;
-  const S* operator[](int64_t t) const {
-    return t >= 0 ? tokens + t * channels : tail + (t + tail_rows) * channels;
-  }
-};
-
-// SiLU of the convolved channels first .. first + size of `rows` tokens; kernel is (taps, channels).
-template <typename T, typename S>
-void convolve(
-    Rows<S> source, const T* kernel, int64_t first, int64_t size, int64_t start, int64_t rows,
-    Tile<T> target) {
-  for (int64_t i = 0; i < rows; ++i) {
-    T* row = target[i];
-    std::fill_n(row, target.columns, T(0));  // the padding too: NaN times 0 would stay there
-    for (int64_t tap = 0; tap <= source.tail_rows; ++tap) {
-      const S* from = source[start + i + tap - source.tail_rows] + first;
-      const T* weights = kernel + tap * source.channels + first;
-      for (int64_t j = 0; j < size; ++j) row[j] += weights[j] * static_cast<T>(from[j]);
-    }
-    apply_silu(row, target.columns);
-  }
-}
-
-template <typename T>
-void normalise(Tile<T> tile, int64_t rows) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const T factor = 1 / std::sqrt(dot(tile[i], tile[i], tile.columns) + T(L2_EPS));
-    for (int64_t j = 0; j < tile.columns; ++j) tile[i][j] *= factor;
-  }
-}
 
 template <typename T>
 T softplus(T x) {
@@ -88,7 +52,7 @@ void gate_reads(
 
 template <typename T, typename S>
 void mix_head(
-    const Sizes& n, Chunk<T, S>& chunk, Tile<T> out, Tile<T> gate, Rows<S> tokens, int64_t g,
+    const Sizes& n, Chunk<T, S>& chunk, Tile<T> out, Tile<T> gate, Rows<const S> tokens, int64_t g,
     const S* gates, const Weights& weights, Reads<S> reads) {
   const bool has_reads = reads.mixed != nullptr;
   const int64_t h = g / n.repeats;
@@ -98,8 +62,8 @@ void mix_head(
   const T bias = weights.dt_bias.const_data_ptr<T>()[g];
   for (int64_t c = 0; c < n.chunks; ++c) {
     const int64_t start = c * n.chunk, rows = std::min(n.chunk, n.T - start);
-    convolve(tokens, kernel, first_key + h * n.K, n.K, start, rows, chunk.k);
-    convolve(tokens, kernel, first_value + g * n.V, n.V, start, rows, chunk.v);
+    convolve<T, S>(tokens, kernel, first_key + h * n.K, n.K, start, rows, chunk.k);
+    convolve<T, S>(tokens, kernel, first_value + g * n.V, n.V, start, rows, chunk.v);
     normalise(chunk.k, rows);
     chunk.start_rows(rows, [&](int64_t i, T& log_decay, T& strength) {
       const S* token = gates + (start + i) * 2 * n.G;
@@ -111,7 +75,7 @@ void mix_head(
     chunk.compute_system();
     chunk.compute_writes();
     if (has_reads) {
-      convolve(tokens, kernel, h * n.K, n.K, start, rows, chunk.q);
+      convolve<T, S>(tokens, kernel, h * n.K, n.K, start, rows, chunk.q);
       normalise(chunk.q, rows);
       chunk.compute_attention();
       chunk.read_out(out);
@@ -134,7 +98,7 @@ void mix_all(
     const Tile<T> out = space.tile(n.chunk, n.V), gate = space.tile(1, n.V);
     for (int64_t head = begin; head < end; ++head) {
       const int64_t b = head / n.G, g = head % n.G, source = b / n.shared;
-      const Rows<S> tokens{
+      const Rows<const S> tokens{
           qkv.const_data_ptr<S>() + b * n.T * channels,
           tail.const_data_ptr<S>() + source * taps * channels, channels, taps};
       load_state(

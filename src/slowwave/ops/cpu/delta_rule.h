@@ -147,6 +147,16 @@ void backward_chunk(const Sizes& n, Chunk<T, S>& chunk, Gradients<T>& grad) {
   multiply(transposed(chunk.weighted), grad.writes, grad.state, n.K, rows, T(1), T(-1));
 }
 
+// The first to add to a sum begins it, so that nobody has to clear it.
+template <typename T>
+void add(T* sum, const T* term, int64_t count, bool is_first) {
+  if (is_first) {
+    std::copy_n(term, count, sum);
+  } else {
+    accumulate(sum, term, T(1), count);
+  }
+}
+
 struct GradientTensors {
   at::Tensor q, k, v, log_decay, beta, state;
 };
@@ -158,6 +168,7 @@ void backward_head(
     const at::Tensor& beta, const T* state, const T* starts, const at::Tensor& grad_out,
     const T* grad_state, const GradientTensors& result) {
   const int64_t h = g / n.repeats, numbers = n.K * n.V;
+  const bool is_first_value_head = g % n.repeats == 0;
   std::fill_n(grad.state.data, n.K * grad.state.columns, T(0));
   if (grad_state != nullptr) load_state(grad_state, n.K, n.V, grad.state);
   for (int64_t c = n.chunks - 1; c >= 0; --c) {
@@ -177,8 +188,8 @@ void backward_head(
     const Head<T> decay_result(result.log_decay, b, g), beta_result(result.beta, b, g);
     const Head<S> v_result(result.v, b, g);
     for (int64_t i = 0; i < chunk.rows; ++i) {
-      accumulate(q_result[start + i], grad.q[i], T(1), n.K);
-      accumulate(k_result[start + i], grad.k[i], T(1), n.K);
+      add(q_result[start + i], grad.q[i], n.K, is_first_value_head);
+      add(k_result[start + i], grad.k[i], n.K, is_first_value_head);
       for (int64_t j = 0; j < n.V; ++j) {
         v_result[start + i][j] = static_cast<S>(chunk.beta[i] * grad.writes[i][j]);
       }
@@ -236,7 +247,7 @@ void backward_all(
             result);
         T* start_gradient = result.state.data_ptr<T>() + shared_head;
         for (int64_t i = 0; i < n.K; ++i) {
-          accumulate(start_gradient + i * n.V, grad.state[i], T(1), n.V);
+          add(start_gradient + i * n.V, grad.state[i], n.V, member < n.repeats);
         }
       }
     }
@@ -270,12 +281,12 @@ inline std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at
   const Sizes n = measure(q, v, state, scale, chunk_size, keep_writes);
   TORCH_CHECK(starts.size(2) == n.chunks - 1, "the states at the chunks' starts were not kept");
   const GradientTensors result{
-      at::zeros(q.sizes(), q.options()),
-      at::zeros(k.sizes(), k.options()),
+      at::empty(q.sizes(), q.options()),
+      at::empty(k.sizes(), k.options()),
       at::empty(v.sizes(), v.options()),
       at::empty(log_decay.sizes(), log_decay.options()),
       at::empty(beta.sizes(), beta.options()),
-      at::zeros(state.sizes(), state.options())};
+      at::empty(state.sizes(), state.options())};
   dispatch(state.scalar_type(), v, [&](auto wide, auto narrow) {
     backward_all<decltype(wide), decltype(narrow)>(
         n, rows_of_numbers(q), rows_of_numbers(k), rows_of_numbers(v), log_decay, beta,

@@ -3,8 +3,10 @@
 
 #include <torch/library.h>
 
+#include "delta_inputs.h"
 #include "delta_mix.h"
 #include "delta_rule.h"
+#include "linear.h"
 #include "norm.h"
 #include "rotary.h"
 #include "swiglu.h"
@@ -27,6 +29,12 @@ TORCH_LIBRARY(slowwave, library) {
       "read_token(Tensor hidden, Tensor cos, Tensor sin, str kinds, Tensor[] weights, "
       "Tensor(a!)[] caches, Tensor[] recurrences, int heads, int kv_heads, int head_dim, "
       "float max_beta, float norm_eps, float out_norm_eps) -> (Tensor, Tensor[])");
+  library.def(
+      "delta_inputs(Tensor x, Tensor kernel, Tensor tail, int keys, int K) -> (Tensor, Tensor)");
+  library.def(
+      "delta_inputs_backward(Tensor x, Tensor kernel, Tensor tail, Tensor grad_keys, "
+      "Tensor grad_values, int K) -> (Tensor, Tensor, Tensor)");
+  library.def("linear(Tensor x, Tensor weight) -> Tensor");
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
   library.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor");
   library.def("swiglu(Tensor up) -> Tensor");
@@ -36,7 +44,10 @@ TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
   library.impl("delta_rule", slowwave::delta_rule);
   library.impl("delta_rule_backward", slowwave::delta_rule_backward);
   library.impl("delta_mix", slowwave::delta_mix);
+  library.impl("delta_inputs", slowwave::delta_inputs);
+  library.impl("delta_inputs_backward", slowwave::delta_inputs_backward);
   library.impl("read_token", slowwave::read_token);
+  library.impl("linear", slowwave::linear);
   library.impl("rms_norm", slowwave::rms_norm);
   library.impl("rotate", slowwave::rotate);
   library.impl("swiglu", slowwave::swiglu);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "delta_mix.h"
+#include "linear.h"
 #include "norm.h"
 #include "rotary.h"
 #include "swiglu.h"
@@ -33,7 +34,7 @@ class Cursor {
 };
 
 inline at::Tensor multiply_by(const at::Tensor& weight, const at::Tensor& x) {
-  return at::linear(x.to(weight.scalar_type()), weight);
+  return slowwave::linear(x.to(weight.scalar_type()), weight);
 }
 
 // The cache holds W + 1 tokens, of which the last is still to be written.

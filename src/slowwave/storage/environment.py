@@ -14,14 +14,15 @@ import torch
 
 from slowwave.ops.delta_rule import fastest_backend
 
+SOURCES = Path(__file__).parent
+
 
 def describe_environment(seed: int) -> dict[str, Any]:
     """Commit, versions, hardware, threads and the command line."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
+        "dirty": is_dirty(SOURCES),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
@@ -36,11 +37,20 @@ def describe_environment(seed: int) -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
-    here = Path(__file__).parent
+def is_dirty(folder: Path) -> bool | None:
+    """Whether files of the repository around `folder` differ from its last commit; None if none is.
+
+    What lies under results/ does not count: runs write it, and nothing that is measured reads it.
+    """
+    paths = [":(top)", ":(top,exclude)results"]
+    status = _git("status", "--porcelain", "--untracked-files=no", "--", *paths, folder=folder)
+    return None if status is None else bool(status)
+
+
+def _git(*arguments: str, folder: Path = SOURCES) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -52,7 +52,7 @@ class DeltaState:
     """Mid-term memory of one recurrent layer.
 
     fast_weights: (B, G, K, V), float32 (float64 when checking): all that outlives a sleep.
-    conv_tail: (B, w-1, C), the last inputs of the short convolution; zero at a window's start.
+    conv_tail: (B, w-1, C), the last inputs of the convolution; zero at a window's start.
     """
 
     fast_weights: Tensor

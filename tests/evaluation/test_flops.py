@@ -1,5 +1,6 @@
 """The analytic count of FLOPs against what torch counts while the model runs."""
 
+import dataclasses
 import inspect
 
 import pytest
@@ -16,6 +17,7 @@ from slowwave.evaluation.flops import (
     stream_flops,
     training_flops,
 )
+from slowwave.layers import jet
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import delta_rule_chunk, native, small_matmul
@@ -39,7 +41,12 @@ GROUPED = ModelConfig(
     key_dim=10,
     value_dim=14,
 )
-MODELS = {"plain": PLAIN, "grouped": GROUPED}
+MODELS = {
+    "plain": PLAIN,
+    "grouped": GROUPED,
+    "hebbian": dataclasses.replace(GROUPED, layers=("hebbian", "attn", "hebbian")),
+    "jet": dataclasses.replace(GROUPED, layers=("jet", "attn", "jet")),
+}
 
 
 class Counter(FlopCounterMode):
@@ -97,7 +104,7 @@ def test_batches_with_forks_cost_what_torch_counts(
         fork_tokens=fork_tokens,
     )
     assert count == counter.total
-    assert counter.solves > 0
+    assert (counter.solves > 0) == ("hebbian" not in sizes.layers)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -136,16 +143,18 @@ def test_streams_in_pieces_cost_what_torch_counts(
     assert count == counter.total
 
 
+@pytest.mark.parametrize("name", MODELS)
 def test_forks_longer_than_a_chunk_cost_what_torch_counts(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    model = HybridLM(GROUPED)
-    tokens, _ = draw_batch(1, 9, GROUPED)
+    sizes = MODELS[name]
+    model = HybridLM(sizes)
+    tokens, _ = draw_batch(1, 9, sizes)
     _, state = model.read(tokens, model.initial_state(1))
-    questions, _ = draw_batch(2, 70, GROUPED)
+    questions, _ = draw_batch(2, 70, sizes)
     with Counter(monkeypatch) as counter, sdpa_kernel(SDPBackend.MATH):
         model.ask(questions[None], state)
-    asked = forward_flops(GROUPED, 70, window_fill=9, keep_writes=False)
+    asked = forward_flops(sizes, 70, window_fill=9, keep_writes=False)
     assert 2 * asked == counter.total
 
 
@@ -203,6 +212,10 @@ def test_no_tokens_cost_nothing() -> None:
 def test_chunks_are_those_of_the_op() -> None:
     default = inspect.signature(gated_delta_rule).parameters["chunk_size"].default
     assert default == flops.CHUNK_SIZE
+
+
+def test_kernel_generators_are_those_of_the_layer() -> None:
+    assert flops.GENERATOR_REDUCTION == jet.REDUCTION
 
 
 def test_a_head_of_unknown_size_is_refused() -> None:

@@ -1,10 +1,10 @@
 """Model sizes that contradict each other are refused by name."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import LayerType, ModelConfig
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,12 @@ def test_sizes_left_out_follow_from_others() -> None:
     assert (config.head_dim, config.kv_heads, config.value_heads) == (24, 4, 2)
     config = ModelConfig(attn_kv_heads=1, attn_head_dim=10, delta_value_heads=6)
     assert (config.head_dim, config.kv_heads, config.value_heads) == (10, 1, 6)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(LayerType) if kind != "attn"])
+def test_the_last_recurrent_layer_is_the_last_with_fast_weights(kind: LayerType) -> None:
+    assert ModelConfig(layers=("gdn", kind, "attn")).last_recurrent_layer == 1
+    assert ModelConfig(layers=("attn", "attn")).last_recurrent_layer is None
 
 
 def test_round_trip() -> None:

@@ -2,13 +2,15 @@
 
 import dataclasses
 import itertools
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from kernel_generators import vary_kernels
 from numerics import TOLERANCE, assert_close
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import InitialWeights, LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.state import AttentionState, DeltaState, MemoryState
 
@@ -28,9 +30,12 @@ CONFIG = ModelConfig(
 CUTS = [[1], [3, 5], [2, 3, 4, 9], list(range(1, 12))]
 
 
-@pytest.fixture
-def model() -> HybridLM:
-    return HybridLM(CONFIG, seed=0).double()
+@pytest.fixture(params=[kind for kind in get_args(LayerType) if kind != "attn"])
+def model(request: pytest.FixtureRequest) -> HybridLM:
+    layers = (request.param, "attn", request.param)
+    model = HybridLM(dataclasses.replace(CONFIG, layers=layers), seed=0).double()
+    vary_kernels(model)
+    return model
 
 
 def draw_tokens(*shape: int, seed: int = 0) -> Tensor:
@@ -244,13 +249,14 @@ def test_bfloat16_is_near_float32(model: HybridLM) -> None:
 
 
 def test_same_seed_same_weights_whatever_the_global_one() -> None:
+    config = dataclasses.replace(CONFIG, layers=get_args(LayerType))
     torch.manual_seed(1)
-    one = HybridLM(CONFIG, seed=3).state_dict()
+    one = HybridLM(config, seed=3).state_dict()
     torch.manual_seed(2)
-    two, other = HybridLM(CONFIG, seed=3).state_dict(), HybridLM(CONFIG, seed=4).state_dict()
+    two, other = HybridLM(config, seed=3).state_dict(), HybridLM(config, seed=4).state_dict()
     for name, tensor in one.items():
         assert torch.equal(tensor, two[name]), name
-        if "norm" not in name:
+        if "norm" not in name and not name.endswith("kernels.expand.weight"):
             assert not torch.equal(tensor, other[name]), name
 
 
@@ -273,6 +279,18 @@ def test_small_weights_are_small_everywhere() -> None:
             assert abs(parameter.std() / 0.02 - 1) < 0.1, name
 
 
+@pytest.mark.parametrize("initial_weights", ["scaled", "small"])
+def test_fresh_kernel_generators_leave_an_ordinary_convolution(
+    initial_weights: InitialWeights,
+) -> None:
+    config = dataclasses.replace(CONFIG, width=256, attn_head_dim=64, layers=("jet",), value_dim=16)
+    config = dataclasses.replace(config, initial_weights=initial_weights)
+    weights = HybridLM(config).state_dict()
+    assert not weights["blocks.0.mixer.kernels.expand.weight"].any()
+    assert abs(weights["blocks.0.mixer.kernels.reduce.weight"].std() / 0.02 - 1) < 0.1
+    assert 0.4 < weights["blocks.0.mixer.conv"].abs().max() <= 0.5
+
+
 def test_impossible_models_and_batches_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.vocab_size is 0"):
         HybridLM(ModelConfig())
@@ -290,5 +308,9 @@ def test_counts_its_parameters(model: HybridLM) -> None:
     linears = 3 * (16 * 48 + 24 * 16)  # feed-forward
     linears += 16 * (4 + 2 * 2) * 4 + 16 * 16  # attention
     linears += 2 * (16 * (8 + 8 + 24) + 16 * 8 + 2 * 16 * 24)  # recurrent layers
-    others = 2 * (40 * 4 + 4 + 4 + 6) + 7 * 16  # convolutions, A_log, dt_bias, norms
+    channels = 40
+    if "jet" in model.config.layers:
+        channels = 24  # of values alone
+        linears += 2 * 3 * (16 + 24 * 4)  # three hidden units of a kernel generator
+    others = 2 * (channels * 4 + 4 + 4 + 6) + 7 * 16  # convolutions, A_log, dt_bias, norms
     assert model.num_parameters == linears + others + 2 * 11 * 16

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from numerics import TOLERANCE, assert_close
 from slowwave.layers.block import Block
 from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.model.hybrid import COMPILED, HybridLM
 from slowwave.state import AttentionState, MemoryState
 
 SIZES = ModelConfig(
@@ -32,6 +32,7 @@ ORDERS: list[tuple[LayerType, ...]] = [
     ("attn",),
     ("gdn",),
     ("attn", "attn", "gdn"),
+    ("gdn", "hebbian"),
 ]
 
 
@@ -85,6 +86,14 @@ def test_the_blocks_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
             model.read(token.repeat(1, 2), model.initial_state(1))
         with pytest.raises(AssertionError, match="a block was called"):
             model.read(token, model.initial_state(1), mask=token == 0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(LayerType) if kind not in COMPILED])
+def test_mixers_that_are_not_compiled_are_read_block_by_block(kind: LayerType) -> None:
+    model = HybridLM(dataclasses.replace(SIZES, layers=("gdn", kind)))
+    state = model.initial_state(1)
+    with torch.no_grad():
+        assert not model._suits_one_call(torch.zeros(1, 1, 16), state)
 
 
 def test_older_states_and_forks_stay_what_they_are() -> None:

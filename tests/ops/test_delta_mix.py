@@ -179,7 +179,7 @@ def test_the_compiled_way_is_taken_when_reading_alone(monkeypatch: pytest.Monkey
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the composition was taken")
 
-    monkeypatch.setattr(mix, "_compose", refuse)
+    monkeypatch.setattr(mix, "conv_mix", refuse)
     with torch.no_grad():
         delta_mix(*inputs, weights)
     with torch.enable_grad(), pytest.raises(AssertionError, match="was taken"):

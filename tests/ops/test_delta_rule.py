@@ -1,9 +1,10 @@
 """The gated delta rule: the reference against the paper's formula, the chunks against it."""
 
+import functools
 import itertools
 import sys
 import types
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -12,81 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
+from rule_inputs import Inputs, assert_all_close, draw, draw_mask, values_and_gradients
 from slowwave.ops import delta_rule, native, small_matmul
 from slowwave.ops.delta_rule import gated_delta_rule
-from slowwave.ops.norm import l2_norm
 
 FAST = ("chunk", "native")
 BACKENDS = ("reference", *FAST)
+results_of = functools.partial(values_and_gradients, gated_delta_rule)
 ODD_LENGTHS = (1, 2, 3, 63, 64, 65, 130)
-
-
-class Inputs(NamedTuple):
-    """The tensors of `gated_delta_rule`, in its order."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    log_decay: Tensor
-    beta: Tensor
-    state: Tensor
-
-    def to(self, dtype: torch.dtype) -> "Inputs":
-        return Inputs(*(tensor.to(dtype) for tensor in self))
-
-    def tokens(self, start: int, stop: int) -> "Inputs":
-        return Inputs._make([*(tensor[:, start:stop] for tensor in self[:-1]), self.state])
-
-
-def draw(
-    B: int = 2,
-    T: int = 10,
-    *,
-    H: int = 2,
-    G: int = 4,
-    K: int = 8,
-    V: int = 6,
-    states: int | None = None,
-    seed: int = 0,
-) -> Inputs:
-    """Random float64 inputs, beta in [0, 2], from a state that is not zero."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    q, k = l2_norm(normal(B, T, H, K)), l2_norm(normal(B, T, H, K))
-    log_decay = -torch.nn.functional.softplus(normal(B, T, G) - 2)
-    beta = 2 * torch.rand(B, T, G, generator=generator, dtype=torch.float64)
-    state = normal(B if states is None else states, G, K, V)
-    return Inputs(q, k, normal(B, T, G, V), log_decay, beta, state)
-
-
-def draw_mask(B: int, T: int) -> Tensor:
-    return torch.rand(B, T, generator=torch.Generator().manual_seed(1)) < 0.7
-
-
-def values_and_gradients(inputs: Inputs, **options: Any) -> dict[str, Tensor]:
-    """Out, state, and the gradient of every input for random cotangents of both."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-    out, state = gated_delta_rule(*leaves, **options)
-    generator = torch.Generator().manual_seed(2)
-    cotangents = [
-        torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
-        for x in (out, state)
-    ]
-    gradients = torch.autograd.grad([out, state], leaves, cotangents)
-    return {"out": out, "new_state": state} | dict(zip(Inputs._fields, gradients, strict=True))
-
-
-def assert_all_close(
-    actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float
-) -> None:
-    for name, tensor in actual.items():
-        try:
-            assert_close(tensor, expected[name], tolerance)
-        except AssertionError as error:
-            raise AssertionError(f"{name}: {error}") from None
 
 
 def formula(inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -126,8 +60,8 @@ def test_fast_backends_equal_the_reference(
     T: int, dtype: torch.dtype, backend: delta_rule.Backend
 ) -> None:
     inputs = draw(T=T).to(dtype)
-    expected = values_and_gradients(inputs.to(torch.float64), backend="reference")
-    actual = values_and_gradients(inputs, backend=backend)
+    expected = results_of(inputs.to(torch.float64), backend="reference")
+    actual = results_of(inputs, backend=backend)
     assert_all_close(actual, expected, TOLERANCE[dtype])
     assert actual["out"].dtype == dtype
     assert actual["new_state"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -157,8 +91,8 @@ def test_fast_backends_equal_the_reference_for_any_shape(
     (H, G), (K, V), (B, states) = heads, sizes, rows
     inputs = draw(B, T, H=H, G=G, K=K, V=V, states=states)
     options = {"mask": draw_mask(B, T) if masked else None, "keep_writes": keep_writes}
-    expected = values_and_gradients(inputs, backend="reference", **options)
-    actual = values_and_gradients(inputs, backend=backend, chunk_size=chunk_size, **options)
+    expected = results_of(inputs, backend="reference", **options)
+    actual = results_of(inputs, backend=backend, chunk_size=chunk_size, **options)
     assert_all_close(actual, expected, 1e-12)
 
 
@@ -256,8 +190,8 @@ def test_long_reads_stay_finite_and_exact(strength: float, backend: delta_rule.B
     """No decay at all, or decays so strong that their product underflows inside one chunk."""
     drawn = draw(1, 200)
     inputs = drawn._replace(log_decay=strength * drawn.log_decay).to(torch.float32)
-    expected = values_and_gradients(inputs.to(torch.float64), backend="reference")
-    assert_all_close(values_and_gradients(inputs, backend=backend), expected, 1e-5)
+    expected = results_of(inputs.to(torch.float64), backend="reference")
+    assert_all_close(results_of(inputs, backend=backend), expected, 1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -443,5 +377,5 @@ def test_the_rule_does_not_depend_on_how_small_products_are_taken(
 ) -> None:
     monkeypatch.setattr(small_matmul, "FEW_ROWS", few)
     inputs = draw(T=11)
-    expected = values_and_gradients(inputs, backend="reference")
-    assert_all_close(values_and_gradients(inputs, backend="chunk", chunk_size=5), expected, 1e-12)
+    expected = results_of(inputs, backend="reference")
+    assert_all_close(results_of(inputs, backend="chunk", chunk_size=5), expected, 1e-12)

@@ -1,23 +1,25 @@
-"""A tiny float64 hybrid with grouped heads everywhere, and random tokens for it."""
+"""Tiny float64 hybrids with grouped heads everywhere, one a recurrent layer, and random tokens."""
 
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from slowwave.model.config import ModelConfig
+from kernel_generators import vary_kernels
+from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 
 VOCAB = 11
 
 
-@pytest.fixture
-def model() -> HybridLM:
+@pytest.fixture(params=[kind for kind in get_args(LayerType) if kind != "attn"])
+def model(request: pytest.FixtureRequest) -> HybridLM:
     config = ModelConfig(
         vocab_size=VOCAB,
         width=16,
-        layers=("gdn", "attn", "gdn"),
+        layers=(request.param, "attn", request.param),
         mlp_hidden=24,
         attn_heads=4,
         attn_kv_heads=2,
@@ -27,7 +29,9 @@ def model() -> HybridLM:
         value_dim=6,
         max_beta=2.0,
     )
-    return HybridLM(config, seed=0).double()
+    model = HybridLM(config, seed=0).double()
+    vary_kernels(model)
+    return model
 
 
 @pytest.fixture

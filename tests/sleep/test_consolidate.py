@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernel_generators import vary_kernels
 from numerics import assert_close
-from slowwave.model.config import LayerType
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import Recirculate
 from slowwave.sleep.consolidate import consolidate
@@ -102,13 +102,15 @@ def test_on_pass_sees_the_state_after_every_pass(model: HybridLM, awake: MemoryS
 
 
 @pytest.mark.parametrize(
-    "layers", [("attn", "gdn"), ("gdn", "attn"), ("gdn", "gdn", "attn", "attn"), ("attn", "attn")]
+    "places", ["attn r", "r attn", "r r attn attn", "attn attn"], ids=lambda places: places
 )
 def test_the_last_pass_leaves_what_a_whole_pass_would(
-    layers: tuple[LayerType, ...], model: HybridLM, draw_tokens: DrawTokens
+    places: str, model: HybridLM, draw_tokens: DrawTokens
 ) -> None:
     """It ends with the last write; what comes out after that, nobody would read."""
+    layers = tuple(model.config.layers[0] if place == "r" else "attn" for place in places.split())
     model = HybridLM(dataclasses.replace(model.config, layers=layers)).double()
+    vary_kernels(model)
     _, state = model.read(draw_tokens(2, 3), model.initial_state(2))
     hidden = model.embed(draw_tokens(2, 5, 1))
     _, whole = model.run(hidden, state)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from kernel_generators import vary_kernels
 from numerics import assert_close
 from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
@@ -192,7 +193,7 @@ class Loss(torch.nn.Module):
         return loss_of(self.model, *self.arguments)
 
 
-@pytest.mark.parametrize("layer", ["attn", "gdn"])
+@pytest.mark.parametrize("layer", get_args(LayerType))
 def test_gradients_match_finite_differences(layer: LayerType) -> None:
     """Through two sleeps of three passes; `attn` alone forgets, its gradient is the tail's."""
     config = ModelConfig(
@@ -208,6 +209,7 @@ def test_gradients_match_finite_differences(layer: LayerType) -> None:
         max_beta=2.0,
     )
     model = HybridLM(config).double()
+    vary_kernels(model)
     tokens = torch.tensor([[0, 1, 2, 3, 4, 0, 2, 1], [1, 1, 4, 0, 2, 3, 3, 0]])
     targets = torch.full_like(tokens, NO_LOSS)
     targets[:, 6:] = torch.tensor([[1, 4], [0, 2]])

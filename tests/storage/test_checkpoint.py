@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import safetensors.torch
 import torch
 
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.storage.checkpoint import load_model, save_model
 from slowwave.storage.files import read_json, write_atomically
 
-SIZES = ModelConfig(vocab_size=7, width=16, mlp_hidden=32, attn_heads=2, delta_heads=2)
+SIZES = ModelConfig(
+    vocab_size=7,
+    width=16,
+    layers=get_args(LayerType),
+    mlp_hidden=32,
+    attn_heads=2,
+    delta_heads=2,
+)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
-from slowwave.ops import attention, delta_mix
+from slowwave.ops import attention, gated_mix
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.sleep.unroll import unroll
@@ -44,6 +44,10 @@ MODELS = {
         value_dim=20,
     ),
 }
+
+
+MODELS["hebbian"] = dataclasses.replace(MODELS["grouped"], layers=("hebbian", "attn", "hebbian"))
+MODELS["jet"] = dataclasses.replace(MODELS["grouped"], layers=("jet", "attn", "jet"))
 
 
 def measure_kept(
@@ -171,4 +175,4 @@ def test_parameters_gradients_and_what_optimizers_keep(name: str) -> None:
 
 def test_short_windows_and_chunks_are_those_of_the_operators() -> None:
     assert memory_model.SHORT_WINDOW == attention.SHORT_WINDOW
-    assert memory_model.CHUNK_SIZE == delta_mix.CHUNK_SIZE
+    assert memory_model.CHUNK_SIZE == gated_mix.CHUNK_SIZE

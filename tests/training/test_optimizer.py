@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import LayerType, ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.training.config import TrainConfig
 from slowwave.training.optimizer import (
@@ -17,7 +19,7 @@ from slowwave.training.optimizer import (
 
 @pytest.fixture
 def model() -> HybridLM:
-    return HybridLM(ModelConfig(vocab_size=5))
+    return HybridLM(ModelConfig(vocab_size=5, layers=get_args(LayerType)))
 
 
 def test_every_parameter_is_trained_once(model: HybridLM) -> None:
@@ -40,6 +42,8 @@ def test_muon_takes_matrices_of_the_body_alone(model: HybridLM) -> None:
     for name in ("A_log", "dt_bias", "conv", "mixer_norm.weight", "final_norm.weight"):
         assert name in kept
         assert name not in "\n".join(groups["muon"])
+    for name in ("kernels.reduce.weight", "kernels.expand.weight"):
+        assert name in "\n".join(groups["muon"])
 
 
 def test_decays_and_norms_get_no_weight_decay(model: HybridLM) -> None:

@@ -7,12 +7,13 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from slowwave.experiment import ExperimentConfig, build, load_run, run_training
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import LayerType, ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.storage.files import read_json, write_json
@@ -176,12 +177,20 @@ def test_seeds_change_weights_and_data(tmp_path: Path) -> None:
     assert not torch.equal(a["embedding.weight"], b["embedding.weight"])
 
 
-def test_learning_smoke(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in get_args(LayerType) if kind != "attn"])
+def test_learning_smoke(tmp_path: Path, kind: LayerType) -> None:
     """A tiny model learns to recall the first bit of two states that it slept on and evicted."""
     config = ExperimentConfig(
         name="smoke",
         task=Rule110Config(width=8, num_states=2, steps=0),
-        model=dataclasses.replace(TINY, width=32, mlp_hidden=64, key_dim=16, value_dim=16),
+        model=dataclasses.replace(
+            TINY,
+            layers=("attn", kind, "attn", kind),
+            width=32,
+            mlp_hidden=64,
+            key_dim=16,
+            value_dim=16,
+        ),
         sleep=SleepConfig(window=8, passes=2),
         train=TrainConfig(
             steps=300,

@@ -6,32 +6,37 @@ triangular solve of the delta rule. Per row, for T tokens that follow W in the w
 
     attention      projections 2 T D (H + 2 Hkv) Dh + 2 T H Dh D; scores and their use
                    2 * 2 T (W + T) H Dh, the full rectangle that is computed, masked part included
-    delta rule     projections 2 T D (2 H K + G V + 2 G + G V) + 2 T G V D; then per chunk of
-                   C = min(64, T) tokens, the last one padded to C,
-                   a value head    2 * 2 C^2 K (k k^T and q k^T), C (C - 1) (V + K) (the solve),
-                                   2 * 2 C K V (two reads of the state), 2 C^2 V (reads inside the
-                                   chunk), 2 K C V (the new state)
+    recurrent      projections 2 T D (2 H K + G V + 2 G + G V) + 2 T G V D; then the rule, per chunk
+                   of C = min(64, T) tokens, the last one padded to C, and value head
+    Hebbian rule   2 C^2 K (q k^T), 2 C K V (a read of the state), 2 C^2 V (reads inside the
+                   chunk), 2 K C V (the new state)
+    delta rule     these, and 2 C^2 K (k k^T), C (C - 1) (V + K) (the solve), 2 C K V (a second
+                   read of the state)
+    jet            as with the delta rule; and what makes kernels of w taps for the C = G V channels
+                   of the values, 2 T D R + 2 T R C w with R = C / 8
     feed-forward   3 * 2 T D h
     head           2 D vocabulary, per scored position
-    last pass      before an eviction, when nobody reads what comes out, the last delta rule layer
-                   ends the pass: its projections 2 T D (H K + G V + 2 G), the rule, and no more
+    last pass      before an eviction, when nobody reads what comes out, the last recurrent layer
+                   ends the pass: its projections 2 T D (H K + G V + 2 G), kernels, the rule, and
+                   no more
 
 What is left out: work of order T D (norms, rotations, activations, decays, gates, softmax, the
-short convolution, residual sums, embedding look-ups), a few per cent at width 256. Padding
+convolution, residual sums, embedding look-ups), a few per cent at width 256. Padding
 and masked tokens cost as much as others. The reference and fla backends are charged as chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import LayerType, ModelConfig
 
 if TYPE_CHECKING:
     from slowwave.sleep.schedule import Segment
 
 CHUNK_SIZE = 64
+GENERATOR_REDUCTION = 8
 
 
 def batch_flops(
@@ -101,30 +106,44 @@ def forward_flops(
 ) -> int:
     """One pass of all blocks over `num_tokens` tokens that follow `window_fill` in the window.
 
-    keep_writes: False for forked questions, which skip the delta rule's last state update.
+    keep_writes: False for forked questions, which skip a rule's last state update.
     evicts: as for `HybridLM.run`, nobody reads what the last layers put out.
     """
-    mixers = {
-        "attn": _attention_flops(model, num_tokens, window_fill),
-        "gdn": _delta_net_flops(model, num_tokens, keep_writes),
-    }
     feed_forward = 3 * _product(num_tokens, model.width, model.mlp_hidden)
     last = model.last_recurrent_layer if evicts else None
-    whole = sum(mixers[kind] + feed_forward for kind in model.layers[:last])
-    return whole if last is None else whole + _write_flops(model, num_tokens)
+    whole = sum(
+        feed_forward + _mixer_flops(model, kind, num_tokens, window_fill, keep_writes)
+        for kind in model.layers[:last]
+    )
+    return whole if last is None else whole + _write_flops(model, model.layers[last], num_tokens)
 
 
 def delta_rule_flops(model: ModelConfig, T: int, *, keep_writes: bool = True) -> int:
     """The delta rule alone, for one row of T tokens and the heads of `model`."""
-    if T == 0:
-        return 0
-    K, V = model.key_dim, model.value_dim
     C = min(CHUNK_SIZE, T)
-    num_chunks = -(-T // C)
-    solve = C * (C - 1) * (V + K)
-    chunk = 2 * _product(C, K, C) + solve + 2 * _product(C, K, V) + _product(C, C, V)
-    num_updates = num_chunks if keep_writes else num_chunks - 1
-    return model.value_heads * (num_chunks * chunk + num_updates * _product(K, C, V))
+    correction = _product(C, model.key_dim, C) + C * (C - 1) * (model.value_dim + model.key_dim)
+    correction += _product(C, model.key_dim, model.value_dim)
+    corrected = model.value_heads * _num_chunks(T) * correction
+    return corrected + hebbian_rule_flops(model, T, keep_writes=keep_writes)
+
+
+def hebbian_rule_flops(model: ModelConfig, T: int, *, keep_writes: bool = True) -> int:
+    """The Hebbian rule alone, for one row of T tokens and the heads of `model`."""
+    K, V, C = model.key_dim, model.value_dim, min(CHUNK_SIZE, T)
+    chunk = _product(C, K, C) + _product(C, K, V) + _product(C, C, V)
+    num_updates = _num_chunks(T) if keep_writes else max(0, _num_chunks(T) - 1)
+    return model.value_heads * (_num_chunks(T) * chunk + num_updates * _product(K, C, V))
+
+
+def generator_weights(model: ModelConfig) -> int:
+    """Numbers in the two matrices that make the kernels of a Jet layer."""
+    channels = model.value_heads * model.value_dim
+    return generator_width(model) * (model.width + channels * model.conv_width)
+
+
+def generator_width(model: ModelConfig) -> int:
+    """Hidden units R of what makes the kernels of a Jet layer."""
+    return max(1, model.value_heads * model.value_dim // GENERATOR_REDUCTION)
 
 
 def head_flops(model: ModelConfig, num_positions: int) -> int:
@@ -138,6 +157,12 @@ def _product(rows: int, inner: int, columns: int) -> int:
     return 2 * rows * inner * columns
 
 
+def _mixer_flops(model: ModelConfig, kind: LayerType, T: int, W: int, keep_writes: bool) -> int:
+    if kind == "attn":
+        return _attention_flops(model, T, W)
+    return _recurrent_flops(model, kind, T, keep_writes)
+
+
 def _attention_flops(model: ModelConfig, T: int, W: int) -> int:
     queries = model.attn_heads * model.head_dim
     keys_and_values = 2 * model.kv_heads * model.head_dim
@@ -146,18 +171,27 @@ def _attention_flops(model: ModelConfig, T: int, W: int) -> int:
     return projections + 2 * model.attn_heads * _product(T, model.head_dim, W + T)
 
 
-def _delta_net_flops(model: ModelConfig, T: int, keep_writes: bool) -> int:
+def _recurrent_flops(model: ModelConfig, kind: LayerType, T: int, keep_writes: bool) -> int:
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
     projections = _product(T, model.width, 2 * keys + values + 2 * model.value_heads + values)
     projections += _product(T, values, model.width)
-    return projections + delta_rule_flops(model, T, keep_writes=keep_writes)
+    rule = _RULES[kind](model, T, keep_writes=keep_writes)
+    return projections + _generator_flops(model, kind, T) + rule
 
 
-def _write_flops(model: ModelConfig, T: int) -> int:
-    """The last delta rule layer of a pass that nobody reads: see `GatedDeltaNet.write`."""
+def _write_flops(model: ModelConfig, kind: LayerType, T: int) -> int:
+    """The last recurrent layer of a pass that nobody reads: see `RecurrentLayer.write`."""
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
     projections = _product(T, model.width, keys + values + 2 * model.value_heads)
-    return projections + delta_rule_flops(model, T)
+    return projections + _generator_flops(model, kind, T) + _RULES[kind](model, T)
+
+
+def _generator_flops(model: ModelConfig, kind: LayerType, T: int) -> int:
+    return 2 * T * generator_weights(model) if kind == "jet" else 0
+
+
+def _num_chunks(T: int) -> int:
+    return -(-T // CHUNK_SIZE)
 
 
 def _window_fills(segments: Sequence[Segment], window_fill: int) -> list[int]:
@@ -166,3 +200,10 @@ def _window_fills(segments: Sequence[Segment], window_fill: int) -> list[int]:
     for segment in segments:
         fills.append(0 if segment.closes else fills[-1] + segment.stop - segment.start)
     return fills
+
+
+_RULES: dict[LayerType, Callable[..., int]] = {
+    "gdn": delta_rule_flops,
+    "hebbian": hebbian_rule_flops,
+    "jet": delta_rule_flops,
+}

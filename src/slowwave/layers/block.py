@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slowwave.layers.attention import Attention
-from slowwave.layers.delta_net import GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
+from slowwave.layers.recurrent import RecurrentLayer
 from slowwave.ops.attention import Rotation
 from slowwave.ops.swiglu import swiglu
 from slowwave.state import AttentionState, DeltaState, LayerState
@@ -28,7 +28,7 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + feed_forward(norm(x)); the residual stream keeps x's dtype."""
 
-    def __init__(self, width: int, mixer: Attention | GatedDeltaNet, mlp_hidden: int) -> None:
+    def __init__(self, width: int, mixer: Attention | RecurrentLayer, mlp_hidden: int) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(width)
         self.mixer = mixer

@@ -1,115 +1,48 @@
-"""Gated DeltaNet: the recurrent layer whose matrix states are the fast weights.
+"""Gated DeltaNet: the recurrent layer that writes what a key should read but does not yet.
 
 Source: arXiv 2412.06464 as flash-linear-attention builds it: short convolutions on q, k and v,
-l2-normalised keys, one decay and one write strength a value head, a gated norm on the way out.
+l2-normalised keys, the gated delta rule.
 """
 
 from __future__ import annotations
 
-import math
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-
-from slowwave.layers.linear import Linear, RMSNorm
-from slowwave.ops.delta_mix import MixWeights, delta_mix, delta_write
-from slowwave.ops.linear import linear
-from slowwave.ops.norm import wide_dtype
+from slowwave.layers.recurrent import RecurrentLayer
+from slowwave.ops.delta_mix import delta_mix, delta_write
 from slowwave.state import DeltaState
 
-OUT_NORM_EPS = 1e-5  # fla's, other norms have 1e-6
 
-
-class GatedDeltaNet(nn.Module):
-    """A recurrent layer that reads and writes a (K, V) matrix a value head."""
-
-    def __init__(
-        self,
-        width: int,
-        *,
-        num_heads: int,
-        num_value_heads: int,
-        key_dim: int,
-        value_dim: int,
-        conv_width: int,
-        max_beta: float,
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.num_value_heads = num_heads, num_value_heads
-        self.key_dim, self.value_dim = key_dim, value_dim
-        self.conv_width, self.max_beta = conv_width, max_beta
-        keys, values = num_heads * key_dim, num_value_heads * value_dim
-        self.sections = [keys, keys, values]
-        self.qkv = Linear(width, sum(self.sections))
-        self.conv = nn.Parameter(torch.empty(sum(self.sections), conv_width))
-        self.gates = Linear(width, 2 * num_value_heads)
-        self.A_log = nn.Parameter(torch.empty(num_value_heads))
-        self.dt_bias = nn.Parameter(torch.empty(num_value_heads))
-        self.out_gate = Linear(width, values)
-        self.out_norm = RMSNorm(value_dim, eps=OUT_NORM_EPS)
-        self.out = Linear(values, width)
-
-    def reset_recurrence(self, generator: torch.Generator) -> None:
-        """Draws decays and convolution as fla does.
-
-        A ~ U(0, 16) and dt log-uniform in [1e-3, 0.1] spread the memory's half-life over heads;
-        the convolution is uniform within 1 / sqrt(width), as `nn.Conv1d` draws it.
-        """
-        with torch.no_grad():
-            self.A_log.uniform_(1e-4, 16.0, generator=generator).log_()
-            dt = self.dt_bias.uniform_(math.log(1e-3), math.log(0.1), generator=generator).exp()
-            dt = dt.clamp(min=1e-4)
-            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
-            bound = self.conv_width**-0.5
-            self.conv.uniform_(-bound, bound, generator=generator)
+class GatedDeltaNet(RecurrentLayer):
+    """The delta rule behind a short convolution; the only layer with a compiled way."""
 
     def weights(self) -> list[Tensor]:
-        """What `native` reads a token with, in its order."""
+        """See `RecurrentLayer.weights`."""
         projections = [layer.narrow_weight() for layer in (self.qkv, self.gates, self.out_gate)]
         learned = [self.conv, self.A_log, self.dt_bias, self.out_norm.weight]
         return [*projections, *learned, self.out.narrow_weight()]
 
-    def initial_state(self, batch_size: int) -> DeltaState:
-        """Zero fast weights and an empty convolution tail for `batch_size` streams."""
-        weight = self.qkv.weight
-        shape = (batch_size, self.num_value_heads, self.key_dim, self.value_dim)
-        fast_weights = torch.zeros(shape, device=weight.device, dtype=wide_dtype(weight.dtype))
-        dtype = self.qkv.compute_dtype or weight.dtype
-        tail = torch.zeros(
-            batch_size, self.conv_width - 1, sum(self.sections), device=weight.device, dtype=dtype
-        )
-        return DeltaState(fast_weights, tail)
-
     def forward(
         self, x: Tensor, state: DeltaState, *, mask: Tensor | None, keep_state: bool
     ) -> tuple[Tensor, DeltaState]:
-        """Writes T tokens into the fast weights and reads them back.
-
-        x: (B, T, D). mask: (B, T) bool or None, False tokens leave the state untouched.
-        keep_state: False returns the state it was given. Returns (out (B, T, D), state).
-        """
+        """See `RecurrentLayer.forward`."""
         mixed, fast_weights, tail = delta_mix(
             self.qkv(x),
             self.gates(x),
             self.out_gate(x),
             state.conv_tail,
             state.fast_weights,
-            self._mix_weights,
+            self.mix_weights,
             mask=mask,
             keep_writes=keep_state,
         )
         return self.out(mixed), DeltaState(fast_weights, tail) if keep_state else state
 
     def write(self, x: Tensor, state: DeltaState, *, mask: Tensor | None) -> DeltaState:
-        """As `forward` before an eviction: only what outlives it, the fast weights.
-
-        x: (B, T, D). mask: (B, T) bool or None. The convolution's tail stays as it was given.
-        """
-        skipped = self.sections[0]
-        weights, weight = self._mix_weights, self.qkv.narrow_weight()[skipped:]
-        kv = linear(x.to(weight.dtype), weight)
+        """See `RecurrentLayer.write`."""
+        skipped, weights = self.sections[0], self.mix_weights
         fast_weights = delta_write(
-            kv,
+            self.keys_and_values(x),
             self.gates(x),
             state.conv_tail[..., skipped:],
             state.fast_weights,
@@ -117,14 +50,3 @@ class GatedDeltaNet(nn.Module):
             mask=mask,
         )
         return DeltaState(fast_weights, state.conv_tail)
-
-    @property
-    def _mix_weights(self) -> MixWeights:
-        return MixWeights(
-            kernel=self.conv,
-            A_log=self.A_log,
-            dt_bias=self.dt_bias,
-            norm=self.out_norm.weight,
-            norm_eps=self.out_norm.eps,
-            max_beta=self.max_beta,
-        )

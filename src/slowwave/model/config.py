@@ -7,13 +7,18 @@ from typing import Literal
 
 from slowwave.config import Config
 
-LayerType = Literal["attn", "gdn"]
+LayerType = Literal["attn", "gdn", "hebbian", "jet"]
 InitialWeights = Literal["scaled", "small"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
-    """A stack of blocks, one mixer each: softmax attention or Gated DeltaNet."""
+    """A stack of blocks, one mixer each.
+
+    "attn" is softmax attention. The others are recurrent: "gdn" is Gated DeltaNet, "hebbian" the
+    same without the delta correction (gated linear attention, the rule of Mamba-2), "jet" the same
+    with a convolution of the values alone, whose kernel every token makes for itself.
+    """
 
     vocab_size: int = 0
     """Number of token ids; 0 lets the task say."""
@@ -40,7 +45,7 @@ class ModelConfig(Config):
     value_dim: int = 32
     """Value size V of a recurrent head."""
     conv_width: int = 4
-    """Taps of the short convolution in a recurrent layer."""
+    """Taps of the convolution in a recurrent layer."""
     max_beta: float = 1.0
     """Largest write strength: 1, or 2 to allow negative eigenvalues (arXiv 2411.12537)."""
     initial_weights: InitialWeights = "scaled"
@@ -93,7 +98,7 @@ class ModelConfig(Config):
     @property
     def last_recurrent_layer(self) -> int | None:
         """Place of the last layer that has fast weights."""
-        places = [place for place, kind in enumerate(self.layers) if kind == "gdn"]
+        places = [place for place, kind in enumerate(self.layers) if kind != "attn"]
         return places[-1] if places else None
 
     @property

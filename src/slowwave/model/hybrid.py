@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from slowwave.layers.attention import Attention
 from slowwave.layers.block import Block
-from slowwave.layers.delta_net import OUT_NORM_EPS, GatedDeltaNet
+from slowwave.layers.delta_net import GatedDeltaNet
+from slowwave.layers.hebbian import GatedHebbian
+from slowwave.layers.jet import JetLayer, KernelGenerator
 from slowwave.layers.linear import Linear, RMSNorm
+from slowwave.layers.recurrent import OUT_NORM_EPS, RecurrentLayer
 from slowwave.model.config import LayerType, ModelConfig
 from slowwave.ops import native
 from slowwave.ops.append import append, reserve
@@ -22,6 +25,12 @@ from slowwave.state import AttentionState, DeltaState, MemoryState
 
 Run = Callable[..., tuple[Tensor, MemoryState]]
 SMALL_STD = 0.02
+RECURRENT: dict[LayerType, type[RecurrentLayer]] = {
+    "gdn": GatedDeltaNet,
+    "hebbian": GatedHebbian,
+    "jet": JetLayer,
+}
+COMPILED: set[LayerType] = {"attn", "gdn"}
 
 
 class HybridLM(nn.Module):
@@ -35,6 +44,7 @@ class HybridLM(nn.Module):
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size is 0; set it, or build the model for a task")
         self.config = config
+        self._has_one_call = COMPILED.issuperset(config.layers)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(
             Block(config.width, _build_mixer(kind, config), config.mlp_hidden)
@@ -53,7 +63,8 @@ class HybridLM(nn.Module):
         2 meets a stream of the scale it left.
         "small": matrices and embeddings are normal with std 0.02, as flash-linear-attention draws
         them. What blocks write soon outweighs the embeddings, and small learning rates go further.
-        Norm scales start at one. Decays and convolutions: see `GatedDeltaNet.reset_recurrence`.
+        Norm scales start at one. Decays and convolutions: see `RecurrentLayer.reset_recurrence`;
+        generators of kernels: `KernelGenerator.reset`.
         """
         small = self.config.initial_weights == "small"
         std = SMALL_STD if small else (2 / (5 * self.config.width)) ** 0.5
@@ -66,8 +77,11 @@ class HybridLM(nn.Module):
                 nn.init.normal_(
                     module.weight, std=out_std if writes_residual else std, generator=generator
                 )
-            if isinstance(module, GatedDeltaNet):
+            if isinstance(module, RecurrentLayer):
                 module.reset_recurrence(generator)
+        for module in self.modules():
+            if isinstance(module, KernelGenerator):
+                module.reset(generator)
 
     def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
         """Lets matrix products run in `dtype`; None means the weights' own. The head stays wide."""
@@ -167,9 +181,11 @@ class HybridLM(nn.Module):
         return rotation(positions, size, theta, dtype)
 
     def _suits_one_call(self, hidden: Tensor, state: MemoryState) -> bool:
-        """Whether `native` can read a token: one a row, of few rows, in dtypes that it takes."""
+        """Whether `native` can read a token: one a row, few rows, mixers and dtypes it takes."""
         rows, T, _ = hidden.shape
-        if T != 1 or not 0 < rows < ONEDNN_ROWS or not native.can_read(hidden):
+        if T != 1 or not 0 < rows < ONEDNN_ROWS or not self._has_one_call:
+            return False
+        if not native.can_read(hidden):
             return False
         narrow = self._blocks[0].mlp.up.compute_dtype or hidden.dtype
         wide = hidden.dtype == wide_dtype(narrow) and narrow in native.DTYPES
@@ -258,7 +274,7 @@ class HybridLM(nn.Module):
         return list(self.blocks)  # pyright: ignore[reportReturnType]
 
 
-def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | GatedDeltaNet:
+def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | RecurrentLayer:
     if kind == "attn":
         return Attention(
             config.width,
@@ -266,7 +282,7 @@ def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | GatedDelta
             num_kv_heads=config.kv_heads,
             head_dim=config.head_dim,
         )
-    return GatedDeltaNet(
+    return RECURRENT[kind](
         config.width,
         num_heads=config.delta_heads,
         num_value_heads=config.value_heads,

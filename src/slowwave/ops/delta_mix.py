@@ -1,38 +1,17 @@
-"""All that a Gated DeltaNet layer does between its projections.
+"""All that a Gated DeltaNet layer does between its projections, compiled where nobody trains.
 
-Short convolution, SiLU and l2 norms make q, k and v; A and dt make decays; the delta rule reads and
-writes the fast weights; a gated norm weighs what was read. Source: arXiv 2412.06464, as
-flash-linear-attention builds it.
+`gated_mix` is the specification, differentiable and on any device.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.ops import native
-from slowwave.ops.delta_inputs import delta_inputs
 from slowwave.ops.delta_rule import gated_delta_rule
-from slowwave.ops.norm import rms_norm, wide_dtype
-
-CHUNK_SIZE = 64
-
-
-class MixWeights(NamedTuple):
-    """What a layer has learned beside its projections.
-
-    kernel: (C, w) of the short convolution. A_log, dt_bias: (G,). norm: (V,), with norm_eps.
-    """
-
-    kernel: Tensor
-    A_log: Tensor
-    dt_bias: Tensor
-    norm: Tensor
-    norm_eps: float
-    max_beta: float
+from slowwave.ops.gated_mix import CHUNK_SIZE, MixWeights, conv_mix, conv_write
+from slowwave.ops.norm import wide_dtype
 
 
 def delta_mix(
@@ -74,8 +53,16 @@ def delta_mix(
         return (
             (mixed, written, _next_tail(tail, qkv)) if keep_writes else (mixed, fast_weights, tail)
         )
-    return _compose(
-        qkv, gates, out_gate, tail, fast_weights, weights, mask=mask, keep_writes=keep_writes
+    return conv_mix(
+        gated_delta_rule,
+        qkv,
+        gates,
+        out_gate,
+        tail,
+        fast_weights,
+        weights,
+        mask=mask,
+        keep_writes=keep_writes,
     )
 
 
@@ -109,15 +96,7 @@ def delta_write(
             True,
         )
         return written
-    return _compose_write(kv, gates, tail, fast_weights, weights, mask=mask)
-
-
-def _decay_and_strength(gates: Tensor, weights: MixWeights) -> tuple[Tensor, Tensor]:
-    """gates (B, T, 2 G) -> log_decay and beta, (B, T, G) each, wide."""
-    wide = wide_dtype(gates.dtype)
-    step, strength = gates.to(wide).chunk(2, dim=-1)
-    log_decay = -weights.A_log.to(wide).exp() * F.softplus(step + weights.dt_bias.to(wide))
-    return log_decay, weights.max_beta * torch.sigmoid(strength)
+    return conv_write(gated_delta_rule, kv, gates, tail, fast_weights, weights, mask=mask)
 
 
 def _suits_native(fast_weights: Tensor, x: Tensor, *others: Tensor) -> bool:
@@ -125,71 +104,6 @@ def _suits_native(fast_weights: Tensor, x: Tensor, *others: Tensor) -> bool:
     alike = all(other.dtype == x.dtype for other in others)
     wide = fast_weights.dtype == wide_dtype(x.dtype)
     return alike and wide and x.shape[0] > 0 and x.shape[1] > 0 and native.can_read(x)
-
-
-def _compose(
-    qkv: Tensor,
-    gates: Tensor,
-    out_gate: Tensor,
-    tail: Tensor,
-    fast_weights: Tensor,
-    weights: MixWeights,
-    *,
-    mask: Tensor | None,
-    keep_writes: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Step by step: the specification, differentiable and on any device."""
-    G, K, V = fast_weights.shape[1:]
-    rows = qkv.shape[0] // tail.shape[0]
-    heads, v, new_tail = delta_inputs(
-        qkv,
-        weights.kernel,
-        tail.repeat_interleave(rows, dim=0),
-        num_values=G * V,
-        key_dim=K,
-        mask=mask,
-    )
-    q, k = heads.chunk(2, dim=2)
-    log_decay, beta = _decay_and_strength(gates, weights)
-    read, written = gated_delta_rule(
-        q,
-        k,
-        v.unflatten(-1, (G, V)),
-        log_decay,
-        beta,
-        fast_weights,
-        mask=mask,
-        chunk_size=CHUNK_SIZE,
-        keep_writes=keep_writes,
-    )
-    gate = F.silu(out_gate.to(wide_dtype(qkv.dtype))).unflatten(-1, (G, V))
-    gated = (rms_norm(read, weights.norm, weights.norm_eps) * gate).flatten(2)
-    return (gated, written, new_tail) if keep_writes else (gated, fast_weights, tail)
-
-
-def _compose_write(
-    kv: Tensor,
-    gates: Tensor,
-    tail: Tensor,
-    fast_weights: Tensor,
-    weights: MixWeights,
-    *,
-    mask: Tensor | None,
-) -> Tensor:
-    G, K, V = fast_weights.shape[1:]
-    k, v, _ = delta_inputs(kv, weights.kernel, tail, num_values=G * V, key_dim=K, mask=mask)
-    log_decay, beta = _decay_and_strength(gates, weights)
-    _, written = gated_delta_rule(
-        k,
-        k,
-        v.unflatten(-1, (G, V)),
-        log_decay,
-        beta,
-        fast_weights,
-        mask=mask,
-        chunk_size=CHUNK_SIZE,
-    )
-    return written
 
 
 def _next_tail(tail: Tensor, qkv: Tensor) -> Tensor:

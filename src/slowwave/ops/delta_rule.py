@@ -25,6 +25,7 @@ from torch import Tensor
 from slowwave.ops import native
 from slowwave.ops.delta_rule_chunk import delta_rule_in_chunks
 from slowwave.ops.norm import wide_dtype
+from slowwave.ops.rule_inputs import check_rule_inputs
 
 UsableBackend = Literal["reference", "chunk", "native", "fla"]
 Backend = Literal["auto"] | UsableBackend
@@ -57,7 +58,7 @@ def gated_delta_rule(
     Returns (out (B, T, G, V) in the dtype of v, state (B, G, K, V) float32, or float64 for
     float64 inputs). Raises ValueError on shapes that do not fit and on an unusable backend.
     """
-    _check_shapes(q, k, v, log_decay, beta, state, mask, chunk_size)
+    check_rule_inputs(q, k, v, log_decay, beta, state, mask, chunk_size)
     B, _, _, K = q.shape
     G, V = v.shape[2:]
     wide = wide_dtype(v.dtype)
@@ -111,41 +112,6 @@ def _resolve(backend: Backend, v: Tensor) -> UsableBackend:
     if backend == "native":
         native.require(v)
     return backend
-
-
-def _check_shapes(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    beta: Tensor,
-    state: Tensor | None,
-    mask: Tensor | None,
-    chunk_size: int,
-) -> None:
-    B, T, H, K = q.shape
-    G, V = v.shape[2:]
-    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "k": (k, (B, T, H, K)),
-        "v": (v, (B, T, G, V)),
-        "log_decay": (log_decay, (B, T, G)),
-        "beta": (beta, (B, T, G)),
-        "mask": (mask, (B, T)),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}; fit it")
-    rows = B if state is None else state.shape[0]
-    shared = B % rows == 0 if rows else B == 0
-    if state is not None and (tuple(state.shape[1:]) != (G, K, V) or not shared):
-        raise ValueError(
-            f"state must have shape {(B, G, K, V)}, or fewer rows that divide {B}, "
-            f"got {tuple(state.shape)}; fit it"
-        )
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; use 1 or more")
-    if G % H:
-        raise ValueError(f"value heads {G} must be a multiple of query heads {H}; change either")
 
 
 def _recurrent(

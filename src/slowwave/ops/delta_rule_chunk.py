@@ -19,9 +19,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from slowwave.ops.chunks import (
+    cut,
+    decay_inside,
+    gather_shared,
+    grad_decay_inside,
+    grad_decay_to_end,
+    join,
+    read_shared,
+)
 from slowwave.ops.small_matmul import small_matmul, solve_unit_lower
 
 
@@ -42,26 +50,17 @@ def delta_rule_in_chunks(
     repeats = v.shape[2] // q.shape[2]
     if keep_writes or size < T:
         state = state.repeat_interleave(q.shape[0] // state.shape[0], dim=0)
-    q, k, v, log_decay, beta = (_cut(x, size) for x in (q, k, v, log_decay, beta))
+    q, k, v, log_decay, beta = (cut(x, size) for x in (q, k, v, log_decay, beta))
     q, k = (x.repeat_interleave(repeats, dim=1) for x in (q, k))
     out, state = _Chunks.apply(q, k, v, log_decay, beta, state, scale, keep_writes)
-    return out.flatten(2, 3).transpose(1, 2)[:, :T], state
-
-
-def _cut(x: Tensor, size: int) -> Tensor:
-    """(B, T, heads, ...) -> (B, heads, chunks, size, ...); the last chunk is filled with zeros."""
-    B, T = x.shape[:2]
-    missing = -T % size
-    if missing:
-        x = torch.cat([x, x.new_zeros(B, missing, *x.shape[2:])], dim=1)
-    return x.unflatten(1, (-1, size)).movedim(3, 1).contiguous()
+    return join(out, T), state
 
 
 class _Chunk(NamedTuple):
     """What both directions know of all chunks; (B, G, chunks, ...) each."""
 
     between: Tensor
-    """D, zero above the diagonal: (..., C, C)."""
+    """D: (..., C, C). The first three are `Decays`."""
     since: Tensor
     """(..., C, 1)"""
     to_end: Tensor
@@ -75,24 +74,18 @@ class _Chunk(NamedTuple):
 
 
 def _prepare(q: Tensor, k: Tensor, log_decay: Tensor, beta: Tensor, scale: float) -> _Chunk:
-    size = q.shape[-2]
-    lower = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
-    # Summed anew for every pair: a difference of two totals cancels when single tokens decay hard.
-    steps = log_decay[..., :, None].expand(*log_decay.shape, size).masked_fill(~lower.tril(-1), 0.0)
-    between = steps.cumsum(-2).masked_fill(~lower, -torch.inf).exp()
+    decay = decay_inside(log_decay)
     overlap = small_matmul(k, k.mT)
     return _Chunk(
-        between=between,
-        since=log_decay.cumsum(-1).exp()[..., None],
-        to_end=between[..., -1, :, None],
+        *decay,
         overlap=overlap,
-        system=beta[..., None] * between * overlap,
-        attend=small_matmul(q, k.mT) * between * scale,
+        system=beta[..., None] * decay.between * overlap,
+        attend=small_matmul(q, k.mT) * decay.between * scale,
     )
 
 
 class _Chunks(torch.autograd.Function):
-    """q, k (B, G, chunks, C, K), v (..., V), log_decay and beta (B, G, chunks, C); see `_cut`.
+    """q, k (B, G, chunks, C, K), v (..., V), log_decay and beta (B, G, chunks, C); see `cut`.
 
     state: (B, G, K, V), or with one chunk and keep_writes=False (B / F, G, K, V).
     """
@@ -118,13 +111,13 @@ class _Chunks(torch.autograd.Function):
         starts, writes = [state], []
         for c in range(q.shape[2]):
             state = starts[-1]
-            writes.append(from_value[:, :, c] - _read(from_state[:, :, c], state))
+            writes.append(from_value[:, :, c] - read_shared(from_state[:, :, c], state))
             if keep_writes or c + 1 < q.shape[2]:
                 grown = chunk.since[:, :, c, -1:] * state + key[:, :, c].mT @ writes[-1]
                 starts.append(grown)
         end = starts.pop() if keep_writes else state.new_empty(0)
         stacked, written = torch.stack(starts, dim=2), torch.stack(writes, dim=2)
-        out = _read(scale * chunk.since * q, stacked) + small_matmul(chunk.attend, written)
+        out = read_shared(scale * chunk.since * q, stacked) + small_matmul(chunk.attend, written)
         ctx.save_for_backward(q, k, v, log_decay, beta, stacked)
         ctx.scale = scale
         return out, end
@@ -140,7 +133,7 @@ class _Chunks(torch.autograd.Function):
         chunk = _prepare(q, k, log_decay, beta, scale)
         strength = beta[..., None]
         seen = chunk.since * k
-        writes = solve_unit_lower(chunk.system, strength * (v - _read(seen, starts)))
+        writes = solve_unit_lower(chunk.system, strength * (v - read_shared(seen, starts)))
         grad_wanted, grad_ends, grad_state = _walk_back(
             chunk,
             scale * chunk.since * q,
@@ -151,17 +144,15 @@ class _Chunks(torch.autograd.Function):
             rows=starts.shape[0],
         )
 
-        read_by_q, read_by_k = _read(grad_out, starts.mT), _read(grad_wanted, starts.mT)
+        read_by_q, read_by_k = read_shared(grad_out, starts.mT), read_shared(grad_wanted, starts.mT)
         grad_attend = small_matmul(grad_out, writes.mT)
         grad_system = -small_matmul(grad_wanted, writes.mT).tril(-1)
         by_decay = grad_attend * chunk.attend + grad_system * chunk.system
         by_overlap = grad_system * chunk.between
         from_start = (seen * read_by_k).sum(-1)
         grad_beta = (grad_wanted * v).sum(-1) - from_start + (by_overlap * chunk.overlap).sum(-1)
-        # What decays past token t: pairs j < t <= i, the start's state read at i >= t, keys j < t
-        # on their way to the end, the state. Differences of larger sums would cancel, see _prepare.
         read_at_start = (scale * chunk.since * q * read_by_q).sum(-1) - beta * from_start
-        grad_decay = _sum_from(by_decay, -2).tril(-1).sum(-1) + _sum_from(read_at_start, -1)
+        grad_decay = grad_decay_inside(by_decay, read_at_start)
         grad_products = scale * chunk.between * grad_attend
         grad_overlap = strength * by_overlap
         grad_q = small_matmul(grad_products, k) + scale * chunk.since * read_by_q
@@ -171,9 +162,7 @@ class _Chunks(torch.autograd.Function):
             written_by_k = chunk.to_end * (writes @ grad_ends.mT)
             grad_k = grad_k + written_by_k
             kept = (k * written_by_k).sum(-1)
-            earlier = F.pad(kept.cumsum(-1)[..., :-1], (1, 0))
-            grown = chunk.since[..., -1, :] * (grad_ends * starts).sum((-2, -1))[..., None]
-            grad_decay = grad_decay + earlier + grown
+            grad_decay = grad_decay + grad_decay_to_end(kept, grad_ends, starts, chunk.since)
         grad_v = strength * grad_wanted
         return grad_q, grad_k, grad_v, grad_decay, grad_beta, grad_state, None, None
 
@@ -204,38 +193,11 @@ def _walk_back(
         if grad is not None:
             pushed = pushed + key[:, :, c] @ grad
         wanted.append(solve_unit_lower(chunk.system[:, :, c], pushed, transpose=True))
-        gathered = _gather(query[:, :, c], grad_out[:, :, c], rows)
-        gathered = gathered - _gather(seen[:, :, c], wanted[-1], rows)
+        gathered = gather_shared(query[:, :, c], grad_out[:, :, c], rows)
+        gathered = gathered - gather_shared(seen[:, :, c], wanted[-1], rows)
         grad = gathered if grad is None else chunk.since[:, :, c, -1:] * grad + gathered
     assert grad is not None
     if len(ends) == 1 and ends[0] is None:
         return wanted[0][:, :, None], None, grad
     grad_ends = [torch.zeros_like(grad) if end is None else end for end in reversed(ends)]
     return torch.stack(wanted[::-1], dim=2), torch.stack(grad_ends, dim=2), grad
-
-
-def _read(keys: Tensor, state: Tensor) -> Tensor:
-    """keys (B, G, ..., C, K) @ state (B / F, G, ..., K, V), not copying what F rows share."""
-    rows = state.shape[0]
-    shared = keys.shape[0] // rows
-    read = _fold(keys, rows) @ state
-    if shared == 1:
-        return read
-    return read.unflatten(-2, (shared, -1)).movedim(-3, 1).flatten(0, 1)
-
-
-def _gather(keys: Tensor, values: Tensor, rows: int) -> Tensor:
-    """keys^T @ values, summed over the F of B rows that share one of `rows` states."""
-    return _fold(keys, rows).mT @ _fold(values, rows)
-
-
-def _sum_from(x: Tensor, dim: int) -> Tensor:
-    """Sums from each place to the end of `dim`."""
-    return x.flip(dim).cumsum(dim).flip(dim)
-
-
-def _fold(x: Tensor, rows: int) -> Tensor:
-    """(B, G, ..., C, size) -> (rows, G, ..., B / rows * C, size)."""
-    if x.shape[0] == rows:
-        return x
-    return x.unflatten(0, (rows, -1)).movedim(1, -3).flatten(-3, -2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slowwave.ops.padding import last_inputs, pack, unpack
+
 
 def short_conv(
     x: Tensor, kernel: Tensor, tail: Tensor, mask: Tensor | None = None
@@ -19,14 +21,9 @@ def short_conv(
     """
     if mask is None:
         return _convolve(x, kernel, tail)
-    order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
-    packed = torch.take_along_dim(x, order[..., None], dim=1)
+    packed, order = pack(x, mask)
     out, _ = _convolve(packed, kernel, tail)
-    out = torch.take_along_dim(out, torch.argsort(order, dim=1)[..., None], dim=1)
-    steps = torch.arange(tail.shape[1], device=x.device)
-    last = mask.sum(1, keepdim=True) + steps
-    new_tail = torch.take_along_dim(torch.cat([tail, packed], dim=1), last[..., None], dim=1)
-    return out, new_tail
+    return unpack(out, order), last_inputs(tail, packed, mask)
 
 
 def _convolve(x: Tensor, kernel: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,4 +32,6 @@ def _convolve(x: Tensor, kernel: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
     padded = torch.cat([tail, x], dim=1)
     out = sum(padded[:, tap : tap + T] * kernel[:, tap] for tap in range(width))
     assert isinstance(out, Tensor)
-    return out, padded[:, T:]
+    new_tail = padded[:, T:]
+    # Of its own where no gradient keeps the rest: a view would keep all that was read.
+    return out, new_tail if torch.is_grad_enabled() else new_tail.clone()

@@ -15,7 +15,7 @@ in an attention layer:
                                            than 64 go through a fused kernel, which keeps neither
                                            these nor repeated heads, but 4 T H
 
-and in a delta rule layer, C = 2 H K + G V:
+and in a recurrent layer, C = 2 H K + G V:
 
     convolution     s (T + w - 1) C        its input and the tail before it
     inputs          8 T H K + s T G V      normed keys and queries, values
@@ -24,7 +24,13 @@ and in a delta rule layer, C = 2 H K + G V:
     gates           24 T G
     state           4 G K V                at the start of every chunk
 
-with the operators that are compiled for a CPU; without them these layers keep more.
+with the operators that are compiled for a CPU; without them these layers keep more. A Jet layer,
+which convolves C = G V channels by kernels of their own, has for its convolution
+
+    projected       s T (2 H K + G V)      queries, keys and values
+    wide keys       8 T H (K + 1)          what is normed, and one over its norm
+    convolution     s (2 T + w - 1) C      its input behind the tail, its output
+    kernels         s T (w C + 2 C / 8)    and the hidden units that made them
 
 Where a token is scored, a wide norm and its product, 12 D, and 8 bytes a word of the vocabulary:
 its logits and their log-probabilities.
@@ -42,8 +48,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from slowwave.evaluation.flops import CHUNK_SIZE
-from slowwave.model.config import ModelConfig
+from slowwave.evaluation.flops import CHUNK_SIZE, generator_weights, generator_width
+from slowwave.model.config import LayerType, ModelConfig
 
 if TYPE_CHECKING:
     from slowwave.sleep.schedule import Segment
@@ -112,15 +118,17 @@ def kept_nbytes(
     T, narrow = num_tokens, 2 if bfloat16 else WIDE
     norm = (2 * WIDE + narrow) * T * model.width + WIDE * T
     shared = 2 * norm + 4 * narrow * T * model.mlp_hidden
-    mixers = {
-        "attn": _attention_nbytes(model, T, window_fill, narrow),
-        "gdn": _delta_rule_nbytes(model, T, narrow) + _reads_nbytes(model, T, narrow),
-    }
     last = model.last_recurrent_layer if evicts else None
-    whole = sum(shared + mixers[kind] for kind in model.layers[:last])
+    whole = 0
+    for kind in model.layers[:last]:
+        whole += shared
+        if kind == "attn":
+            whole += _attention_nbytes(model, T, window_fill, narrow)
+        else:
+            whole += _written_nbytes(model, kind, T, narrow) + _reads_nbytes(model, T, narrow)
     if last is None:
         return whole
-    return whole + norm + _delta_rule_nbytes(model, T, narrow, queries=False)
+    return whole + norm + _written_nbytes(model, model.layers[last], T, narrow, queries=False)
 
 
 def _passes(segments: Sequence[Segment]) -> Iterator[tuple[int, int, bool]]:
@@ -141,9 +149,12 @@ def _count_matrices(model: ModelConfig) -> int:
     """Numbers in the matrices of the blocks."""
     D, queries = model.width, model.attn_heads * model.head_dim
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
-    mixers = {
+    recurrent = D * (2 * keys + 3 * values + 2 * model.value_heads)
+    mixers: dict[LayerType, int] = {
         "attn": D * (2 * queries + 2 * model.kv_heads * model.head_dim),
-        "gdn": D * (2 * keys + 3 * values + 2 * model.value_heads),
+        "gdn": recurrent,
+        "hebbian": recurrent,
+        "jet": recurrent + generator_weights(model),
     }
     return sum(mixers[kind] + 3 * D * model.mlp_hidden for kind in model.layers)
 
@@ -157,13 +168,26 @@ def _attention_nbytes(model: ModelConfig, T: int, W: int, narrow: int) -> int:
     return tokens + (2 * narrow * heads * size + weights * T * heads) * (W + T)
 
 
-def _delta_rule_nbytes(model: ModelConfig, T: int, narrow: int, *, queries: bool = True) -> int:
-    keys = (2 if queries else 1) * model.delta_heads * model.key_dim
-    values = model.value_heads * model.value_dim
+def _written_nbytes(
+    model: ModelConfig, kind: LayerType, T: int, narrow: int, *, queries: bool = True
+) -> int:
+    """All but the reads of a recurrent layer, and without queries what `write` keeps."""
+    heads = (2 if queries else 1) * model.delta_heads
+    keys, values = heads * model.key_dim, model.value_heads * model.value_dim
     convolution = narrow * (T + model.conv_width - 1) * (keys + values)
+    if kind == "jet":
+        convolution = _dynamic_conv_nbytes(model, T, narrow, heads)
     inputs = T * (WIDE * keys + narrow * values)
     gates = 5 * WIDE * T * model.value_heads
     return convolution + inputs + gates + -(-T // CHUNK_SIZE) * _state_nbytes(model)
+
+
+def _dynamic_conv_nbytes(model: ModelConfig, T: int, narrow: int, heads: int) -> int:
+    """heads: those of keys, or of queries and keys."""
+    keys, values = heads * model.key_dim, model.value_heads * model.value_dim
+    convolution = narrow * (2 * T + model.conv_width - 1) * values
+    kernels = narrow * T * (model.conv_width * values + 2 * generator_width(model))
+    return narrow * T * (keys + values) + WIDE * T * (keys + heads) + convolution + kernels
 
 
 def _reads_nbytes(model: ModelConfig, T: int, narrow: int) -> int:
@@ -178,4 +202,5 @@ def _state_nbytes(model: ModelConfig) -> int:
 
 def _boundary_nbytes(model: ModelConfig, T: int) -> int:
     """What a checkpointed pass keeps: its input and the states it starts from."""
-    return WIDE * T * model.width + model.layers.count("gdn") * _state_nbytes(model)
+    recurrent = sum(kind != "attn" for kind in model.layers)
+    return WIDE * T * model.width + recurrent * _state_nbytes(model)

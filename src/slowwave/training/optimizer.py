@@ -13,8 +13,9 @@ from slowwave.training.config import TrainConfig
 def split_parameters(model: HybridLM) -> dict[str, dict[str, nn.Parameter]]:
     """Sorts all parameters by name into "muon", "adamw" and "adamw_no_decay".
 
-    Muon takes the matrices of the blocks (section 3 of the paper). Embedding and head go to AdamW
-    with decay; norms, convolutions, A_log and dt_bias to AdamW without.
+    Muon takes the matrices of the blocks (section 3 of the paper), those that make the kernels of a
+    Jet layer among them. Embedding and head go to AdamW with decay; norms, convolutions, A_log and
+    dt_bias to AdamW without.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "adamw": {}, "adamw_no_decay": {}}
     outer = {id(model.embedding.weight), id(model.head.weight)}

@@ -48,9 +48,7 @@ def _read_rows(path: Path) -> Rows:
 def _draw_speeds(axes: Axes, rows: Rows) -> None:
     """How many times faster than the peer, for all that transformers was measured at."""
     compared = [
-        row
-        for row in rows
-        if str(row["ratio_to"]).startswith("transformers") and _is_ours(row)
+        row for row in rows if str(row["ratio_to"]).startswith("transformers") and _is_ours(row)
     ]
     _draw_bars(axes, compared, [1 / row["time_ratio"] for row in compared], COLOURS[4])
     axes.axvline(1, color="black", linewidth=1)
@@ -70,9 +68,9 @@ def _is_ours(row: dict[str, Any]) -> bool:
 
 
 def _draw_bars(axes: Axes, rows: Rows, lengths: list[float], colour: str) -> None:
-    axes.barh(range(len(rows)), lengths, color=colour)
+    bars = axes.barh(range(len(rows)), lengths, color=colour)
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=7)
-    axes.bar_label(axes.containers[0], fmt="%.3g", fontsize=7, padding=2)
+    axes.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
     axes.margins(x=0.12)
     axes.invert_yaxis()
 

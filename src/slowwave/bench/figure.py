@@ -78,7 +78,7 @@ def _draw_bars(axes: Axes, rows: Rows, lengths: list[float], colour: str) -> Non
 def _draw_contexts(axes: Axes, rows: Rows) -> None:
     """The time of the next tokens against what was read before."""
     growing = [
-        {**row, "by": row["by"].split(",")[0] if row["section"] in WAKE else row["by"]}
+        {**row, "by": f"endless, {row['by'].split(',')[0]}"} if row["section"] in WAKE else row
         for row in rows
         if row["section"] in ("Growing contexts", *WAKE)
     ]
@@ -89,7 +89,8 @@ def _draw_contexts(axes: Axes, rows: Rows) -> None:
             [row["context"] for row in points],
             [row["milliseconds"] for row in points],
             color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
+            marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+            linestyle="--" if by.startswith("endless") else "-",
             label=f"{what}, {by}",
         )
     axes.set_xscale("log", base=2)

@@ -30,7 +30,7 @@ from slowwave.training.config import TrainConfig
 from slowwave.training.memory_model import predict_memory
 from slowwave.training.optimizer import make_optimizers
 
-BATCH = 128
+BATCH = 256
 GPU_BATCH = 512
 MEMORY_BATCH = 32
 TASK = Rule110Config(width=24, num_states=4, steps=8)

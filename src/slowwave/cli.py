@@ -272,13 +272,15 @@ class TasksOptions:
     """List the tasks, or show examples of one."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
-    """Task to show: rule110 or depo; all are listed if not given."""
+    """Task to show: rule110, depo or gsm_infinite; all are listed if not given."""
     show: int = 1
     """Number of examples."""
     split: str = "train"
     """train, validation or test."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
     """Changes to the task's default config, such as grammar=official or steps=4."""
+    rows: Path | None = None
+    """JSON lines of the public GSM-Infinite, to be read and solved instead of examples of ours."""
     json: bool = False
     """Print one JSON document on stdout."""
 
@@ -286,8 +288,13 @@ class TasksOptions:
 def tasks(arguments: list[str]) -> None:
     """slowwave tasks [NAME --show 3]"""
     options = _parse(TasksOptions, arguments, prog="slowwave tasks")
-    from slowwave.evaluation.tables import print_task_examples, print_tasks
+    from slowwave.evaluation.tables import print_official_rows, print_task_examples, print_tasks
 
+    if options.rows is not None:
+        if options.name != "gsm_infinite":
+            raise ValueError(f"--rows needs gsm_infinite, not {options.name!r}; name that task")
+        print_official_rows(options.rows, as_json=options.json)
+        return
     if not options.name:
         print_tasks(as_json=options.json)
         return

@@ -1,12 +1,13 @@
 """Task configs: what they refuse, and how a file names a task."""
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from slowwave.config import Config
-from slowwave.tasks.config import DepoConfig, Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, GsmInfiniteConfig, Rule110Config, TaskConfig
 
 OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
 
@@ -27,10 +28,24 @@ OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
         (DepoConfig, {**OFFICIAL, "nodes": 2551}, "nodes"),
         (DepoConfig, {**OFFICIAL, "questions": 76}, "questions"),
         (DepoConfig, {**OFFICIAL, "hops": 500}, "hops"),
+        (GsmInfiniteConfig, {"themes": ()}, "themes"),
+        (GsmInfiniteConfig, {"themes": ("zoo", "zoo")}, "themes"),
+        (GsmInfiniteConfig, {"places": 0}, "places"),
+        (GsmInfiniteConfig, {"items": 25}, "items"),
+        (GsmInfiniteConfig, {"ops": (0, 8), "subset": "hard"}, "ops"),
+        (GsmInfiniteConfig, {"ops": (1, 8)}, "ops"),
+        (GsmInfiniteConfig, {"ops": (5, 4)}, "ops"),
+        (GsmInfiniteConfig, {"ops": (2, 17)}, "ops"),
+        (GsmInfiniteConfig, {"ops": (2, 9), "places": 2, "items": 2}, "ops"),
+        (GsmInfiniteConfig, {"length": (-1, 100)}, "length"),
+        (GsmInfiniteConfig, {"length": (100, 99), "distractors": "surface"}, "length"),
+        (GsmInfiniteConfig, {"length": (1, 100)}, "length"),
+        (GsmInfiniteConfig, {"context_tokens": 255}, "context_tokens"),
     ],
 )
 def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], field: str) -> None:
-    with pytest.raises(ValueError, match=rf"^task\.{field} is {values[field]}; use ") as error:
+    value = re.escape(repr(values[field]))
+    with pytest.raises(ValueError, match=rf"^task\.{field} is {value}; ") as error:
         cls(**values)
     assert "\n" not in str(error.value)
 
@@ -45,13 +60,17 @@ def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], f
         DepoConfig(min_nodes=10),
         DepoConfig(grammar="official", nodes=2, min_nodes=2, questions=2),
         DepoConfig(grammar="official", nodes=2550, questions=2550, hops=499),
+        GsmInfiniteConfig(ops=(2, 2), places=1, items=1, length=(0, 0), context_tokens=0),
+        GsmInfiniteConfig(ops=(1, 16), places=24, items=24, subset="hard"),
     ],
 )
 def test_the_extremes_are_allowed(config: Config) -> None:
     assert type(config).from_dict(config.to_dict()) == config
 
 
-@pytest.mark.parametrize("config", [Rule110Config(steps=3), DepoConfig(min_nodes=4)])
+@pytest.mark.parametrize(
+    "config", [Rule110Config(steps=3), DepoConfig(min_nodes=4), GsmInfiniteConfig(ops=(3, 4))]
+)
 def test_the_name_picks_the_task(config: Config) -> None:
     assert TypeAdapter(TaskConfig).validate_python(config.to_dict()) == config
 
@@ -62,6 +81,7 @@ def test_the_name_picks_the_task(config: Config) -> None:
         ({"name": "rule111"}, "rule110"),
         ({"name": "rule110", "nodes": 10}, "nodes"),
         ({"name": "depo", "layout": "rows"}, "forked"),
+        ({"name": "gsm_infinite", "themes": ("zoo", "moon")}, "'zoo', 'school' or 'movies'"),
     ],
 )
 def test_unknown_entries_are_refused(values: dict[str, Any], message: str) -> None:

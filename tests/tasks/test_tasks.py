@@ -1,5 +1,6 @@
 """What holds for every task: pure rows, honest arguments, labels inside the vocabulary."""
 
+import dataclasses
 import hashlib
 import random
 
@@ -9,17 +10,24 @@ import torch
 
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.tasks.base import Batch, Labelled, Task
-from slowwave.tasks.config import DepoConfig, Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, GsmInfiniteConfig, Rule110Config, TaskConfig
 from slowwave.tasks.registry import make_task
 from slowwave.tasks.splits import SPLITS
 
 OFFICIAL = DepoConfig(grammar="official", nodes=20, min_nodes=3, hops=7, questions=5, layout="row")
+WORD_PROBLEMS = GsmInfiniteConfig(
+    subset="hard", mode="mixed", ops=(1, 4), distractors="surface", length=(70, 120)
+)
 CONFIGS: list[TaskConfig] = [
     Rule110Config(width=7, steps=3),
     DepoConfig(),
     DepoConfig(layout="row", min_nodes=3),
     OFFICIAL,
     DepoConfig(**{**OFFICIAL.to_dict(), "layout": "forked"}),
+    WORD_PROBLEMS,
+    dataclasses.replace(
+        WORD_PROBLEMS, grammar="words", question="last", length=(200, 400), context_tokens=400
+    ),
 ]
 
 
@@ -73,6 +81,8 @@ PINNED = (
     "b93376a1d493d248",
     "6d75275ef17ae0bd",
     "3a608048f8798cc4",
+    "633b7a0563cb820c",
+    "d3bc7e083ae2f3f9",
 )
 
 

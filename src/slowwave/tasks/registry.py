@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from slowwave.tasks.base import Task
-from slowwave.tasks.config import Rule110Config, TaskConfig
+from slowwave.tasks.config import DepoConfig, GsmInfiniteConfig, Rule110Config, TaskConfig
 from slowwave.tasks.depo import Depo
+from slowwave.tasks.gsm_infinite import GsmInfinite
 from slowwave.tasks.rule110 import Rule110
 
 
 def make_task(config: TaskConfig) -> Task:
     """The generator for a config."""
-    return Rule110(config) if isinstance(config, Rule110Config) else Depo(config)
+    match config:
+        case Rule110Config():
+            return Rule110(config)
+        case DepoConfig():
+            return Depo(config)
+        case GsmInfiniteConfig():
+            return GsmInfinite(config)

@@ -96,7 +96,8 @@ def draw_groups(
     axes.set_xticks(sorted({group for spreads, _, _ in lines for group in spreads}))
     axes.set_xlabel(group_name)
     axes.set_ylabel("exact match")
-    draw_floors(axes, floors, side="left")
+    if floors:
+        draw_floors(axes, floors, side="left")
     make_plain(axes)
 
 
@@ -128,6 +129,14 @@ def draw_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right"
     for value in floors.values():
         axes.axhline(value, **FLOOR_STYLE)
     label_floors(axes, floors, side=side)
+
+
+def draw_floor_by_group(axes: Axes, floors: Mapping[int, float], group_name: str) -> None:
+    """A short dotted line at each group that has a floor of its own."""
+    for group, value in floors.items():
+        axes.plot([group - 0.3, group + 0.3], [value, value], **FLOOR_STYLE)
+    if floors:
+        axes.plot([], [], **FLOOR_STYLE, label=f"floor of each {group_name}")
 
 
 def label_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right") -> None:

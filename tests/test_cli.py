@@ -131,7 +131,7 @@ def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert len(shown["examples"]) == 2
     cli.main(["tasks", "--json"])
-    assert set(json.loads(capsys.readouterr().out)) == {"rule110", "depo", "recall", "text"}
+    assert set(json.loads(capsys.readouterr().out)) == set(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -144,6 +144,33 @@ def test_every_task_shows_examples(name: str, capsys: pytest.CaptureFixture[str]
         f"{name} test {index}" for index in range(3)
     ]
     assert lines[-1].startswith("floors: ")
+
+
+def test_word_problems(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Our examples, written as rows of the public benchmark, are read and solved."""
+    changes = ["--set", "ops=[3, 3]", "mode=reverse", 'themes=["zoo"]', "--json"]
+    cli.main(["tasks", "gsm_infinite", "--show", "2", "--split", "test", *changes])
+    shown = json.loads(capsys.readouterr().out)
+    assert list(shown["floors"]) == ["constant", "op 3"]
+    lines = [
+        {
+            "template": "crazy_zootopia",
+            "problem": " ".join(example["context"]),
+            "question": example["questions"][0],
+            "answer": int(example["answers"][0]),
+            "op": op,
+        }
+        for example, op in zip(shown["examples"], (3, 4), strict=True)
+    ]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(map(json.dumps, lines)))
+    cli.main(["tasks", "gsm_infinite", "--rows", str(rows), "--json"])
+    read = json.loads(capsys.readouterr().out)
+    assert read["rows"] == 2
+    assert [text.split(":")[0] for text in read["differing"]] == ["line 2"]
+    assert read["floors"]["op 4"] == 1
+    cli.main(["tasks", "gsm_infinite", "--rows", str(rows)])
+    assert "1 of 2 rows come out as stated" in capsys.readouterr().out
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,9 +204,13 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["eval", "nowhere"], "nowhere/config.json: no such file"),
         (["eval", "nowhere", "--passes", "0"], "--passes is (0,); use 1 or more"),
         (["plot", "nowhere"], "nowhere"),
-        (["tasks", "sudoku"], "unknown task 'sudoku'; use one of rule110, depo"),
+        (["tasks", "sudoku"], "unknown task 'sudoku'; use one of rule110, depo, gsm_inf"),
         (["tasks", "depo", "--set", "edges=3"], "edges: unknown key in DepoConfig"),
         (["tasks", "depo", "--set", "nodes"], "--set 'nodes' has no '='"),
+        (["tasks", "gsm_infinite", "--set", "ops=[1, 4]"], "task.ops is (1, 4); use 2 or more, me"),
+        (["tasks", "gsm_infinite", "--set", "length=[0, 9]"], "task.length is (0, 9); let it end"),
+        (["tasks", "depo", "--rows", "x.jsonl"], "--rows needs gsm_infinite, not 'depo'; name"),
+        (["tasks", "gsm_infinite", "--rows", "x.jsonl"], "x.jsonl: no such file"),
         (["tasks", "depo", "--split", "dev"], "split is 'dev'; use train, validation or test"),
         (["bench", "dreams"], "unknown benchmark 'dreams'; use one of op, read,"),
     ],

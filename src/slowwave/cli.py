@@ -280,6 +280,8 @@ class TasksOptions:
     """train, validation or test."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
     """Changes to the task's default config, such as grammar=official or steps=4."""
+    rows: Path | None = None
+    """JSON lines of the public GSM-Infinite, to be read and solved instead of examples of ours."""
     json: bool = False
     """Print one JSON document on stdout."""
 
@@ -287,8 +289,13 @@ class TasksOptions:
 def tasks(arguments: list[str]) -> None:
     """slowwave tasks [NAME --show 3]"""
     options = _parse(TasksOptions, arguments, prog="slowwave tasks")
-    from slowwave.evaluation.tables import print_task_examples, print_tasks
+    from slowwave.evaluation.tables import print_official_rows, print_task_examples, print_tasks
 
+    if options.rows is not None:
+        if options.name != "gsm_infinite":
+            raise ValueError(f"--rows needs gsm_infinite, not {options.name!r}; name that task")
+        print_official_rows(options.rows, as_json=options.json)
+        return
     if not options.name:
         print_tasks(as_json=options.json)
         return

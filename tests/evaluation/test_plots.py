@@ -245,6 +245,19 @@ def test_label_floors_belong_to_groups(tmp_path: Path) -> None:
     (variant,) = find_variants(find_runs(tmp_path))
     assert variant.floors == {"constant": 0.08, "marginal": 0.06}
     assert variant.group_floors == {"bit": 0.53}
+    assert variant.floor_by_group == {}
+
+
+def test_a_group_may_have_a_floor_of_its_own(tmp_path: Path) -> None:
+    floors = {"constant": 0.24, "hop 1": 0.3, "hop 2": 0.2, "hop 2 reverse": 0.3}
+    write_run(tmp_path / "run", DEPO, exact=0.5, floors=floors)
+    variants = find_variants(find_runs(tmp_path))
+    assert variants[0].floors == {"constant": 0.24}
+    assert variants[0].group_floors == {}
+    assert variants[0].floor_by_group == {"1": 0.3, "2": 0.2}
+    (axes,) = draw_by_group(variants).axes
+    segments = [np.asarray(line.get_xydata()).tolist() for line in axes.lines]
+    assert [[0.7, 0.3], [1.3, 0.3]] in segments
 
 
 def test_floors_of_told_facts_belong_to_groups(tmp_path: Path) -> None:

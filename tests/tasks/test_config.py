@@ -7,7 +7,14 @@ import pytest
 from pydantic import TypeAdapter
 
 from slowwave.config import Config
-from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig, TextConfig
+from slowwave.tasks.config import (
+    DepoConfig,
+    GsmInfiniteConfig,
+    RecallConfig,
+    Rule110Config,
+    TaskConfig,
+    TextConfig,
+)
 
 OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
 
@@ -49,11 +56,24 @@ OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
         (TextConfig, {"window": 0}, "window"),
         (TextConfig, {"context": 0}, "context"),
         (TextConfig, {"piece": 256}, "piece"),
+        (GsmInfiniteConfig, {"themes": ()}, "themes"),
+        (GsmInfiniteConfig, {"themes": ("zoo", "zoo")}, "themes"),
+        (GsmInfiniteConfig, {"places": 0}, "places"),
+        (GsmInfiniteConfig, {"items": 25}, "items"),
+        (GsmInfiniteConfig, {"ops": (0, 8), "subset": "hard"}, "ops"),
+        (GsmInfiniteConfig, {"ops": (1, 8)}, "ops"),
+        (GsmInfiniteConfig, {"ops": (5, 4)}, "ops"),
+        (GsmInfiniteConfig, {"ops": (2, 17)}, "ops"),
+        (GsmInfiniteConfig, {"ops": (2, 9), "places": 2, "items": 2}, "ops"),
+        (GsmInfiniteConfig, {"length": (-1, 100)}, "length"),
+        (GsmInfiniteConfig, {"length": (100, 99), "distractors": "surface"}, "length"),
+        (GsmInfiniteConfig, {"length": (1, 100)}, "length"),
+        (GsmInfiniteConfig, {"context_tokens": 255}, "context_tokens"),
     ],
 )
 def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], field: str) -> None:
-    start = re.escape(f"task.{field} is {values[field]}; use ")
-    with pytest.raises(ValueError, match=f"^{start}") as error:
+    value = re.escape(repr(values[field]))
+    with pytest.raises(ValueError, match=rf"^task\.{field} is {value}; ") as error:
         cls(**values)
     assert "\n" not in str(error.value)
 
@@ -72,6 +92,8 @@ def test_contradictions_are_refused(cls: type[Config], values: dict[str, Any], f
         RecallConfig(keys=50, untold=0.0, values=2, window=16, updates=2),
         RecallConfig(windows=1000, facts=4, updates=1, keys=4000, distances=(1, 10, 1000)),
         TextConfig(files=("a", "b/*.md"), window=1, context=1, piece=2),
+        GsmInfiniteConfig(ops=(2, 2), places=1, items=1, length=(0, 0), context_tokens=0),
+        GsmInfiniteConfig(ops=(1, 16), places=24, items=24, subset="hard"),
     ],
 )
 def test_the_extremes_are_allowed(config: Config) -> None:
@@ -80,7 +102,13 @@ def test_the_extremes_are_allowed(config: Config) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [Rule110Config(steps=3), DepoConfig(min_nodes=4), RecallConfig(windows=9), TextConfig()],
+    [
+        Rule110Config(steps=3),
+        DepoConfig(min_nodes=4),
+        GsmInfiniteConfig(ops=(3, 4)),
+        RecallConfig(windows=9),
+        TextConfig(),
+    ],
 )
 def test_the_name_picks_the_task(config: Config) -> None:
     assert TypeAdapter(TaskConfig).validate_python(config.to_dict()) == config
@@ -97,6 +125,7 @@ def test_one_file_needs_no_list() -> None:
         ({"name": "rule110", "nodes": 10}, "nodes"),
         ({"name": "depo", "layout": "rows"}, "forked"),
         ({"name": "depo", "padding": "hidden"}, "masked"),
+        ({"name": "gsm_infinite", "themes": ("zoo", "moon")}, "'zoo', 'school' or 'movies'"),
     ],
 )
 def test_unknown_entries_are_refused(values: dict[str, Any], message: str) -> None:

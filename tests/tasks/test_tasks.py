@@ -1,5 +1,6 @@
 """What holds for every task: pure rows, honest arguments, labels inside the vocabulary."""
 
+import dataclasses
 import hashlib
 import random
 from pathlib import Path
@@ -10,12 +11,22 @@ import torch
 
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.tasks.base import Batch, Labelled, Task
-from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig, TextConfig
+from slowwave.tasks.config import (
+    DepoConfig,
+    GsmInfiniteConfig,
+    RecallConfig,
+    Rule110Config,
+    TaskConfig,
+    TextConfig,
+)
 from slowwave.tasks.registry import make_task
 from slowwave.tasks.splits import SPLITS
 
 OFFICIAL = DepoConfig(grammar="official", nodes=20, min_nodes=3, hops=7, questions=5, layout="row")
 LICENSE = str(Path(__file__).parents[2] / "LICENSE")
+WORD_PROBLEMS = GsmInfiniteConfig(
+    subset="hard", mode="mixed", ops=(1, 4), distractors="surface", length=(70, 120)
+)
 CONFIGS: list[TaskConfig] = [
     Rule110Config(width=7, steps=3),
     DepoConfig(),
@@ -26,6 +37,10 @@ CONFIGS: list[TaskConfig] = [
     TextConfig(files=(LICENSE,), window=16, context=40, piece=64),
     DepoConfig(**{**OFFICIAL.to_dict(), "padding": "masked"}),
     DepoConfig(min_nodes=3, padding="masked"),
+    WORD_PROBLEMS,
+    dataclasses.replace(
+        WORD_PROBLEMS, grammar="words", question="last", length=(200, 400), context_tokens=400
+    ),
 ]
 
 
@@ -84,6 +99,8 @@ PINNED = (
     "511c2624692dddcd",
     "55eb66aa657aed64",
     "387594d0f9e8eb36",
+    "633b7a0563cb820c",
+    "d3bc7e083ae2f3f9",
 )
 
 

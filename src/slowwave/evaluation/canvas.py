@@ -92,20 +92,28 @@ def draw_groups(
 
     Groups that are numbers stand where they belong, others side by side.
     """
-    groups = list(dict.fromkeys(group for spreads, _, _ in lines for group in spreads))
-    are_numbers = all(group.isdigit() for group in groups)
-    places = {group: int(group) if are_numbers else i for i, group in enumerate(groups)}
+    places = _place([group for spreads, _, _ in lines for group in spreads])
     for index, (spreads, style, label) in enumerate(lines):
         # A little apart, so that equal scores do not hide each other.
         shift = 0.05 * (index - (len(lines) - 1) / 2)
         placed = {places[group]: spread for group, spread in spreads.items()}
         draw_spreads(axes, placed, style, label, shift=shift)
-    slant = {} if are_numbers else {"rotation": 30, "ha": "right"}
+    slant = {} if all(map(str.isdigit, places)) else {"rotation": 30, "ha": "right"}
     axes.set_xticks(list(places.values()), list(places), **slant)
     axes.set_xlabel(group_name)
     axes.set_ylabel("exact match")
-    draw_floors(axes, floors, side="left")
+    if floors:
+        draw_floors(axes, floors, side="left")
     make_plain(axes)
+
+
+def _place(groups: Sequence[str]) -> dict[str, int]:
+    """Where each group stands: numbers at their value, others in order."""
+    are_numbers = all(group.isdigit() for group in groups)
+    return {
+        group: int(group) if are_numbers else place
+        for place, group in enumerate(dict.fromkeys(groups))
+    }
 
 
 def draw_spreads(
@@ -136,6 +144,15 @@ def draw_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right"
     for value in floors.values():
         axes.axhline(value, **FLOOR_STYLE)
     label_floors(axes, floors, side=side)
+
+
+def draw_floor_by_group(axes: Axes, floors: Mapping[str, float], group_name: str) -> None:
+    """A short dotted line at each group of `draw_groups`, all of which have floors of their own."""
+    places = _place(list(floors))
+    for group, value in floors.items():
+        axes.plot([places[group] - 0.3, places[group] + 0.3], [value, value], **FLOOR_STYLE)
+    if floors:
+        axes.plot([], [], **FLOOR_STYLE, label=f"floor of each {group_name}")
 
 
 def label_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from slowwave.evaluation.canvas import (
     FLOOR_STYLE,
     add_legend,
+    draw_floor_by_group,
     draw_floors,
     draw_groups,
     draw_spreads,
@@ -112,6 +113,7 @@ def draw_by_group(variants: Sequence[Variant]) -> Figure:
     axes: Axes = figure.subplots()
     lines = [(group_spreads(runs), style, text) for runs, style, text in _styled(shown)]
     draw_groups(axes, lines, variants[0].group_floors, name)
+    draw_floor_by_group(axes, variants[0].floor_by_group, name)
     seeds = describe_seeds(list(variants[0].by_passes.values()))
     set_title(figure, f"{_recipe(variants)}: exact match on unseen examples by {name}")
     caption = f"{seeds}, whiskers from lowest to highest" + _explain_dashes(shown)

@@ -84,14 +84,32 @@ class Variant:
     @property
     def floors(self) -> dict[str, float]:
         """Exact match of predictors that read nothing, over all groups."""
-        floors: dict[str, float] = self.runs[0].summary["floors"]
-        return {name: value for name, value in floors.items() if name not in _GROUP_FLOORS}
+        prefix = f"{self._group_name} "
+        return {
+            name: value
+            for name, value in self._all_floors.items()
+            if name not in _GROUP_FLOORS and not name.startswith(prefix)
+        }
 
     @property
     def group_floors(self) -> dict[str, float]:
         """The same inside a group, where an answer may be a single label."""
-        floors: dict[str, float] = self.runs[0].summary["floors"]
-        return {name: floors[name] for name in _GROUP_FLOORS if name in floors} or floors
+        shared = {n: self._all_floors[n] for n in _GROUP_FLOORS if n in self._all_floors}
+        return shared or ({} if self.floor_by_group else self.floors)
+
+    @property
+    def floor_by_group(self) -> dict[str, float]:
+        """Exact match of the best predictor for each group, where a task names them: "op 4"."""
+        named = {f"{self._group_name} {group}": group for run in self.runs for group in run.groups}
+        return {named[name]: value for name, value in self._all_floors.items() if name in named}
+
+    @property
+    def _all_floors(self) -> dict[str, float]:
+        return self.runs[0].summary["floors"]
+
+    @property
+    def _group_name(self) -> str:
+        return self.runs[0].summary["group_name"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TextConfig
+from slowwave.tasks.config import (
+    DepoConfig,
+    GsmInfiniteConfig,
+    RecallConfig,
+    Rule110Config,
+    TextConfig,
+)
+from slowwave.tasks.gsm_infinite_floors import Outcome, constant_floors
+from slowwave.tasks.gsm_infinite_official import find_difference, read_official
 from slowwave.tasks.registry import make_task
 
 TASKS = {
     "rule110": Rule110Config,
     "depo": DepoConfig,
+    "gsm_infinite": GsmInfiniteConfig,
     "recall": RecallConfig,
     "text": TextConfig,
 }
@@ -110,3 +120,20 @@ def print_task_examples(
         print(task.render(example))
     floors = ", ".join(f"{key} {value:.1%}" for key, value in task.floors().items())
     print(f"floors: {floors}")
+
+
+def print_official_rows(path: Path, *, as_json: bool) -> None:
+    """Solves problems of the public GSM-Infinite and says how many come out as stated, which do
+    not, and what constant answers score; raises ValueError naming the first malformed line."""
+    rows = read_official(path)
+    differing = [text for text in map(find_difference, rows) if text is not None]
+    floors = constant_floors(
+        Outcome(row.operations, row.problem.is_reverse, row.answer) for row in rows
+    )
+    if as_json:
+        print(json.dumps({"rows": len(rows), "differing": differing, "floors": floors}))
+        return
+    print(f"{len(rows) - len(differing)} of {len(rows)} rows come out as stated")
+    for text in differing:
+        print(f"  {text}")
+    print("floors: " + ", ".join(f"{key} {value:.1%}" for key, value in floors.items()))

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from slowwave.config import Config
+from slowwave.tasks.gsm_infinite_names import NUM_CORE_NAMES
 
 # Smaller worlds leave a split without content of its own.
 MIN_WIDTH = 6
@@ -15,6 +16,7 @@ MIN_COMPACT_NODES = 6
 
 MAX_WIDTH = 64  # a state is one 64-bit word
 NUM_OFFICIAL_NAMES = 50 + 50 * 50  # one token, and two
+MAX_OPS = 16  # beyond it few problems keep all values below 1000
 MAX_OFFICIAL_HOPS = 499  # the official id of hop k is 9000 + k, that of the answer marker 9500
 MIN_RECALL_CONTENTS = 2**12  # values that the statements of a stream can take, all together
 MAX_RECALL_IDS = 2**20
@@ -213,8 +215,82 @@ class TextConfig(Config):
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GsmInfiniteConfig(Config):
+    """Answer an arithmetic word problem whose statements come in any order, among distractors."""
+
+    name: Literal["gsm_infinite"] = "gsm_infinite"
+    """Selects this task."""
+    grammar: Literal["compact", "words"] = "compact"
+    """compact: one token for each name and sign. words: the words of the text, one token each."""
+    themes: tuple[Literal["zoo", "school", "movies"], ...] = ("zoo", "school", "movies")
+    """What the problems speak of; all are equally likely."""
+    subset: Literal["medium", "hard"] = "medium"
+    """medium: numbers of items, and their totals. hard: also averages per item."""
+    mode: Literal["forward", "reverse", "mixed"] = "forward"
+    """forward: what is asked follows from what is stated. reverse: its consequence is given, and it
+    is asked. mixed: even odds."""
+    ops: tuple[int, int] = (2, 8)
+    """Fewest and most operations; uniform between."""
+    places: int = 5
+    """Most places of a problem without distractors."""
+    items: int = 5
+    """Most kinds of items of a problem without distractors."""
+    question: Literal["first", "last"] = "first"
+    """first: before the statements, in the context. last: after it, where the answer is given."""
+    distractors: Literal["none", "surface", "blended"] = "none"
+    """surface: statements without numbers about places and items of their own, as in the public
+    benchmark. blended: in form and names like those that are needed."""
+    length: tuple[int, int] = (0, 256)
+    """Fewest and most tokens of a problem, question included; distractors are added up to a target
+    that is uniform between."""
+    context_tokens: int = 256
+    """What every problem is padded to, on the left."""
+
+    def __post_init__(self) -> None:
+        low, high = self.ops
+        fewest, most = self.length
+        _require(
+            len(self.themes) > 0 and len(set(self.themes)) == len(self.themes),
+            "themes",
+            self.themes,
+            "name one or more, each once",
+        )
+        for name in ("places", "items"):
+            value = getattr(self, name)
+            _require(1 <= value <= NUM_CORE_NAMES, name, value, f"use 1 to {NUM_CORE_NAMES}")
+        _require(1 <= low <= high, "ops", self.ops, "use 1 or more, the fewest first")
+        _require(high <= MAX_OPS, "ops", self.ops, f"use at most {MAX_OPS}")
+        _require(
+            low >= 2 or self.subset == "hard",
+            "ops",
+            self.ops,
+            "use 2 or more, medium has no problems of 1 operation (hard has)",
+        )
+        _require(
+            2 * self.places * self.items * (2 if self.subset == "hard" else 1) >= high,
+            "ops",
+            self.ops,
+            f"use fewer, or more places and items than {self.places} and {self.items}",
+        )
+        _require(0 <= fewest <= most, "length", self.length, "use 0 or more, the fewest first")
+        _require(
+            fewest == 0 or self.distractors != "none",
+            "length",
+            self.length,
+            "start it with 0, or choose distractors, which alone can make problems longer",
+        )
+        _require(
+            self.context_tokens >= most,
+            "context_tokens",
+            self.context_tokens,
+            f"use the longest problem, {most}, or more",
+        )
+
+
 TaskConfig = Annotated[
-    Rule110Config | DepoConfig | RecallConfig | TextConfig, Field(discriminator="name")
+    Rule110Config | DepoConfig | GsmInfiniteConfig | RecallConfig | TextConfig,
+    Field(discriminator="name"),
 ]
 
 

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from slowwave.tasks.base import Task
-from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config, TaskConfig, TextConfig
+from slowwave.tasks.config import (
+    DepoConfig,
+    GsmInfiniteConfig,
+    RecallConfig,
+    Rule110Config,
+    TaskConfig,
+    TextConfig,
+)
 from slowwave.tasks.depo import Depo
+from slowwave.tasks.gsm_infinite import GsmInfinite
 from slowwave.tasks.recall import Recall
 from slowwave.tasks.rule110 import Rule110
 from slowwave.tasks.text import Text
@@ -21,3 +29,5 @@ def make_task(config: TaskConfig) -> Task:
             return Recall(config)
         case TextConfig():
             return Text(config)
+        case GsmInfiniteConfig():
+            return GsmInfinite(config)

@@ -140,9 +140,8 @@ def test_every_task_shows_examples(name: str, capsys: pytest.CaptureFixture[str]
     settings = text if name == "text" else []
     cli.main(["tasks", name, "--show", "3", "--split", "test", *settings])
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if not line.startswith((" ", "floors: "))] == [
-        f"{name} test {index}" for index in range(3)
-    ]
+    titles = [line for line in lines if not line.startswith((" ", "floors: "))]
+    assert [title.split(":")[0] for title in titles] == [f"{name} test {i}" for i in range(3)]
     assert lines[-1].startswith("floors: ")
 
 

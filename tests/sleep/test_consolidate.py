@@ -12,7 +12,7 @@ from torch import Tensor
 from numerics import assert_close
 from slowwave.model.config import LayerType
 from slowwave.model.hybrid import HybridLM
-from slowwave.sleep.config import Recirculate
+from slowwave.sleep.config import Recirculate, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.state import AttentionState, DeltaState, MemoryState
 
@@ -50,7 +50,7 @@ def reread(model: HybridLM, hidden: Tensor, tokens: Tensor, way: Recirculate) ->
 def test_each_pass_reads_what_the_last_put_out_from_the_weights_it_left(
     model: HybridLM, awake: MemoryState, passes: int, way: Recirculate
 ) -> None:
-    slept = consolidate(model, awake, passes=passes, recirculate=way)
+    slept = consolidate(model, awake, passes=passes, sleep=SleepConfig(recirculate=way))
     hidden, weights = awake.window_hidden, awake.fast_weights
     for _ in range(passes - 1):
         fresh = with_weights(model.initial_state(2), weights)

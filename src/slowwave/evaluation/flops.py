@@ -1,8 +1,9 @@
 """Counts floating-point operations from sizes alone, per model and schedule; torch-free.
 
 What is counted, a multiply-add being 2: every matrix product that the code performs, and the
-triangular solve of the delta rule. Per row, for T tokens that follow W in the window (letters as in
-`slowwave.state`, h the hidden width of the feed-forward layer, ceil() written out as whole chunks):
+triangular solve of the delta rule. Per row, for T tokens that follow W in the window, carried ones
+included where eviction slides (letters as in `slowwave.state`, h the hidden width of the feed-
+forward layer, ceil() written out as whole chunks):
 
     attention      projections 2 T D (H + 2 Hkv) Dh + 2 T H Dh D; scores and their use
                    2 * 2 T (W + T) H Dh, the full rectangle that is computed, masked part included
@@ -26,12 +27,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from slowwave.evaluation.passes import Fill, follow_fill, list_passes
 from slowwave.model.config import ModelConfig
+from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:
     from slowwave.sleep.schedule import Segment
 
 CHUNK_SIZE = 64
+PAPER = SleepConfig()
 
 
 def batch_flops(
@@ -43,17 +47,19 @@ def batch_flops(
     window_fill: int = 0,
     forks: int = 0,
     fork_tokens: int = 0,
+    sleep: SleepConfig = PAPER,
 ) -> int:
     """One forward pass of a batch: `rows` streams, then `forks` questions asked of each.
 
     segments: the schedule of a stream, with `window_fill` tokens in the window before it.
     num_scored: all positions of the batch that get logits, those in questions included.
     fork_tokens: tokens Q of a question, which sees the open window and keeps no writes.
+    sleep: what stays cached, and how often a question is read.
     """
-    stream = stream_flops(model, segments, window_fill=window_fill, keep_hidden=False)
-    *_, open_window = _window_fills(segments, window_fill)
-    asked = forward_flops(model, fork_tokens, window_fill=open_window, keep_writes=False)
-    return rows * (stream + forks * asked) + head_flops(model, num_scored)
+    stream = stream_flops(model, segments, window_fill=window_fill, keep_hidden=False, sleep=sleep)
+    *_, held = follow_fill(segments, sleep, Fill(window_fill))
+    asked = forward_flops(model, fork_tokens, window_fill=sum(held), keep_writes=False)
+    return rows * (stream + forks * sleep.wake_passes * asked) + head_flops(model, num_scored)
 
 
 def training_flops(forward: int) -> int:
@@ -70,25 +76,23 @@ def stream_flops(
     segments: Sequence[Segment],
     *,
     window_fill: int = 0,
+    carried: int = 0,
     num_scored: int = 0,
     keep_hidden: bool = True,
+    sleep: SleepConfig = PAPER,
 ) -> int:
     """One stream read along a schedule: pass 1 of every segment, the further passes of sleeps.
 
     A sleep reads the whole window again, also what filled it (`window_fill` tokens) before the
-    first segment. num_scored: positions that get logits. keep_hidden: as for `unroll`, False if
-    nobody reads what pass 1 puts out for windows without loss.
+    first segment, when attention held `carried` tokens of earlier ones. num_scored: positions that
+    get logits. keep_hidden: as for `unroll`, False if nobody reads what pass 1 puts out for windows
+    without loss. sleep: what stays cached, and the wake passes.
     """
-    total = head_flops(model, num_scored)
-    for segment, fill in zip(segments, _window_fills(segments, window_fill), strict=False):
-        num_tokens = segment.stop - segment.start
-        kept = keep_hidden or segment.scored or not segment.closes
-        evicts = segment.passes == 1 and not kept
-        total += forward_flops(model, num_tokens, window_fill=fill, evicts=evicts)
-        if segment.closes and segment.passes > 1:
-            total += (segment.passes - 2) * forward_flops(model, fill + num_tokens)
-            total += forward_flops(model, fill + num_tokens, evicts=True)
-    return total
+    passes = list_passes(segments, sleep, Fill(window_fill, carried), keep_hidden=keep_hidden)
+    return head_flops(model, num_scored) + sum(
+        forward_flops(model, each.num_tokens, window_fill=each.cached, evicts=each.evicts)
+        for each in passes
+    )
 
 
 def forward_flops(
@@ -158,11 +162,3 @@ def _write_flops(model: ModelConfig, T: int) -> int:
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
     projections = _product(T, model.width, keys + values + 2 * model.value_heads)
     return projections + delta_rule_flops(model, T)
-
-
-def _window_fills(segments: Sequence[Segment], window_fill: int) -> list[int]:
-    """Tokens in the window before every segment, and after the last."""
-    fills = [window_fill]
-    for segment in segments:
-        fills.append(0 if segment.closes else fills[-1] + segment.stop - segment.start)
-    return fills

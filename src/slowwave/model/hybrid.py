@@ -15,7 +15,7 @@ from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.model.config import LayerType, ModelConfig
 from slowwave.ops import native
 from slowwave.ops.append import append, reserve
-from slowwave.ops.attention import Rotation, rotation, window_rotation
+from slowwave.ops.attention import Rotation, exact_rotation, rotation, window_rotation
 from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import AttentionState, DeltaState, MemoryState
@@ -127,6 +127,8 @@ class HybridLM(nn.Module):
     ) -> tuple[Tensor, MemoryState]:
         """One pass of the looped blocks over T tokens that follow the window in `state`.
 
+        Attention sees the window, and what `state.carried` left of earlier ones.
+
         hidden: (B, T, D). mask: (B, T) bool or None, False is padding. With keep_state=False the
         state comes back as given, and hidden may have (B * F) rows, F forks of each stream.
         evicts: True if the window is dropped right after and nobody reads what comes out. Only what
@@ -136,7 +138,8 @@ class HybridLM(nn.Module):
         sizes = self.config
         key_mask = _mask_keys(hidden, state, mask)
         rotary = self._rotate_window(hidden, state, key_mask)
-        plain = mask is None and key_mask is None and keep_state and not evicts
+        band = None if state.carried is None else state.carried.band
+        plain = mask is None and key_mask is None and band is None and keep_state and not evicts
         if plain and self._suits_one_call(hidden, state):
             return self._read_token(hidden, state, rotary)
         layers = list(state.layers)
@@ -150,6 +153,7 @@ class HybridLM(nn.Module):
                 mask=mask,
                 key_mask=key_mask,
                 keep_state=keep_state,
+                band=band,
             )
         if evicts and last_writer is not None:
             layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], mask=mask)
@@ -158,13 +162,22 @@ class HybridLM(nn.Module):
     def _rotate_window(
         self, hidden: Tensor, state: MemoryState, key_mask: Tensor | None
     ) -> Rotation:
-        """Angles by place in the window. Padding takes none: a padded row sees what others do."""
+        """Angles by place in the window. Padding takes none: a padded row sees what others do.
+
+        Where attention crosses into the window, positions go on from what was read before it.
+        """
         W, T = state.window_fill, hidden.shape[1]
         size, theta, dtype = self.config.head_dim, self.config.rope_theta, wide_dtype(hidden.dtype)
-        if key_mask is None:
+        if key_mask is None and state.carried is None:
             return window_rotation(W, W + T, size, theta, dtype, hidden.device)
-        positions = (key_mask.cumsum(1)[:, W:] - 1).clamp(min=0)
-        return rotation(positions, size, theta, dtype)
+        if key_mask is None:
+            places = torch.arange(W, W + T, device=hidden.device)[None]
+        else:
+            places = (key_mask[:, state.num_carried :].cumsum(1)[:, W:] - 1).clamp(min=0)
+        if state.carried is None:
+            return rotation(places, size, theta, dtype)
+        start = state.carried.start.repeat_interleave(len(hidden) // state.batch_size)
+        return exact_rotation(start[:, None] + places, size, theta, dtype)
 
     def _suits_one_call(self, hidden: Tensor, state: MemoryState) -> bool:
         """Whether `native` can read a token: one a row, of few rows, in dtypes that it takes."""
@@ -278,15 +291,14 @@ def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | GatedDelta
 
 
 def _mask_keys(hidden: Tensor, state: MemoryState, mask: Tensor | None) -> Tensor | None:
-    """(B, W + T): which keys are no padding; None if all are none."""
-    if mask is None and state.window_mask is None:
+    """(B, carried + W + T): which keys are no padding; None if all are none."""
+    past = state.cache_mask()
+    if mask is None and past is None:
         return None
     rows, T = hidden.shape[:2]
-    past = state.window_mask
     if past is None:
-        past = torch.ones(
-            state.batch_size, state.window_fill, dtype=torch.bool, device=hidden.device
-        )
+        cached = state.num_carried + state.window_fill
+        past = torch.ones(state.batch_size, cached, dtype=torch.bool, device=hidden.device)
     past = past.repeat_interleave(rows // past.shape[0], dim=0)
     if mask is None:
         mask = torch.ones(rows, T, dtype=torch.bool, device=hidden.device)

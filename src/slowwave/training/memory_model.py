@@ -1,8 +1,9 @@
 """How much memory a training step needs, predicted from sizes; torch-free.
 
-What autograd keeps of one pass over T tokens that follow W in the window, per row (letters as in
-`slowwave.state`, h the hidden width of the feed-forward layer, s the bytes of a number in the
-compute dtype, 4 or 2; numbers that are always float32 have 4). In every layer:
+What autograd keeps of one pass over T tokens that follow W in the window, carried ones included
+where eviction slides, per row (letters as in `slowwave.state`, h the hidden width of the feed-
+forward layer, s the bytes of a number in the compute dtype, 4 or 2; numbers that are always float32
+have 4). In every layer:
 
     norms           2 (8 + s) T D + 8 T    what goes in, what is scaled, what the products take
     feed-forward    4 s T h                gate and value, SiLU of the gate, their product
@@ -33,17 +34,20 @@ Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 more for wha
 blocks' matrices and 8 for what AdamW keeps of embeddings and head, and in bfloat16 a copy of the
 blocks' matrices for every pass. Norms and gates are too few to count. With checkpointed
 activations a pass keeps its input, 4 T D, and the states 4 G K V; one pass at a time is computed
-again. torch.compile keeps less: what is cheap to compute it computes again.
+again, and keys and values that slide along are left out. torch.compile keeps less: what is cheap
+to compute it computes again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slowwave.evaluation.flops import CHUNK_SIZE
+from slowwave.evaluation.flops import CHUNK_SIZE, PAPER
+from slowwave.evaluation.passes import Fill, list_passes
 from slowwave.model.config import ModelConfig
+from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:
     from slowwave.sleep.schedule import Segment
@@ -77,13 +81,15 @@ def predict_memory(
     bfloat16: bool,
     checkpoint_activations: bool,
     num_scored: int = 0,
+    sleep: SleepConfig = PAPER,
 ) -> TrainingMemory:
     """A step over `rows` streams without a mask, cut like `segments`, without torch.compile.
 
-    num_scored: tokens with loss in the whole batch; 0 where they are too few to count.
+    num_scored: tokens with loss in the whole batch; 0 where they are too few to count. sleep: what
+    stays cached, and the wake passes.
     """
     matrices, tables = _count_matrices(model), 2 * model.vocab_size * model.width
-    passes = list(_passes(segments))
+    passes = list(list_passes(segments, sleep, Fill(0), keep_hidden=False))
     inside = [
         rows * kept_nbytes(model, T, fill, bfloat16=bfloat16, evicts=evicts)
         + (2 * matrices if bfloat16 else 0)
@@ -121,20 +127,6 @@ def kept_nbytes(
     if last is None:
         return whole
     return whole + norm + _delta_rule_nbytes(model, T, narrow, queries=False)
-
-
-def _passes(segments: Sequence[Segment]) -> Iterator[tuple[int, int, bool]]:
-    """Tokens, window fill and whether it evicts, for every pass of training over a stream."""
-    fill = 0
-    for segment in segments:
-        T = segment.stop - segment.start
-        last_pass_is_read = segment.scored or not segment.closes
-        yield T, fill, segment.passes == 1 and not last_pass_is_read
-        fill += T
-        if segment.closes:
-            for n in range(2, segment.passes + 1):
-                yield fill, 0, n == segment.passes
-            fill = 0
 
 
 def _count_matrices(model: ModelConfig) -> int:

@@ -18,6 +18,12 @@ from slowwave.model.config import ModelConfig
         ({"value_dim": 0}, r"model\.value_dim is 0; use 1 or more"),
         ({"vocab_size": -1}, r"model\.vocab_size is -1; use 0 or more"),
         ({"layers": ()}, r"model\.layers is \(\); name at least one mixer"),
+        ({"prelude": -1}, r"model\.prelude is -1; use 0 or more blocks"),
+        ({"coda": -1}, r"model\.coda is -1; use 0 or more blocks"),
+        (
+            {"prelude": 2, "coda": 1, "layers": ("attn", "gdn", "gdn")},
+            r"model\.prelude is 2; with model\.coda = 1 leave one of 3 blocks between or more",
+        ),
         ({"conv_width": 1}, r"model\.conv_width is 1; use 2 or more"),
         ({"max_beta": 0.0}, r"model\.max_beta is 0\.0; use a value in \(0, 2\]"),
         ({"max_beta": 2.5}, r"model\.max_beta is 2\.5; use a value in \(0, 2\]"),
@@ -35,6 +41,14 @@ def test_contradictions_are_refused_by_name(values: dict[str, Any], message: str
         ModelConfig(**values)
     with pytest.raises(ValueError, match=message):
         ModelConfig.from_dict({**values, "layers": list(values.get("layers", ["attn"]))})
+
+
+def test_parts_of_a_stack() -> None:
+    config = ModelConfig(layers=("gdn", "attn", "gdn", "attn", "attn"), prelude=1, coda=2)
+    parts = [config.span(part) for part in ("all", "trunk", "core", "coda")]
+    assert parts == [range(5), range(3), range(1, 3), range(3, 5)]
+    assert config.written_span("core") == (range(1, 2), 2)
+    assert config.written_span("coda") == (range(3, 5), None)
 
 
 def test_unknown_mixers_are_refused() -> None:

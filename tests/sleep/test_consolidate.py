@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.model.config import LayerType
+from slowwave.model.config import LayerType, Part
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import Recirculate, SleepConfig
 from slowwave.sleep.consolidate import consolidate
@@ -121,10 +121,10 @@ def test_run_replaces_the_models_own(model: HybridLM, awake: MemoryState) -> Non
     calls: list[tuple[Tensor | None, bool]] = []
 
     def run(
-        hidden: Tensor, state: MemoryState, *, mask: Tensor | None, evicts: bool
+        hidden: Tensor, state: MemoryState, *, mask: Tensor | None, evicts: bool, part: Part
     ) -> tuple[Tensor, MemoryState]:
         calls.append((mask, evicts))
-        return model.run(hidden, state, mask=mask, evicts=evicts)
+        return model.run(hidden, state, mask=mask, evicts=evicts, part=part)
 
     consolidate(model, awake, passes=4, run=run)
     assert calls == [(None, False), (None, False), (None, True)]

@@ -283,7 +283,11 @@ def test_tokens_out_of_reach_act_through_the_fast_weights_alone(
     tokens = draw_tokens(2, T).clamp(max=9)
     tokens[:, 1] = 10
     reach = 1 + 2 * (WINDOW - 1)
-    for layers, is_heard in ((("attn", "attn"), False), (("attn", "attn", "gdn"), True)):
+    heard: dict[tuple[LayerType, ...], bool] = {
+        ("attn", "attn"): False,
+        ("attn", "attn", "gdn"): True,
+    }
+    for layers, is_heard in heard.items():
         stack = make(model, layers)
         for at in (reach, reach + 1):
             targets = torch.full_like(tokens, NO_LOSS)
@@ -398,61 +402,7 @@ def test_what_may_not_be_evicted_is_not_slept_on(model: HybridLM, draw_tokens: D
     _, state = model.read(draw_tokens(2, 3), model.initial_state(2))
     with pytest.raises(ValueError, match=r"sleep\.eviction is none, which never sleeps"):
         consolidate(model, state, passes=1, sleep=SleepConfig(eviction="none"))
-
-
-@pytest.mark.parametrize("between_passes", ["reset", "frozen"])
-@pytest.mark.parametrize("passes", [1, 2, 4])
-def test_passes_that_start_again(
-    model: HybridLM, draw_tokens: DrawTokens, between_passes: BetweenPasses, passes: int
-) -> None:
-    """Under hard eviction: later passes see the weights of one place, and only the last writes."""
-    tokens = draw_tokens(2, T)
-    sleep = SleepConfig(window=WINDOW, passes=passes, between_passes=between_passes)
-    weights = model.initial_state(2).fast_weights
-    for start in range(0, T - T % WINDOW, WINDOW):
-        first, after = model.read(tokens[:, start : start + WINDOW], fresh(model, weights))
-        begun = weights if between_passes == "reset" else after.fast_weights
-        weights, hidden = after.fast_weights, first
-        for _ in range(1, passes):
-            hidden, after = model.run(hidden, fresh(model, begun))
-            weights = after.fast_weights
-    rollout = unroll(model, tokens, score(tokens), sleep)
-    _, state = read_pieces(model, tokens, [1, 7, 8, 20], sleep)
-    # The open window has been read from the weights that the last sleep left.
-    _, expected = model.read(tokens[:, -(T % WINDOW) :], fresh(model, weights))
-    for found in (rollout.state.fast_weights, state.fast_weights):
-        for actual, other in zip(found, expected.fast_weights, strict=True):
-            assert_close(actual, other, 1e-10)
-
-
-def fresh(model: HybridLM, weights: tuple[Tensor, ...]) -> MemoryState:
-    state, left = model.initial_state(2), list(weights)
-    layers = tuple(
-        DeltaState(left.pop(0), layer.conv_tail) if isinstance(layer, DeltaState) else layer
-        for layer in state.layers
-    )
-    return dataclasses.replace(state, layers=layers)
-
-
-def test_the_weights_at_a_windows_start_are_kept_where_needed(
-    model: HybridLM, draw_tokens: DrawTokens
-) -> None:
-    tokens = draw_tokens(2, WINDOW + 2)
-    sizes: dict[str, int] = {}
-    for way in ("carry", "reset", "frozen"):
-        sleep = SleepConfig(window=WINDOW, passes=2, between_passes=way)
-        _, awake = read_pieces(model, tokens, [3], sleep)
-        sizes[way] = awake.nbytes
-        _, slept = read_pieces(model, tokens[:, :WINDOW], [3], sleep)
-        assert slept.window_start == ()
-    recurrent = sum(s.nbytes for s in awake.layers if isinstance(s, DeltaState))
-    assert sizes == {
-        "carry": awake.nbytes,
-        "reset": awake.nbytes + recurrent,
-        "frozen": awake.nbytes,
-    }
-    _, state = model.read(tokens[:, :WINDOW], model.initial_state(2))
-    with pytest.raises(
-        ValueError, match=r"between_passes is reset, but the window was read without"
-    ):
-        consolidate(model, state, passes=2, sleep=SleepConfig(between_passes="reset"))
+    slid = consolidate(model, state, passes=1, sleep=SleepConfig(eviction="sliding"))
+    _, state = model.read(draw_tokens(2, 3), slid)
+    with pytest.raises(ValueError, match=r"eviction is all, but the state carries 3 tokens"):
+        consolidate(model, state, passes=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import attention, delta_mix
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import Eviction, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.sleep.unroll import unroll
 from slowwave.training import memory_model
@@ -121,6 +121,27 @@ def test_ways_to_sleep_keep_what_is_predicted(name: str, sleep: SleepConfig, win
         sizes,
         cut_training(targets, sleep),
         rows=rows,
+        bfloat16=False,
+        checkpoint_activations=False,
+        sleep=sleep,
+    )
+    assert predicted.kept == pytest.approx(kept, rel=0.05)
+
+
+@pytest.mark.parametrize("eviction", ["all", "sliding"])
+def test_partial_stacks_keep_what_is_predicted(eviction: Eviction) -> None:
+    sizes = dataclasses.replace(
+        MODELS["plain"], layers=("gdn", "attn", "gdn", "attn"), prelude=1, coda=1
+    )
+    sleep = SleepConfig(window=20, passes=3, eviction=eviction)
+    tokens = torch.zeros(24, 45, dtype=torch.int64)
+    targets = torch.full_like(tokens, NO_LOSS)
+    targets[:, -3:] = 1
+    kept = measure_kept(HybridLM(sizes), (tokens, targets), sleep, checkpoint=False)
+    predicted = predict_memory(
+        sizes,
+        cut_training(targets, sleep),
+        rows=24,
         bfloat16=False,
         checkpoint_activations=False,
         sleep=sleep,

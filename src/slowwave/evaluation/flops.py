@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from slowwave.evaluation.passes import Fill, follow_fill, list_passes
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import ModelConfig, Part
 from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:
@@ -88,10 +88,12 @@ def stream_flops(
     get logits. keep_hidden: as for `unroll`, False if nobody reads what pass 1 puts out for windows
     without loss. sleep: what stays cached, and the wake passes.
     """
-    passes = list_passes(segments, sleep, Fill(window_fill, carried), keep_hidden=keep_hidden)
+    fill = Fill(window_fill, carried)
     return head_flops(model, num_scored) + sum(
-        forward_flops(model, each.num_tokens, window_fill=each.cached, evicts=each.evicts)
-        for each in passes
+        forward_flops(model, num_tokens, window_fill=cached, evicts=evicts, part=part)
+        for num_tokens, cached, evicts, part in list_passes(
+            model, segments, sleep, fill, keep_hidden=keep_hidden
+        )
     )
 
 
@@ -102,8 +104,9 @@ def forward_flops(
     window_fill: int = 0,
     keep_writes: bool = True,
     evicts: bool = False,
+    part: Part = "all",
 ) -> int:
-    """One pass of all blocks over `num_tokens` tokens that follow `window_fill` in the window.
+    """One pass of all blocks, or a part of them, over tokens that follow `window_fill` others.
 
     keep_writes: False for forked questions, which skip the delta rule's last state update.
     evicts: as for `HybridLM.run`, nobody reads what the last layers put out.
@@ -113,8 +116,8 @@ def forward_flops(
         "gdn": _delta_net_flops(model, num_tokens, keep_writes),
     }
     feed_forward = 3 * _product(num_tokens, model.width, model.mlp_hidden)
-    last = model.last_recurrent_layer if evicts else None
-    whole = sum(mixers[kind] + feed_forward for kind in model.layers[:last])
+    span, last = model.written_span(part) if evicts else (model.span(part), None)
+    whole = sum(mixers[model.layers[i]] + feed_forward for i in span)
     return whole if last is None else whole + _write_flops(model, num_tokens)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from slowwave.model.config import ModelConfig, Part
 from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class Pass(NamedTuple):
-    """num_tokens after `cached` ones that attention holds; evicts: as for `HybridLM.run`."""
+    """num_tokens after `cached` ones that attention holds; evicts, part: as for `HybridLM.run`."""
 
     num_tokens: int
     cached: int
     evicts: bool
+    part: Part
 
 
 class Fill(NamedTuple):
@@ -27,7 +29,12 @@ class Fill(NamedTuple):
 
 
 def list_passes(
-    segments: Sequence[Segment], sleep: SleepConfig, fill: Fill, *, keep_hidden: bool
+    model: ModelConfig,
+    segments: Sequence[Segment],
+    sleep: SleepConfig,
+    fill: Fill,
+    *,
+    keep_hidden: bool,
 ) -> Iterator[Pass]:
     """The passes over one stream in order, questions aside.
 
@@ -40,11 +47,17 @@ def list_passes(
         cached, window = held.window + held.carried, held.window + num_tokens
         read = keep_hidden or segment.scored or not segment.closes
         unread = segment.passes == 1 and not read and sleep.eviction == "all"
-        yield Pass(num_tokens, cached, unread)
+        if model.coda:
+            yield Pass(num_tokens, cached, False, "trunk")
+        yield Pass(num_tokens, cached, unread, "coda" if model.coda else "all")
         for _ in range(2, sleep.wake_passes + 1 if read else 2):
-            yield Pass(num_tokens, cached, False)
+            yield Pass(num_tokens, cached, False, "all")
         for n in range(2, segment.passes + 1):
-            yield Pass(window, held.carried, n == segment.passes and not sleep.keeps_last_cache)
+            ends_here = n == segment.passes and not model.coda
+            evicts = ends_here and not sleep.keeps_last_cache
+            yield Pass(window, held.carried, evicts, "core")
+        if model.coda and segment.passes > 1:
+            yield Pass(window, held.carried, sleep.eviction == "all", "coda")
 
 
 def follow_fill(segments: Sequence[Segment], sleep: SleepConfig, fill: Fill) -> list[Fill]:

@@ -12,7 +12,7 @@ from slowwave.layers.attention import Attention
 from slowwave.layers.block import Block
 from slowwave.layers.delta_net import OUT_NORM_EPS, GatedDeltaNet
 from slowwave.layers.linear import Linear, RMSNorm
-from slowwave.model.config import LayerType, ModelConfig
+from slowwave.model.config import LayerType, ModelConfig, Part
 from slowwave.ops import native
 from slowwave.ops.append import append, reserve
 from slowwave.ops.attention import Rotation, exact_rotation, rotation, window_rotation
@@ -27,7 +27,7 @@ SMALL_STD = 0.02
 class HybridLM(nn.Module):
     """A language model with a window of attention and fast weights that outlive it.
 
-    All blocks are looped by sleep. `run` is the seam where a prelude and a coda would split off.
+    Sleep loops all blocks but those of a prelude and a coda (`ModelConfig`).
     """
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
@@ -124,8 +124,9 @@ class HybridLM(nn.Module):
         mask: Tensor | None = None,
         keep_state: bool = True,
         evicts: bool = False,
+        part: Part = "all",
     ) -> tuple[Tensor, MemoryState]:
-        """One pass of the looped blocks over T tokens that follow the window in `state`.
+        """One pass of all blocks, or a part of them, over T tokens that follow the window.
 
         Attention sees the window, and what `state.carried` left of earlier ones.
 
@@ -141,12 +142,12 @@ class HybridLM(nn.Module):
         band = None if state.carried is None else state.carried.band
         plain = mask is None and key_mask is None and band is None and keep_state and not evicts
         if plain and self._suits_one_call(hidden, state):
-            return self._read_token(hidden, state, rotary)
+            return self._read_token(hidden, state, rotary, sizes.span(part))
         layers = list(state.layers)
         blocks = self._blocks
-        last_writer = sizes.last_recurrent_layer
-        for i, block in enumerate(blocks[:last_writer] if evicts else blocks):
-            hidden, layers[i] = block(
+        span, last_writer = sizes.written_span(part) if evicts else (sizes.span(part), None)
+        for i in span:
+            hidden, layers[i] = blocks[i](
                 hidden,
                 layers[i],
                 rotary=rotary,
@@ -155,7 +156,7 @@ class HybridLM(nn.Module):
                 keep_state=keep_state,
                 band=band,
             )
-        if evicts and last_writer is not None:
+        if last_writer is not None:
             layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], mask=mask)
         return hidden, dataclasses.replace(state, layers=tuple(layers))
 
@@ -189,13 +190,14 @@ class HybridLM(nn.Module):
         return wide and all(layer.narrow_dtype == narrow for layer in state.layers)
 
     def _read_token(
-        self, hidden: Tensor, state: MemoryState, rotary: Rotation
+        self, hidden: Tensor, state: MemoryState, rotary: Rotation, span: range
     ) -> tuple[Tensor, MemoryState]:
-        """As `run` for one token a row, without gradients: one call for all blocks."""
+        """As `run` for one token a row, without gradients: one call for all blocks of the span."""
         sizes, norm = self.config, self.final_norm
         caches: list[Tensor] = []
         recurrences: list[Tensor] = []
-        for layer in state.layers:
+        kinds = [sizes.layers[i] for i in span]
+        for layer in state.layers[span.start : span.stop]:
             if isinstance(layer, AttentionState):
                 caches += [reserve(layer.keys, 1), reserve(layer.values, 1)]
             else:
@@ -203,8 +205,8 @@ class HybridLM(nn.Module):
         hidden, written = torch.ops.slowwave.read_token(
             hidden,
             *rotary,
-            "".join("a" if kind == "attn" else "g" for kind in sizes.layers),
-            [weight for block in self._blocks for weight in block.weights()],
+            "".join("a" if kind == "attn" else "g" for kind in kinds),
+            [weight for i in span for weight in self._blocks[i].weights()],
             caches,
             recurrences,
             sizes.attn_heads,
@@ -215,13 +217,14 @@ class HybridLM(nn.Module):
             OUT_NORM_EPS,
         )
         attention, recurrent = iter(caches), iter(written)
-        layers = tuple(
+        layers = list(state.layers)
+        layers[span.start : span.stop] = [
             AttentionState(next(attention), next(attention))
             if kind == "attn"
             else DeltaState(next(recurrent), next(recurrent))
-            for kind in sizes.layers
-        )
-        return hidden, dataclasses.replace(state, layers=layers)
+            for kind in kinds
+        ]
+        return hidden, dataclasses.replace(state, layers=tuple(layers))
 
     def read(
         self,
@@ -236,12 +239,18 @@ class HybridLM(nn.Module):
 
         evicts: see `run`. run replaces `self.run`, for a compiled or a checkpointed one.
         """
-        hidden, state = (run or self.run)(self.embed(tokens), state, mask=mask, evicts=evicts)
+        run = run or self.run
+        if self.config.coda:
+            looped, state = run(self.embed(tokens), state, mask=mask, part="trunk")
+            hidden, state = run(looped, state, mask=mask, evicts=evicts, part="coda")
+        else:
+            looped, state = run(self.embed(tokens), state, mask=mask, evicts=evicts)
+            hidden = looped
         return hidden, dataclasses.replace(
             state,
             window_tokens=append(state.window_tokens, tokens.clone()),  # the caller keeps its own
             window_mask=_extend_mask(state, mask, tokens),
-            window_hidden=append(state.window_hidden, hidden),
+            window_hidden=append(state.window_hidden, looped),
             tokens_seen=state.tokens_seen + tokens.shape[1],
         )
 

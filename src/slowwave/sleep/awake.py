@@ -35,14 +35,17 @@ def read_awake(
     mask: (B, T) bool or None, False is padding. predicts: False if nobody reads what comes out
     before the window is slept; then pass 1 is enough. evicts, run: as for `HybridLM.read`.
 
-    Raises ValueError if the open window was read with another number of wake passes.
+    Raises ValueError if the open window was read with another number of wake passes, or if there
+    are several and the model has a prelude or a coda.
     """
-    hidden, after = model.read(tokens, open_window(state, sleep), mask=mask, evicts=evicts, run=run)
+    hidden, after = model.read(
+        tokens, open_window(model, state, sleep), mask=mask, evicts=evicts, run=run
+    )
     if not predicts:
         return hidden, after
     run = model.run if run is None else run
     wake_layers: list[tuple[LayerState, ...]] = []
-    for layers in _begin_wake(state, sleep):
+    for layers in _begin_wake(model, state, sleep):
         read = reread(model, hidden, tokens, sleep.recirculate)
         hidden, looped = run(read, dataclasses.replace(state, layers=layers), mask=mask)
         wake_layers.append(looped.layers)
@@ -63,24 +66,38 @@ def ask_awake(
     """
     hidden = model.ask(questions, state, run=run).flatten(0, 1)
     run = model.run if run is None else run
-    for layers in _begin_wake(state, sleep):
+    for layers in _begin_wake(model, state, sleep):
         read = reread(model, hidden, questions.flatten(0, 1), sleep.recirculate)
         hidden, _ = run(read, dataclasses.replace(state, layers=layers), keep_state=False)
     return hidden.unflatten(0, questions.shape[:2])
 
 
-def open_window(state: MemoryState, sleep: SleepConfig) -> MemoryState:
-    """The state, with its fast weights noted if a window opens whose passes start there again."""
-    returns = sleep.between_passes == "reset" and sleep.passes > 1
-    if not returns or state.window_fill > 0:
+def open_window(model: HybridLM, state: MemoryState, sleep: SleepConfig) -> MemoryState:
+    """The state; if a window opens, with what its sleep will return to noted."""
+    if sleep.passes == 1 or state.window_fill > 0:
         return state
-    start = (layer if isinstance(layer, DeltaState) else None for layer in state.layers)
+    places = set(model.config.span("coda"))
+    if sleep.between_passes == "reset":
+        places |= set(model.config.span("core"))
+    if not places:
+        return state
+    start = (
+        layer if i in places and isinstance(layer, DeltaState) else None
+        for i, layer in enumerate(state.layers)
+    )
     return dataclasses.replace(state, window_start=tuple(start))
 
 
-def _begin_wake(state: MemoryState, sleep: SleepConfig) -> tuple[tuple[LayerState, ...], ...]:
+def _begin_wake(
+    model: HybridLM, state: MemoryState, sleep: SleepConfig
+) -> tuple[tuple[LayerState, ...], ...]:
     """Where wake passes 2 and later go on: in the open window, or at its start."""
     further = sleep.wake_passes - 1
+    if further and (model.config.prelude or model.config.coda):
+        raise ValueError(
+            f"sleep.wake_passes is {sleep.wake_passes} with model.prelude {model.config.prelude} "
+            f"and model.coda {model.config.coda}; wake passes loop all blocks, so use 0 for both"
+        )
     if len(state.wake_layers) == further:
         return state.wake_layers
     if state.window_fill > 0:

@@ -37,9 +37,9 @@ class SleepConfig(Config):
     the window began with (reset), or those that pass 1 left (frozen). The last two are controls:
     passes 2 to N-1 then leave nothing but their hidden states."""
     wake_passes: int = 1
-    """How often what predicts is read, open windows and forked questions: the looping-at-wake
-    baseline. Pass m starts with the window or question again, from the state at its start, and
-    reads what pass m-1 put out (see `recirculate`); logits come from the last pass."""
+    """How often what predicts is read: open windows, windows with loss and forked questions. The
+    looping-at-wake baseline: pass m starts with the window or question again, from the state at its
+    start, and reads what pass m-1 put out (see `recirculate`); logits come from the last pass."""
     recirculate: Recirculate = "hidden"
     """What pass n reads: the raw hidden states of pass n-1 (the paper), those states normed, normed
     with the embeddings added again, or the embeddings alone (a control without recirculation)."""

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING
 
 from slowwave.evaluation.flops import CHUNK_SIZE, PAPER
 from slowwave.evaluation.passes import Fill, list_passes
-from slowwave.model.config import ModelConfig
+from slowwave.model.config import ModelConfig, Part
 from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:
@@ -89,17 +89,17 @@ def predict_memory(
     stays cached, and the wake passes.
     """
     matrices, tables = _count_matrices(model), 2 * model.vocab_size * model.width
-    passes = list(list_passes(segments, sleep, Fill(0), keep_hidden=False))
+    passes = list(list_passes(model, segments, sleep, Fill(0), keep_hidden=False))
     inside = [
-        rows * kept_nbytes(model, T, fill, bfloat16=bfloat16, evicts=evicts)
+        rows * kept_nbytes(model, T, fill, bfloat16=bfloat16, evicts=evicts, part=part)
         + (2 * matrices if bfloat16 else 0)
-        for T, fill, evicts in passes
+        for T, fill, evicts, part in passes
     ]
     parameters = 3 * WIDE * matrices + 4 * WIDE * tables
     scored = num_scored * WIDE * (3 * model.width + 2 * model.vocab_size)
     if not checkpoint_activations:
         return TrainingMemory(parameters=parameters, kept=scored + sum(inside), recomputed=0)
-    between = sum(rows * _boundary_nbytes(model, T) for T, _, _ in passes)
+    between = sum(rows * _boundary_nbytes(model, T) for T, *_ in passes)
     return TrainingMemory(parameters=parameters, kept=scored + between, recomputed=max(inside))
 
 
@@ -110,10 +110,11 @@ def kept_nbytes(
     *,
     bfloat16: bool,
     evicts: bool,
+    part: Part = "all",
 ) -> int:
     """What one pass over `num_tokens` tokens that follow `window_fill` keeps for one row.
 
-    evicts: as for `HybridLM.run`, the pass ends with the last write.
+    evicts, part: as for `HybridLM.run`; a pass that evicts ends with the last write.
     """
     T, narrow = num_tokens, 2 if bfloat16 else WIDE
     norm = (2 * WIDE + narrow) * T * model.width + WIDE * T
@@ -122,8 +123,8 @@ def kept_nbytes(
         "attn": _attention_nbytes(model, T, window_fill, narrow),
         "gdn": _delta_rule_nbytes(model, T, narrow) + _reads_nbytes(model, T, narrow),
     }
-    last = model.last_recurrent_layer if evicts else None
-    whole = sum(shared + mixers[kind] for kind in model.layers[:last])
+    span, last = model.written_span(part) if evicts else (model.span(part), None)
+    whole = sum(shared + mixers[model.layers[i]] for i in span)
     if last is None:
         return whole
     return whole + norm + _delta_rule_nbytes(model, T, narrow, queries=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.state import AttentionState, DeltaState, MemoryState
+from slowwave.state import AttentionState, Band, DeltaState, MemoryState
 
 
 def make_state(B: int = 2, W: int = 3, mask: Tensor | None = None) -> MemoryState:
@@ -26,6 +26,28 @@ def make_state(B: int = 2, W: int = 3, mask: Tensor | None = None) -> MemoryStat
         window_hidden=normal(B, W, 6),
         tokens_seen=10,
         num_sleeps=4,
+    )
+
+
+def make_carrying_state() -> MemoryState:
+    """Three tokens in a window that two earlier ones, the first a sink, were carried into."""
+    slid = make_state(W=4, mask=torch.ones(2, 4, dtype=torch.bool)).slide(Band(2, 1))
+    window = make_state()
+    layers = tuple(
+        AttentionState(
+            torch.cat([old.keys, new.keys], dim=1), torch.cat([old.values, new.values], dim=1)
+        )
+        if isinstance(old, AttentionState) and isinstance(new, AttentionState)
+        else old
+        for old, new in zip(slid.layers, window.layers, strict=True)
+    )
+    return dataclasses.replace(
+        slid,
+        layers=layers,
+        window_tokens=window.window_tokens,
+        window_hidden=window.window_hidden,
+        window_start=tuple(s if isinstance(s, DeltaState) else None for s in window.layers),
+        wake_layers=(layers,),
     )
 
 
@@ -60,6 +82,47 @@ def test_map_reaches_every_tensor(masked: bool) -> None:
     assert not any(tensor.any() for tensor in tensors(zeroed))
     assert (zeroed.tokens_seen, zeroed.num_sleeps) == (10, 4)
     assert (zeroed.window_mask is None) == (state.window_mask is None)
+
+
+def test_all_that_is_carried_counts_and_is_mapped() -> None:
+    state = make_carrying_state()
+    assert (state.num_carried, state.window_fill) == (2, 3)
+    assert state.nbytes == sum(tensor.nbytes for tensor in tensors(state))
+    assert len(tensors(state)) == 6 + 2 + 2 + 4 + 6
+    repeated = state.repeat(2)
+    assert repeated.carried is not None
+    assert repeated.carried.start.tolist() == [4, 4, 4, 4]
+    assert (repeated.carried.count, repeated.carried.band) == (2, Band(2, 1))
+    assert all(len(tensor) == 4 for tensor in tensors(repeated))
+
+
+def test_sliding_keeps_the_first_and_the_newest_tokens() -> None:
+    state = make_carrying_state()
+    (before, *_), slid = state.layers, state.slide(Band(3, 1))
+    kept = slid.layers[0]
+    assert isinstance(before, AttentionState)
+    assert isinstance(kept, AttentionState)
+    assert torch.equal(kept.keys, before.keys[:, [0, 3, 4]])
+    assert torch.equal(kept.values, before.values[:, [0, 3, 4]])
+    assert slid.carried is not None
+    assert slid.carried.start.tolist() == [7, 7]
+    assert slid.carried.mask is not None
+    assert slid.carried.mask.shape == (2, 3)
+    assert (slid.window_start, slid.wake_layers, slid.window_fill) == ((), (), 0)
+    for old, new in zip(state.layers[1:], slid.layers[1:], strict=True):
+        assert new is old
+
+
+def test_eviction_leaves_what_was_carried() -> None:
+    state = make_carrying_state()
+    evicted = state.evict()
+    assert evicted.carried is state.carried
+    before, after = state.layers[0], evicted.layers[0]
+    assert isinstance(before, AttentionState)
+    assert isinstance(after, AttentionState)
+    assert torch.equal(after.keys, before.keys[:, :2])
+    assert (evicted.window_start, evicted.wake_layers, evicted.window_fill) == ((), (), 0)
+    assert all(t.untyped_storage().nbytes() == t.nbytes for t in tensors(evicted))
 
 
 def test_detach_cuts_the_graph() -> None:

@@ -61,7 +61,7 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
 
     _check_windows(config)
     task = make_task(config.task)
-    if task.context_tokens % config.sleep.window:
+    if config.sleep.eviction != "none" and task.context_tokens % config.sleep.window:
         raise ValueError(
             f"sleep.window is {config.sleep.window}, but task {config.task.name} has a context of "
             f"{task.context_tokens} tokens; use a divisor of it"
@@ -77,6 +77,8 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
 
 def _check_windows(config: ExperimentConfig) -> None:
     task, sleep = config.task, config.sleep
+    if sleep.eviction == "none":
+        return
     if isinstance(task, RecallConfig | TextConfig) and task.window != sleep.window:
         raise ValueError(
             f"sleep.window is {sleep.window}, but task {task.name} counts in windows of "
@@ -120,7 +122,8 @@ def run_training(
         folder.begin(resolved, seed=config.train.seed)
     if not trainer.train(report):
         return None
-    passes = tuple(sorted({*PASSES_TRIED, config.sleep.passes}))
+    tried = () if config.sleep.eviction == "none" else PASSES_TRIED
+    passes = tuple(sorted({*tried, config.sleep.passes}))
     records = score(model, task, config, passes=passes)
     summary = {
         "name": config.name,

@@ -11,7 +11,9 @@ nothing, and gradients flow through memory.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,10 +38,14 @@ class AttentionState:
         """The state with `function` applied to every tensor."""
         return AttentionState(function(self.keys), function(self.values))
 
-    def evict(self) -> AttentionState:
-        """The cache after a sleep: empty, so that positions restart."""
-        # Cloned: an empty view would keep the whole window's storage alive.
-        return self.map(lambda tensor: tensor[:, :0].clone())
+    def evict(self, carried: int = 0) -> AttentionState:
+        """The cache without its window: empty, or what `carried` tokens before it left."""
+        # Cloned: a view would keep the whole window's storage alive.
+        return self.map(lambda tensor: tensor[:, :carried].clone())
+
+    def slide(self, first: int, newest: int) -> AttentionState:
+        """The cache of its `first` and its `newest` tokens alone, in order."""
+        return self.map(lambda tensor: keep_ends(tensor, first, newest))
 
     @property
     def nbytes(self) -> int:
@@ -71,6 +77,10 @@ class DeltaState:
         """The state after a sleep: nothing but the fast weights crosses the boundary."""
         return DeltaState(self.fast_weights, torch.zeros_like(self.conv_tail))
 
+    def with_fast_weights(self, other: DeltaState) -> DeltaState:
+        """The state with the fast weights of another one."""
+        return DeltaState(other.fast_weights, self.conv_tail)
+
     @property
     def nbytes(self) -> int:
         """Bytes held in the fast weights and the convolution's tail."""
@@ -78,6 +88,40 @@ class DeltaState:
 
 
 LayerState = AttentionState | DeltaState
+
+
+class Band(NamedTuple):
+    """How far attention sees: a token itself, `reach` - 1 before it, the first `sinks` cached."""
+
+    reach: int
+    sinks: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Carried:
+    """What attention still sees of slept windows, if eviction slides.
+
+    Its keys and values stand in the layers before those of the window, sinks first.
+
+    count: tokens carried, the same in all rows. band: how far tokens of the window see.
+    start: (B,) int64, tokens of the stream before the window, padding aside; there its positions
+    go on. mask: (B, count) bool, False is padding; None when nothing is padded.
+    """
+
+    count: int
+    band: Band
+    start: Tensor
+    mask: Tensor | None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Carried:
+        """The same with `function` applied to every tensor."""
+        mask = None if self.mask is None else function(self.mask)
+        return Carried(self.count, self.band, function(self.start), mask)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes beside the keys and values."""
+        return self.start.nbytes + (0 if self.mask is None else self.mask.nbytes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,6 +134,10 @@ class MemoryState:
     window_hidden: (B, W, D), what the looped blocks put out for the window; pass 2 reads this.
     tokens_seen: tokens read in all, padding included.
     num_sleeps: windows consolidated and evicted so far.
+    carried: what attention sees of earlier windows; None unless eviction slides.
+    window_start: one entry a layer, recurrent ones as they were when the window opened, None for
+    the rest; empty unless some pass starts there again.
+    wake_layers: as `layers`, one entry a wake pass after the first (`sleep.wake_passes`).
     """
 
     layers: tuple[LayerState, ...]
@@ -98,6 +146,9 @@ class MemoryState:
     window_hidden: Tensor
     tokens_seen: int = 0
     num_sleeps: int = 0
+    carried: Carried | None = None
+    window_start: tuple[DeltaState | None, ...] = ()
+    wake_layers: tuple[tuple[LayerState, ...], ...] = ()
 
     @property
     def batch_size(self) -> int:
@@ -115,16 +166,25 @@ class MemoryState:
         return tuple(s.fast_weights for s in self.layers if isinstance(s, DeltaState))
 
     @property
+    def num_carried(self) -> int:
+        """Tokens of slept windows that attention still sees."""
+        return 0 if self.carried is None else self.carried.count
+
+    @property
     def cache_nbytes(self) -> int:
         """Bytes of short-term memory: keys, values, and the window's tokens and hidden states."""
-        attention = sum(s.nbytes for s in self.layers if isinstance(s, AttentionState))
+        layers = itertools.chain(self.layers, *self.wake_layers)
+        attention = sum(s.nbytes for s in layers if isinstance(s, AttentionState))
         mask = 0 if self.window_mask is None else self.window_mask.nbytes
-        return attention + self.window_tokens.nbytes + mask + self.window_hidden.nbytes
+        carried = 0 if self.carried is None else self.carried.nbytes
+        window = self.window_tokens.nbytes + mask + self.window_hidden.nbytes
+        return attention + carried + window
 
     @property
     def nbytes(self) -> int:
         """Bytes of the whole state; room to grow comes on top, at most as much as the window."""
-        delta = sum(s.nbytes for s in self.layers if isinstance(s, DeltaState))
+        layers = itertools.chain(self.layers, self.window_start, *self.wake_layers)
+        delta = sum(s.nbytes for s in layers if isinstance(s, DeltaState))
         return self.cache_nbytes + delta
 
     def map(self, function: Callable[[Tensor], Tensor]) -> MemoryState:
@@ -135,16 +195,76 @@ class MemoryState:
             window_tokens=function(self.window_tokens),
             window_mask=None if self.window_mask is None else function(self.window_mask),
             window_hidden=function(self.window_hidden),
+            carried=None if self.carried is None else self.carried.map(function),
+            window_start=tuple(s if s is None else s.map(function) for s in self.window_start),
+            wake_layers=tuple(
+                tuple(layer.map(function) for layer in layers) for layers in self.wake_layers
+            ),
         )
 
     def evict(self) -> MemoryState:
-        """Drops the window: keys, values, tokens, hidden states. The fast weights stay."""
+        """Drops the window: keys, values, tokens, hidden states. The fast weights stay.
+
+        What was carried into the window stays as well.
+        """
+        count = self.num_carried
+        layers = (
+            layer.evict(count) if isinstance(layer, AttentionState) else layer.evict()
+            for layer in self.layers
+        )
+        return dataclasses.replace(self._without_window(), layers=tuple(layers))
+
+    def slide(self, band: Band) -> MemoryState:
+        """Drops the window but for the keys and values that `band` lets later tokens see.
+
+        Those are the newest `reach` - 1 tokens, padding included, and the first `sinks` of the
+        stream. Convolution tails and fast weights stay.
+        """
+        total = self.num_carried + self.window_fill
+        first = min(band.sinks, total)
+        newest = min(band.reach - 1, total - first)
+        layers = (
+            layer.slide(first, newest) if isinstance(layer, AttentionState) else layer
+            for layer in self.layers
+        )
+        mask = self.cache_mask()
+        carried = Carried(
+            count=first + newest,
+            band=band,
+            start=self._count_real_tokens(),
+            mask=None if mask is None else keep_ends(mask, first, newest),
+        )
+        return dataclasses.replace(self._without_window(), layers=tuple(layers), carried=carried)
+
+    def cache_mask(self) -> Tensor | None:
+        """(B, carried + W) bool: which cached tokens are no padding; None if all are none."""
+        before = None if self.carried is None else self.carried.mask
+        if before is None and self.window_mask is None:
+            return None
+        B, device = self.batch_size, self.window_tokens.device
+        if before is None:
+            before = torch.ones(B, self.num_carried, dtype=torch.bool, device=device)
+        window = self.window_mask
+        if window is None:
+            window = torch.ones(B, self.window_fill, dtype=torch.bool, device=device)
+        return torch.cat([before, window], dim=1)
+
+    def _count_real_tokens(self) -> Tensor:
+        """(B,) int64: tokens of the stream so far, padding aside."""
+        B, device = self.batch_size, self.window_tokens.device
+        past = torch.zeros(B, dtype=torch.int64, device=device)
+        if self.carried is not None:
+            past = self.carried.start
+        return past + (self.window_fill if self.window_mask is None else self.window_mask.sum(1))
+
+    def _without_window(self) -> MemoryState:
         return dataclasses.replace(
             self,
-            layers=tuple(layer.evict() for layer in self.layers),
             window_tokens=self.window_tokens[:, :0].clone(),
             window_mask=None,
             window_hidden=self.window_hidden[:, :0].clone(),
+            window_start=(),
+            wake_layers=(),
         )
 
     def detach(self) -> MemoryState:
@@ -156,3 +276,8 @@ class MemoryState:
         if copies < 1:
             raise ValueError(f"copies must be at least 1, got {copies}; ask for one copy or more")
         return self.map(lambda tensor: tensor.repeat_interleave(copies, dim=0))
+
+
+def keep_ends(tensor: Tensor, first: int, newest: int) -> Tensor:
+    """A copy of tensor (B, W, ...) that holds its `first` and its `newest` places alone."""
+    return torch.cat([tensor[:, :first], tensor[:, tensor.shape[1] - newest :]], dim=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 
 import pytest
 import torch
@@ -47,6 +48,7 @@ MODELS = {
     "hebbian": dataclasses.replace(GROUPED, layers=("hebbian", "attn", "hebbian")),
     "jet": dataclasses.replace(GROUPED, layers=("jet", "attn", "jet")),
 }
+PARTS = dataclasses.replace(PLAIN, layers=("attn", "gdn", "attn", "gdn", "attn"), prelude=1, coda=2)
 
 
 class Counter(FlopCounterMode):
@@ -140,6 +142,62 @@ def test_streams_in_pieces_cost_what_torch_counts(
             hidden, state = read_stream(model, piece, state, sleep)
             model.logits(hidden)
             count += stream_flops(GROUPED, segments, window_fill=fill, num_scored=piece.shape[1])
+    assert count == counter.total
+
+
+SLEEPS = {
+    "sliding": SleepConfig(window=5, passes=3, eviction="sliding", sinks=2),
+    "sliding, first pass": SleepConfig(
+        window=5, passes=2, eviction="sliding", kept_cache="first_pass"
+    ),
+    "sliding, one pass": SleepConfig(window=5, eviction="sliding"),
+    "sliding, wake": SleepConfig(window=5, passes=2, eviction="sliding", wake_passes=3),
+    "none": SleepConfig(window=5, eviction="none"),
+    "none, wake": SleepConfig(window=5, eviction="none", wake_passes=2),
+    "wake": SleepConfig(window=5, passes=2, wake_passes=3),
+    "reset": SleepConfig(window=5, passes=3, between_passes="reset"),
+}
+
+
+@pytest.mark.parametrize("num_tokens", [15, 18])
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [
+        *itertools.product(SLEEPS, MODELS),
+        *itertools.product([way for way in SLEEPS if "wake" not in way], ["parts"]),
+    ],
+)
+def test_ways_to_sleep_cost_what_torch_counts(
+    monkeypatch: pytest.MonkeyPatch, way: str, name: str, num_tokens: int
+) -> None:
+    """Batches whose last window is scored (open or full), then asked questions on forks."""
+    sizes, sleep = {**MODELS, "parts": PARTS}[name], SLEEPS[way]
+    model = HybridLM(sizes)
+    tokens, targets = draw_batch(2, num_tokens, sizes)
+    questions, wanted = (part.unflatten(0, (2, 3)) for part in draw_batch(6, 4, sizes))
+    with Counter(monkeypatch) as counter:
+        rollout = unroll(model, tokens, targets, sleep, keep_hidden=False)
+        answer_forks(model, questions, wanted, rollout.state, sleep=sleep)
+    segments = cut_training(targets, sleep)
+    count = batch_flops(
+        sizes, segments, rows=2, num_scored=2 * 2 + 6 * 2, forks=3, fork_tokens=4, sleep=sleep
+    )
+    assert count == counter.total
+
+
+@pytest.mark.parametrize("way", SLEEPS)
+def test_streams_in_pieces_cost_what_torch_counts_in_every_way(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    model, sleep = HybridLM(GROUPED), SLEEPS[way]
+    tokens, _ = draw_batch(1, 13, GROUPED)
+    state, count = model.initial_state(1), 0
+    with Counter(monkeypatch) as counter:
+        for piece in tokens.split([3, 7, 1, 2], dim=1):
+            fill, carried = state.window_fill, state.num_carried
+            segments = cut_stream(piece.shape[1], sleep, window_fill=fill)
+            _, state = read_stream(model, piece, state, sleep)
+            count += stream_flops(GROUPED, segments, window_fill=fill, carried=carried, sleep=sleep)
     assert count == counter.total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -18,7 +19,7 @@ from slowwave.evaluation.stream_trace import (
 )
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import BetweenPasses, SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import DeltaState, MemoryState
 
@@ -136,6 +137,42 @@ def test_writes_are_the_changes_of_each_pass(
                     norm = new.fast_weights.square().sum().sqrt().item()
                     assert write.change == pytest.approx(change, rel=1e-3)
                     assert write.norm == pytest.approx(norm, rel=1e-3)
+
+
+@pytest.mark.parametrize("way", ["reset", "frozen"])
+def test_writes_of_passes_that_start_again(
+    model: HybridLM, tokens: Tensor, way: BetweenPasses
+) -> None:
+    """A pass has changed what it started from, not what the pass before it left."""
+    sleep = dataclasses.replace(SLEEP, between_passes=way)
+    (event,) = _sleeps(trace_stream(model, tokens[:, :WINDOW], sleep))
+    with torch.no_grad():
+        start = model.initial_state(1)
+        hidden, after = model.read(tokens[:, :WINDOW], start)
+        begun = start if way == "reset" else after.evict()
+        for writes in event.writes[1:]:
+            hidden, state = model.run(hidden, begun)
+            for write in writes:
+                old, new = begun.layers[write.layer], state.layers[write.layer]
+                assert isinstance(old, DeltaState) and isinstance(new, DeltaState)
+                change = (new.fast_weights - old.fast_weights).norm().item()
+                assert write.change == pytest.approx(change, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "sleep",
+    [
+        SleepConfig(window=WINDOW, passes=2, eviction="sliding", sinks=1),
+        SleepConfig(window=WINDOW, eviction="none", wake_passes=2),
+    ],
+    ids=["sliding", "none"],
+)
+def test_other_evictions_are_traced(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> None:
+    traced = trace_stream(model, tokens, sleep)
+    with torch.no_grad():
+        hidden, state = read_stream(model, tokens, model.initial_state(1), sleep)
+    assert_close(traced.hidden, hidden, 1e-4)
+    assert [event.cache_nbytes_after > 0 for event in _sleeps(traced)] == [True] * state.num_sleeps
 
 
 def test_plain_eviction_has_one_pass(model: HybridLM, tokens: Tensor) -> None:

@@ -18,6 +18,12 @@ from slowwave.model.config import LayerType, ModelConfig
         ({"value_dim": 0}, r"model\.value_dim is 0; use 1 or more"),
         ({"vocab_size": -1}, r"model\.vocab_size is -1; use 0 or more"),
         ({"layers": ()}, r"model\.layers is \(\); name at least one mixer"),
+        ({"prelude": -1}, r"model\.prelude is -1; use 0 or more blocks"),
+        ({"coda": -1}, r"model\.coda is -1; use 0 or more blocks"),
+        (
+            {"prelude": 2, "coda": 1, "layers": ("attn", "gdn", "gdn")},
+            r"model\.prelude is 2; with model\.coda = 1 leave one of 3 blocks between or more",
+        ),
         ({"conv_width": 1}, r"model\.conv_width is 1; use 2 or more"),
         ({"max_beta": 0.0}, r"model\.max_beta is 0\.0; use a value in \(0, 2\]"),
         ({"max_beta": 2.5}, r"model\.max_beta is 2\.5; use a value in \(0, 2\]"),
@@ -37,6 +43,14 @@ def test_contradictions_are_refused_by_name(values: dict[str, Any], message: str
         ModelConfig.from_dict({**values, "layers": list(values.get("layers", ["attn"]))})
 
 
+def test_parts_of_a_stack() -> None:
+    config = ModelConfig(layers=("gdn", "attn", "gdn", "attn", "attn"), prelude=1, coda=2)
+    parts = [config.span(part) for part in ("all", "trunk", "core", "coda")]
+    assert parts == [range(5), range(3), range(1, 3), range(3, 5)]
+    assert config.written_span("core") == (range(1, 2), 2)
+    assert config.written_span("coda") == (range(3, 5), None)
+
+
 def test_unknown_mixers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"layers\.1: .*got 'mamba'"):
         ModelConfig.from_dict({"layers": ["attn", "mamba"]})
@@ -50,9 +64,11 @@ def test_sizes_left_out_follow_from_others() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in get_args(LayerType) if kind != "attn"])
-def test_the_last_recurrent_layer_is_the_last_with_fast_weights(kind: LayerType) -> None:
-    assert ModelConfig(layers=("gdn", kind, "attn")).last_recurrent_layer == 1
-    assert ModelConfig(layers=("attn", "attn")).last_recurrent_layer is None
+def test_writing_ends_with_the_last_layer_that_has_fast_weights(kind: LayerType) -> None:
+    span, last = ModelConfig(layers=("gdn", kind, "attn")).written_span("all")
+    assert (list(span), last) == ([0], 1)
+    span, last = ModelConfig(layers=("attn", "attn")).written_span("all")
+    assert (list(span), last) == ([0, 1], None)
 
 
 def test_round_trip() -> None:

@@ -12,6 +12,20 @@ from slowwave.sleep.config import SleepConfig
     [
         ({"window": 0}, r"sleep\.window is 0; use 1 or more tokens"),
         ({"passes": 0}, r"sleep\.passes is 0; use 1 \(plain eviction\) or more"),
+        ({"wake_passes": 0}, r"sleep\.wake_passes is 0; use 1 or more"),
+        (
+            {"passes": 2, "eviction": "none"},
+            r"sleep\.passes is 2 with sleep\.eviction none, which never sleeps; use 1 pass",
+        ),
+        ({"sinks": -1, "eviction": "sliding"}, r"sleep\.sinks is -1; use 0 or more tokens"),
+        (
+            {"sinks": 4},
+            r"sleep\.sinks is 4 with sleep\.eviction all, .*; use 0, or eviction sliding",
+        ),
+        (
+            {"kept_cache": "first_pass", "eviction": "none"},
+            r"sleep\.kept_cache is first_pass with sleep\.eviction none, .*; use last_pass, or",
+        ),
     ],
 )
 def test_contradictions_are_refused_by_name(values: dict[str, Any], message: str) -> None:
@@ -27,3 +41,6 @@ def test_unknown_ways_to_recirculate_are_refused() -> None:
 def test_the_default_is_plain_eviction() -> None:
     assert SleepConfig().passes == 1
     assert SleepConfig().recirculate == "hidden"
+    assert SleepConfig().eviction == "all"
+    assert SleepConfig().between_passes == "carry"
+    assert SleepConfig().wake_passes == 1

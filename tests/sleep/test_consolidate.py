@@ -11,8 +11,9 @@ from torch import Tensor
 
 from kernel_generators import vary_kernels
 from numerics import assert_close
+from slowwave.model.config import Part
 from slowwave.model.hybrid import HybridLM
-from slowwave.sleep.config import Recirculate
+from slowwave.sleep.config import Recirculate, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.state import AttentionState, DeltaState, MemoryState
 
@@ -50,7 +51,7 @@ def reread(model: HybridLM, hidden: Tensor, tokens: Tensor, way: Recirculate) ->
 def test_each_pass_reads_what_the_last_put_out_from_the_weights_it_left(
     model: HybridLM, awake: MemoryState, passes: int, way: Recirculate
 ) -> None:
-    slept = consolidate(model, awake, passes=passes, recirculate=way)
+    slept = consolidate(model, awake, passes=passes, sleep=SleepConfig(recirculate=way))
     hidden, weights = awake.window_hidden, awake.fast_weights
     for _ in range(passes - 1):
         fresh = with_weights(model.initial_state(2), weights)
@@ -123,10 +124,10 @@ def test_run_replaces_the_models_own(model: HybridLM, awake: MemoryState) -> Non
     calls: list[tuple[Tensor | None, bool]] = []
 
     def run(
-        hidden: Tensor, state: MemoryState, *, mask: Tensor | None, evicts: bool
+        hidden: Tensor, state: MemoryState, *, mask: Tensor | None, evicts: bool, part: Part
     ) -> tuple[Tensor, MemoryState]:
         calls.append((mask, evicts))
-        return model.run(hidden, state, mask=mask, evicts=evicts)
+        return model.run(hidden, state, mask=mask, evicts=evicts, part=part)
 
     consolidate(model, awake, passes=4, run=run)
     assert calls == [(None, False), (None, False), (None, True)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import attention, gated_mix
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import Eviction, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.sleep.unroll import unroll
 from slowwave.training import memory_model
@@ -98,6 +98,57 @@ def test_prediction_is_what_autograd_keeps(
         rows=rows,
         bfloat16=bfloat16,
         checkpoint_activations=False,
+    )
+    assert predicted.kept == pytest.approx(kept, rel=0.05)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("window", [10, 70])
+@pytest.mark.parametrize(
+    "sleep",
+    [
+        SleepConfig(passes=3, eviction="sliding"),
+        SleepConfig(passes=2, eviction="sliding", kept_cache="first_pass", sinks=3),
+        SleepConfig(eviction="none"),
+        SleepConfig(passes=2, wake_passes=3),
+        SleepConfig(passes=3, between_passes="reset"),
+    ],
+    ids=["sliding", "first pass", "none", "wake", "reset"],
+)
+def test_ways_to_sleep_keep_what_is_predicted(name: str, sleep: SleepConfig, window: int) -> None:
+    sizes, rows, sleep = MODELS[name], 24, dataclasses.replace(sleep, window=window)
+    tokens = torch.zeros(rows, 2 * window + 5, dtype=torch.int64)
+    targets = torch.full_like(tokens, NO_LOSS)
+    targets[:, -3:] = 1
+    kept = measure_kept(HybridLM(sizes), (tokens, targets), sleep, checkpoint=False)
+    predicted = predict_memory(
+        sizes,
+        cut_training(targets, sleep),
+        rows=rows,
+        bfloat16=False,
+        checkpoint_activations=False,
+        sleep=sleep,
+    )
+    assert predicted.kept == pytest.approx(kept, rel=0.05)
+
+
+@pytest.mark.parametrize("eviction", ["all", "sliding"])
+def test_partial_stacks_keep_what_is_predicted(eviction: Eviction) -> None:
+    sizes = dataclasses.replace(
+        MODELS["plain"], layers=("gdn", "attn", "gdn", "attn"), prelude=1, coda=1
+    )
+    sleep = SleepConfig(window=20, passes=3, eviction=eviction)
+    tokens = torch.zeros(24, 45, dtype=torch.int64)
+    targets = torch.full_like(tokens, NO_LOSS)
+    targets[:, -3:] = 1
+    kept = measure_kept(HybridLM(sizes), (tokens, targets), sleep, checkpoint=False)
+    predicted = predict_memory(
+        sizes,
+        cut_training(targets, sleep),
+        rows=24,
+        bfloat16=False,
+        checkpoint_activations=False,
+        sleep=sleep,
     )
     assert predicted.kept == pytest.approx(kept, rel=0.05)
 

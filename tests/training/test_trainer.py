@@ -168,6 +168,26 @@ def test_a_loaded_run_scores_as_the_trained_model_did(tmp_path: Path) -> None:
     assert [record.to_dict() for record in records] == summary["test"]
 
 
+@pytest.mark.parametrize(
+    ("sleep", "passes"),
+    [
+        (SleepConfig(window=7, eviction="none", wake_passes=2), [1]),
+        (SleepConfig(window=12, passes=2, eviction="sliding", sinks=1), [1, 2, 3, 4]),
+        (SleepConfig(window=12, passes=2, between_passes="reset"), [1, 2, 3, 4]),
+    ],
+    ids=["none", "sliding", "reset"],
+)
+def test_controls_are_trained_and_scored(
+    tmp_path: Path, sleep: SleepConfig, passes: list[int]
+) -> None:
+    """Without eviction any window fits the task, and one pass is all there is to score."""
+    summary = run_training(_experiment(sleep=sleep), tmp_path / "run")
+    assert summary is not None
+    assert [record["passes"] for record in summary["test"]] == passes
+    config, _, _ = load_run(tmp_path / "run")
+    assert config.sleep == sleep
+
+
 def test_seeds_change_weights_and_data(tmp_path: Path) -> None:
     other = dataclasses.replace(QUICK, seed=1)
     run_training(_experiment(), tmp_path / "a")

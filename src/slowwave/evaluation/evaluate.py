@@ -93,7 +93,7 @@ def predict(
         return _scored(rollout.logits, stream)
     if bool((stream.targets != NO_LOSS).any()):
         raise ValueError("batch has targets in its stream and forked questions; use one of them")
-    logits = answer_forks(model, asked.inputs, asked.targets, rollout.state, run=run)
+    logits = answer_forks(model, asked.inputs, asked.targets, rollout.state, sleep=sleep, run=run)
     return _scored(logits, asked)
 
 

@@ -1,8 +1,9 @@
 """Counts floating-point operations from sizes alone, per model and schedule; torch-free.
 
 What is counted, a multiply-add being 2: every matrix product that the code performs, and the
-triangular solve of the delta rule. Per row, for T tokens that follow W in the window (letters as in
-`slowwave.state`, h the hidden width of the feed-forward layer, ceil() written out as whole chunks):
+triangular solve of the delta rule. Per row, for T tokens that follow W in the window, carried ones
+included where eviction slides (letters as in `slowwave.state`, h the hidden width of the feed-
+forward layer, ceil() written out as whole chunks):
 
     attention      projections 2 T D (H + 2 Hkv) Dh + 2 T H Dh D; scores and their use
                    2 * 2 T (W + T) H Dh, the full rectangle that is computed, masked part included
@@ -30,13 +31,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from slowwave.model.config import LayerType, ModelConfig
+from slowwave.evaluation.passes import Fill, follow_fill, list_passes
+from slowwave.model.config import LayerType, ModelConfig, Part
+from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:
     from slowwave.sleep.schedule import Segment
 
 CHUNK_SIZE = 64
 GENERATOR_REDUCTION = 8
+PAPER = SleepConfig()
 
 
 def batch_flops(
@@ -48,17 +52,19 @@ def batch_flops(
     window_fill: int = 0,
     forks: int = 0,
     fork_tokens: int = 0,
+    sleep: SleepConfig = PAPER,
 ) -> int:
     """One forward pass of a batch: `rows` streams, then `forks` questions asked of each.
 
     segments: the schedule of a stream, with `window_fill` tokens in the window before it.
     num_scored: all positions of the batch that get logits, those in questions included.
     fork_tokens: tokens Q of a question, which sees the open window and keeps no writes.
+    sleep: what stays cached, and how often a question is read.
     """
-    stream = stream_flops(model, segments, window_fill=window_fill, keep_hidden=False)
-    *_, open_window = _window_fills(segments, window_fill)
-    asked = forward_flops(model, fork_tokens, window_fill=open_window, keep_writes=False)
-    return rows * (stream + forks * asked) + head_flops(model, num_scored)
+    stream = stream_flops(model, segments, window_fill=window_fill, keep_hidden=False, sleep=sleep)
+    *_, held = follow_fill(segments, sleep, Fill(window_fill))
+    asked = forward_flops(model, fork_tokens, window_fill=sum(held), keep_writes=False)
+    return rows * (stream + forks * sleep.wake_passes * asked) + head_flops(model, num_scored)
 
 
 def training_flops(forward: int) -> int:
@@ -75,25 +81,25 @@ def stream_flops(
     segments: Sequence[Segment],
     *,
     window_fill: int = 0,
+    carried: int = 0,
     num_scored: int = 0,
     keep_hidden: bool = True,
+    sleep: SleepConfig = PAPER,
 ) -> int:
     """One stream read along a schedule: pass 1 of every segment, the further passes of sleeps.
 
     A sleep reads the whole window again, also what filled it (`window_fill` tokens) before the
-    first segment. num_scored: positions that get logits. keep_hidden: as for `unroll`, False if
-    nobody reads what pass 1 puts out for windows without loss.
+    first segment, when attention held `carried` tokens of earlier ones. num_scored: positions that
+    get logits. keep_hidden: as for `unroll`, False if nobody reads what pass 1 puts out for windows
+    without loss. sleep: what stays cached, and the wake passes.
     """
-    total = head_flops(model, num_scored)
-    for segment, fill in zip(segments, _window_fills(segments, window_fill), strict=False):
-        num_tokens = segment.stop - segment.start
-        kept = keep_hidden or segment.scored or not segment.closes
-        evicts = segment.passes == 1 and not kept
-        total += forward_flops(model, num_tokens, window_fill=fill, evicts=evicts)
-        if segment.closes and segment.passes > 1:
-            total += (segment.passes - 2) * forward_flops(model, fill + num_tokens)
-            total += forward_flops(model, fill + num_tokens, evicts=True)
-    return total
+    fill = Fill(window_fill, carried)
+    return head_flops(model, num_scored) + sum(
+        forward_flops(model, num_tokens, window_fill=cached, evicts=evicts, part=part)
+        for num_tokens, cached, evicts, part in list_passes(
+            model, segments, sleep, fill, keep_hidden=keep_hidden
+        )
+    )
 
 
 def forward_flops(
@@ -103,17 +109,19 @@ def forward_flops(
     window_fill: int = 0,
     keep_writes: bool = True,
     evicts: bool = False,
+    part: Part = "all",
 ) -> int:
-    """One pass of all blocks over `num_tokens` tokens that follow `window_fill` in the window.
+    """One pass of all blocks, or a part of them, over tokens that follow `window_fill` others.
 
     keep_writes: False for forked questions, which skip a rule's last state update.
     evicts: as for `HybridLM.run`, nobody reads what the last layers put out.
     """
     feed_forward = 3 * _product(num_tokens, model.width, model.mlp_hidden)
-    last = model.last_recurrent_layer if evicts else None
+    span, last = model.written_span(part) if evicts else (model.span(part), None)
     whole = sum(
-        feed_forward + _mixer_flops(model, kind, num_tokens, window_fill, keep_writes)
-        for kind in model.layers[:last]
+        feed_forward
+        + _mixer_flops(model, model.layers[place], num_tokens, window_fill, keep_writes)
+        for place in span
     )
     return whole if last is None else whole + _write_flops(model, model.layers[last], num_tokens)
 
@@ -192,14 +200,6 @@ def _generator_flops(model: ModelConfig, kind: LayerType, T: int) -> int:
 
 def _num_chunks(T: int) -> int:
     return -(-T // CHUNK_SIZE)
-
-
-def _window_fills(segments: Sequence[Segment], window_fill: int) -> list[int]:
-    """Tokens in the window before every segment, and after the last."""
-    fills = [window_fill]
-    for segment in segments:
-        fills.append(0 if segment.closes else fills[-1] + segment.stop - segment.start)
-    return fills
 
 
 _RULES: dict[LayerType, Callable[..., int]] = {

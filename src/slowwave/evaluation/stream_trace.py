@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from slowwave.model.hybrid import HybridLM
+from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import cut_stream
@@ -64,7 +64,7 @@ Event = ReadEvent | SleepEvent
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamTrace:
-    """events: in order. hidden: (1, T, D), pass 1 of every token. state: what the stream left."""
+    """events: in order. hidden: (1, T, D), the last wake pass of each token. state: at the end."""
 
     sleep: SleepConfig
     layers: tuple[str, ...]
@@ -108,7 +108,7 @@ def trace_stream(
         at_window_start = state.fast_weights
         for token in tokens.split(1, dim=1):
             (segment,) = cut_stream(1, sleep, window_fill=state.window_fill)
-            hidden, state = model.read(token, state)
+            hidden, state = read_awake(model, token, state, sleep)
             hiddens.append(hidden)
             record(_read_event(state))
             if segment.closes:
@@ -140,7 +140,7 @@ def _sleep(
         model,
         state,
         passes=sleep.passes,
-        recirculate=sleep.recirculate,
+        sleep=sleep,
         on_pass=lambda _, after: kept.append(after.fast_weights),
     )
     _wait_for(model.device)
@@ -160,9 +160,20 @@ def _sleep(
                 LayerWrite(layer, (new - old).norm().item(), new.norm().item())
                 for layer, old, new in zip(layers, before, after, strict=True)
             )
-            for before, after in itertools.pairwise(kept)
+            for before, after in zip(_starts(kept, sleep), kept[1:], strict=True)
         ),
     )
+
+
+def _starts(kept: list[tuple[Tensor, ...]], sleep: SleepConfig) -> list[tuple[Tensor, ...]]:
+    """The fast weights that each pass started from, of those at the window's start and after."""
+    further = len(kept) - 2
+    starts = {
+        "carry": kept[:-1],
+        "reset": [kept[0], *[kept[0]] * further],
+        "frozen": [kept[0], *[kept[1]] * further],
+    }
+    return starts[sleep.between_passes]
 
 
 def _fast_weights_nbytes(state: MemoryState) -> int:

@@ -1,4 +1,4 @@
-"""Softmax attention over the window: grouped queries, rotary positions that restart with it."""
+"""Softmax attention over what is cached: grouped queries, rotary positions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from slowwave.layers.linear import Linear
 from slowwave.ops.append import append, concatenate
 from slowwave.ops.attention import Rotation, rotate, windowed_attention
-from slowwave.state import AttentionState
+from slowwave.state import AttentionState, Band
 
 
 class Attention(nn.Module):
@@ -41,11 +41,12 @@ class Attention(nn.Module):
         rotary: Rotation,
         key_mask: Tensor | None,
         keep_state: bool,
+        band: Band | None = None,
     ) -> tuple[Tensor, AttentionState]:
-        """Attends from T new tokens to the window so far and to themselves.
+        """Attends from T new tokens to the W that are cached and to themselves.
 
-        x: (B, T, D). rotary: of their positions within the window. key_mask: (B, W + T) bool or
-        None.
+        x: (B, T, D). rotary: of their positions. key_mask: (B, W + T) bool or None. band: how far
+        back they see, None for all that is cached.
         keep_state: False returns the state it was given. Returns (out (B, T, D), state).
         """
         qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         past = _share(state, x.shape[0] // state.keys.shape[0])
         grow = append if keep_state else concatenate  # a question must not take the window's room
         keys, values = grow(past.keys, keys), grow(past.values, values)
-        out = self.out(windowed_attention(q, keys, values, key_mask).flatten(2))
+        out = self.out(windowed_attention(q, keys, values, key_mask, band).flatten(2))
         return out, AttentionState(keys, values) if keep_state else state
 
 

@@ -9,7 +9,7 @@ from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.layers.recurrent import RecurrentLayer
 from slowwave.ops.attention import Rotation
 from slowwave.ops.swiglu import swiglu
-from slowwave.state import AttentionState, DeltaState, LayerState
+from slowwave.state import AttentionState, Band, DeltaState, LayerState
 
 
 class SwiGLU(nn.Module):
@@ -49,13 +49,14 @@ class Block(nn.Module):
         mask: Tensor | None,
         key_mask: Tensor | None,
         keep_state: bool,
+        band: Band | None = None,
     ) -> tuple[Tensor, LayerState]:
         """x (B, T, D) -> (out (B, T, D), state); see the mixers for the rest."""
         normed = self.mixer_norm(x)
         if isinstance(self.mixer, Attention):
             assert isinstance(state, AttentionState)
             mixed, state = self.mixer(
-                normed, state, rotary=rotary, key_mask=key_mask, keep_state=keep_state
+                normed, state, rotary=rotary, key_mask=key_mask, keep_state=keep_state, band=band
             )
         else:
             assert isinstance(state, DeltaState)

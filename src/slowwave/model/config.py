@@ -9,6 +9,7 @@ from slowwave.config import Config
 
 LayerType = Literal["attn", "gdn", "hebbian", "jet"]
 InitialWeights = Literal["scaled", "small"]
+Part = Literal["all", "trunk", "core", "coda"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,10 @@ class ModelConfig(Config):
     """Model width D."""
     layers: tuple[LayerType, ...] = ("attn", "gdn", "attn", "gdn")
     """The mixer of every block, in order."""
+    prelude: int = 0
+    """First blocks that sleep does not loop: they are read once, on pass 1."""
+    coda: int = 0
+    """Last blocks that sleep does not loop: it reads them once, after the last pass."""
     mlp_hidden: int = 256
     """Hidden width of the SwiGLU feed-forward layers."""
     attn_heads: int = 3
@@ -56,6 +61,14 @@ class ModelConfig(Config):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
         _require(self.vocab_size >= 0, "vocab_size", self.vocab_size, "use 0 or more")
         _require(len(self.layers) >= 1, "layers", self.layers, "name at least one mixer")
+        for name in ("prelude", "coda"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more blocks")
+        _require(
+            self.prelude + self.coda < len(self.layers),
+            "prelude",
+            self.prelude,
+            f"with model.coda = {self.coda} leave one of {len(self.layers)} blocks between or more",
+        )
         _require(self.conv_width >= 2, "conv_width", self.conv_width, "use 2 or more")
         _require(0 < self.max_beta <= 2, "max_beta", self.max_beta, "use a value in (0, 2]")
         _require(self.rope_theta > 0, "rope_theta", self.rope_theta, "use a positive base")
@@ -95,11 +108,24 @@ class ModelConfig(Config):
         """Key/value heads of an attention layer."""
         return self.attn_heads if self.attn_kv_heads is None else self.attn_kv_heads
 
-    @property
-    def last_recurrent_layer(self) -> int | None:
-        """Place of the last layer that has fast weights."""
-        places = [place for place, kind in enumerate(self.layers) if kind != "attn"]
-        return places[-1] if places else None
+    def span(self, part: Part) -> range:
+        """Places of the blocks of a part: the looped core, what is before and with it, the rest."""
+        first_of_coda = len(self.layers) - self.coda
+        return {
+            "all": range(len(self.layers)),
+            "trunk": range(first_of_coda),
+            "core": range(self.prelude, first_of_coda),
+            "coda": range(first_of_coda, len(self.layers)),
+        }[part]
+
+    def written_span(self, part: Part) -> tuple[range, int | None]:
+        """What of a part is left to compute where only its writes matter.
+
+        Returns (places of whole blocks, place of the last recurrent layer, which ends it).
+        """
+        span = self.span(part)
+        places = [place for place in span if self.layers[place] != "attn"]
+        return (range(span.start, places[-1]), places[-1]) if places else (span, None)
 
     @property
     def value_heads(self) -> int:

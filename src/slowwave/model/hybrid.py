@@ -15,10 +15,10 @@ from slowwave.layers.hebbian import GatedHebbian
 from slowwave.layers.jet import JetLayer, KernelGenerator
 from slowwave.layers.linear import Linear, RMSNorm
 from slowwave.layers.recurrent import OUT_NORM_EPS, RecurrentLayer
-from slowwave.model.config import LayerType, ModelConfig
+from slowwave.model.config import LayerType, ModelConfig, Part
 from slowwave.ops import native
 from slowwave.ops.append import append, reserve
-from slowwave.ops.attention import Rotation, rotation, window_rotation
+from slowwave.ops.attention import Rotation, exact_rotation, rotation, window_rotation
 from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import AttentionState, DeltaState, MemoryState
@@ -36,7 +36,7 @@ COMPILED: set[LayerType] = {"attn", "gdn"}
 class HybridLM(nn.Module):
     """A language model with a window of attention and fast weights that outlive it.
 
-    All blocks are looped by sleep. `run` is the seam where a prelude and a coda would split off.
+    Sleep loops all blocks but those of a prelude and a coda (`ModelConfig`).
     """
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
@@ -138,8 +138,11 @@ class HybridLM(nn.Module):
         mask: Tensor | None = None,
         keep_state: bool = True,
         evicts: bool = False,
+        part: Part = "all",
     ) -> tuple[Tensor, MemoryState]:
-        """One pass of the looped blocks over T tokens that follow the window in `state`.
+        """One pass of all blocks, or a part of them, over T tokens that follow the window.
+
+        Attention sees the window, and what `state.carried` left of earlier ones.
 
         hidden: (B, T, D). mask: (B, T) bool or None, False is padding. With keep_state=False the
         state comes back as given, and hidden may have (B * F) rows, F forks of each stream.
@@ -150,35 +153,46 @@ class HybridLM(nn.Module):
         sizes = self.config
         key_mask = _mask_keys(hidden, state, mask)
         rotary = self._rotate_window(hidden, state, key_mask)
-        plain = mask is None and key_mask is None and keep_state and not evicts
+        band = None if state.carried is None else state.carried.band
+        plain = mask is None and key_mask is None and band is None and keep_state and not evicts
         if plain and self._suits_one_call(hidden, state):
-            return self._read_token(hidden, state, rotary)
+            return self._read_token(hidden, state, rotary, sizes.span(part))
         layers = list(state.layers)
         blocks = self._blocks
-        last_writer = sizes.last_recurrent_layer
-        for i, block in enumerate(blocks[:last_writer] if evicts else blocks):
-            hidden, layers[i] = block(
+        span, last_writer = sizes.written_span(part) if evicts else (sizes.span(part), None)
+        for i in span:
+            hidden, layers[i] = blocks[i](
                 hidden,
                 layers[i],
                 rotary=rotary,
                 mask=mask,
                 key_mask=key_mask,
                 keep_state=keep_state,
+                band=band,
             )
-        if evicts and last_writer is not None:
+        if last_writer is not None:
             layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], mask=mask)
         return hidden, dataclasses.replace(state, layers=tuple(layers))
 
     def _rotate_window(
         self, hidden: Tensor, state: MemoryState, key_mask: Tensor | None
     ) -> Rotation:
-        """Angles by place in the window. Padding takes none: a padded row sees what others do."""
+        """Angles by place in the window. Padding takes none: a padded row sees what others do.
+
+        Where attention crosses into the window, positions go on from what was read before it.
+        """
         W, T = state.window_fill, hidden.shape[1]
         size, theta, dtype = self.config.head_dim, self.config.rope_theta, wide_dtype(hidden.dtype)
-        if key_mask is None:
+        if key_mask is None and state.carried is None:
             return window_rotation(W, W + T, size, theta, dtype, hidden.device)
-        positions = (key_mask.cumsum(1)[:, W:] - 1).clamp(min=0)
-        return rotation(positions, size, theta, dtype)
+        if key_mask is None:
+            places = torch.arange(W, W + T, device=hidden.device)[None]
+        else:
+            places = (key_mask[:, state.num_carried :].cumsum(1)[:, W:] - 1).clamp(min=0)
+        if state.carried is None:
+            return rotation(places, size, theta, dtype)
+        start = state.carried.start.repeat_interleave(len(hidden) // state.batch_size)
+        return exact_rotation(start[:, None] + places, size, theta, dtype)
 
     def _suits_one_call(self, hidden: Tensor, state: MemoryState) -> bool:
         """Whether `native` can read a token: one a row, few rows, mixers and dtypes it takes."""
@@ -192,13 +206,14 @@ class HybridLM(nn.Module):
         return wide and all(layer.narrow_dtype == narrow for layer in state.layers)
 
     def _read_token(
-        self, hidden: Tensor, state: MemoryState, rotary: Rotation
+        self, hidden: Tensor, state: MemoryState, rotary: Rotation, span: range
     ) -> tuple[Tensor, MemoryState]:
-        """As `run` for one token a row, without gradients: one call for all blocks."""
+        """As `run` for one token a row, without gradients: one call for all blocks of the span."""
         sizes, norm = self.config, self.final_norm
         caches: list[Tensor] = []
         recurrences: list[Tensor] = []
-        for layer in state.layers:
+        kinds = [sizes.layers[i] for i in span]
+        for layer in state.layers[span.start : span.stop]:
             if isinstance(layer, AttentionState):
                 caches += [reserve(layer.keys, 1), reserve(layer.values, 1)]
             else:
@@ -206,8 +221,8 @@ class HybridLM(nn.Module):
         hidden, written = torch.ops.slowwave.read_token(
             hidden,
             *rotary,
-            "".join("a" if kind == "attn" else "g" for kind in sizes.layers),
-            [weight for block in self._blocks for weight in block.weights()],
+            "".join("a" if kind == "attn" else "g" for kind in kinds),
+            [weight for i in span for weight in self._blocks[i].weights()],
             caches,
             recurrences,
             sizes.attn_heads,
@@ -218,13 +233,14 @@ class HybridLM(nn.Module):
             OUT_NORM_EPS,
         )
         attention, recurrent = iter(caches), iter(written)
-        layers = tuple(
+        layers = list(state.layers)
+        layers[span.start : span.stop] = [
             AttentionState(next(attention), next(attention))
             if kind == "attn"
             else DeltaState(next(recurrent), next(recurrent))
-            for kind in sizes.layers
-        )
-        return hidden, dataclasses.replace(state, layers=layers)
+            for kind in kinds
+        ]
+        return hidden, dataclasses.replace(state, layers=tuple(layers))
 
     def read(
         self,
@@ -239,12 +255,18 @@ class HybridLM(nn.Module):
 
         evicts: see `run`. run replaces `self.run`, for a compiled or a checkpointed one.
         """
-        hidden, state = (run or self.run)(self.embed(tokens), state, mask=mask, evicts=evicts)
+        run = run or self.run
+        if self.config.coda:
+            looped, state = run(self.embed(tokens), state, mask=mask, part="trunk")
+            hidden, state = run(looped, state, mask=mask, evicts=evicts, part="coda")
+        else:
+            looped, state = run(self.embed(tokens), state, mask=mask, evicts=evicts)
+            hidden = looped
         return hidden, dataclasses.replace(
             state,
             window_tokens=append(state.window_tokens, tokens.clone()),  # the caller keeps its own
             window_mask=_extend_mask(state, mask, tokens),
-            window_hidden=append(state.window_hidden, hidden),
+            window_hidden=append(state.window_hidden, looped),
             tokens_seen=state.tokens_seen + tokens.shape[1],
         )
 
@@ -294,15 +316,14 @@ def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | RecurrentL
 
 
 def _mask_keys(hidden: Tensor, state: MemoryState, mask: Tensor | None) -> Tensor | None:
-    """(B, W + T): which keys are no padding; None if all are none."""
-    if mask is None and state.window_mask is None:
+    """(B, carried + W + T): which keys are no padding; None if all are none."""
+    past = state.cache_mask()
+    if mask is None and past is None:
         return None
     rows, T = hidden.shape[:2]
-    past = state.window_mask
     if past is None:
-        past = torch.ones(
-            state.batch_size, state.window_fill, dtype=torch.bool, device=hidden.device
-        )
+        cached = state.num_carried + state.window_fill
+        past = torch.ones(state.batch_size, cached, dtype=torch.bool, device=hidden.device)
     past = past.repeat_interleave(rows // past.shape[0], dim=0)
     if mask is None:
         mask = torch.ones(rows, T, dtype=torch.bool, device=hidden.device)

@@ -12,6 +12,7 @@ from torch import Tensor
 from slowwave.ops import native
 from slowwave.ops.norm import wide_dtype
 from slowwave.ops.small_matmul import small_matmul
+from slowwave.state import Band
 
 SHORT_WINDOW = 64
 
@@ -31,6 +32,15 @@ def rotation(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> 
     steps = torch.arange(size // 2, device=positions.device, dtype=dtype)
     angles = positions[..., None, None].to(dtype) * theta ** (-steps / (size // 2))
     return Rotation(angles.cos(), angles.sin())
+
+
+def exact_rotation(positions: Tensor, size: int, theta: float, dtype: torch.dtype) -> Rotation:
+    """`rotation` at positions that may be large: angles in float64, what is made of them in dtype.
+
+    In float32 the angle at position 10^6 would be wrong by some hundredths of a radian.
+    """
+    cos, sin = rotation(positions, size, theta, torch.float64)
+    return Rotation(cos.to(dtype), sin.to(dtype))
 
 
 def window_rotation(
@@ -67,19 +77,26 @@ def rotate(x: Tensor, rotary: Rotation) -> Tensor:
 
 
 def windowed_attention(
-    q: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None = None
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    key_mask: Tensor | None = None,
+    band: Band | None = None,
 ) -> Tensor:
-    """Each token attends to itself and to what precedes it in the window.
+    """Each token attends to itself and to what precedes it in the cache, as far as `band` goes.
 
-    q: (B, T, H, Dh), the last T tokens of the window. keys, values: (B, W, Hkv, Dh) with W >= T
+    q: (B, T, H, Dh), the last T tokens of the cache. keys, values: (B, W, Hkv, Dh) with W >= T
     and H a multiple of Hkv (grouped queries). key_mask: (B, W) bool, False is unseen; a masked
     token sees itself, so that its (meaningless) output stays finite. Returns (B, T, H, Dh).
     """
     T, W = q.shape[1], keys.shape[1]
     q, keys, values = q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
-    if key_mask is None and (_reads_one(q) or (T == W > SHORT_WINDOW)):
+    if key_mask is None and band is None and (_reads_one(q) or (T == W > SHORT_WINDOW)):
         return _attend_fused(q, keys, values, None, causal=T > 1).transpose(1, 2)
     visible = torch.ones(T, W, dtype=torch.bool, device=q.device).tril(W - T)
+    if band is not None:
+        near = visible.triu(W - T - band.reach + 1)
+        visible = near | (visible & (torch.arange(W, device=q.device) < band.sinks))
     if key_mask is not None:
         itself = torch.eye(W, dtype=torch.bool, device=q.device)[W - T :]
         visible = (visible & key_mask[:, None, None, :]) | itself

@@ -7,6 +7,9 @@ from typing import Literal
 
 from slowwave.config import Config
 
+Eviction = Literal["all", "sliding", "none"]
+KeptCache = Literal["last_pass", "first_pass"]
+BetweenPasses = Literal["carry", "reset", "frozen"]
 Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
 LossWindows = Literal["paper", "sleep_after"]
 
@@ -19,6 +22,24 @@ class SleepConfig(Config):
     """Window length L in tokens."""
     passes: int = 1
     """N, all passes counted; 1 is plain eviction."""
+    eviction: Eviction = "all"
+    """What attention loses after a sleep: all of the window; under sliding all but the newest L - 1
+    tokens, so that every token sees itself and L - 1 before it (section 1.4 of the paper); none
+    never evicts nor sleeps, whatever the window, and is full attention."""
+    kept_cache: KeptCache = "last_pass"
+    """Under sliding eviction, the pass whose keys and values stay."""
+    sinks: int = 0
+    """Under sliding eviction, the first tokens of the stream (padding included) that stay in the
+    cache for ever (attention sinks, arXiv 2309.17453). They keep the positions they were read at,
+    not places in the cache: a key is then turned once, when it is read, however a stream is cut."""
+    between_passes: BetweenPasses = "carry"
+    """Fast weights that pass n starts from: those that pass n-1 left (carry, the paper), those that
+    the window began with (reset), or those that pass 1 left (frozen). The last two are controls:
+    passes 2 to N-1 then leave nothing but their hidden states."""
+    wake_passes: int = 1
+    """How often what predicts is read: open windows, windows with loss and forked questions. The
+    looping-at-wake baseline: pass m starts with the window or question again, from the state at its
+    start, and reads what pass m-1 put out (see `recirculate`); logits come from the last pass."""
     recirculate: Recirculate = "hidden"
     """What pass n reads: the raw hidden states of pass n-1 (the paper), those states normed, normed
     with the embeddings added again, or the embeddings alone (a control without recirculation)."""
@@ -32,3 +53,24 @@ class SleepConfig(Config):
             raise ValueError(f"sleep.window is {self.window}; use 1 or more tokens")
         if self.passes < 1:
             raise ValueError(f"sleep.passes is {self.passes}; use 1 (plain eviction) or more")
+        if self.wake_passes < 1:
+            raise ValueError(f"sleep.wake_passes is {self.wake_passes}; use 1 or more")
+        if self.eviction == "none" and self.passes > 1:
+            raise ValueError(
+                f"sleep.passes is {self.passes} with sleep.eviction none, which never sleeps; "
+                "use 1 pass, or another eviction"
+            )
+        if self.sinks < 0:
+            raise ValueError(f"sleep.sinks is {self.sinks}; use 0 or more tokens")
+        for name, default in (("sinks", 0), ("kept_cache", "last_pass")):
+            value = getattr(self, name)
+            if self.eviction != "sliding" and value != default:
+                raise ValueError(
+                    f"sleep.{name} is {value} with sleep.eviction {self.eviction}, which keeps no "
+                    f"cache; use {default}, or eviction sliding"
+                )
+
+    @property
+    def keeps_last_cache(self) -> bool:
+        """Whether keys and values of a window's last pass outlive its sleep."""
+        return self.eviction == "sliding" and self.kept_cache == "last_pass"

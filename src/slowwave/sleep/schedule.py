@@ -30,7 +30,12 @@ class Segment(NamedTuple):
 
 
 def cut_stream(num_tokens: int, sleep: SleepConfig, *, window_fill: int = 0) -> list[Segment]:
-    """Cuts a stream without loss that meets a window already filled by `window_fill` tokens."""
+    """Cuts a stream without loss that meets a window already filled by `window_fill` tokens.
+
+    Where nothing is evicted, all of it is one open window.
+    """
+    if sleep.eviction == "none":
+        return [Segment(0, num_tokens, 1, False)] if num_tokens else []
     if not 0 <= window_fill < sleep.window:
         raise ValueError(
             f"window_fill is {window_fill} with sleep.window {sleep.window}; sleep a full window "

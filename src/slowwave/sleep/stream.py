@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from slowwave.model.hybrid import HybridLM
+from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import cut_stream
@@ -23,15 +24,15 @@ def read_stream(
     """Reads tokens (B, T) of any number, sleeping on every window that they fill.
 
     mask: (B, T) bool or None, False is padding; padding counts towards the window's length.
-    Returns (hidden (B, T, D) of pass 1, state); `model.logits` turns hidden into predictions.
+    Returns (hidden (B, T, D) of the last wake pass, state); `model.logits` turns hidden into
+    predictions.
     """
     hiddens = [state.window_hidden[:, :0]]
     for segment in cut_stream(tokens.shape[1], sleep, window_fill=state.window_fill):
         piece = slice(segment.start, segment.stop)
-        hidden, state = model.read(
-            tokens[:, piece], state, mask=None if mask is None else mask[:, piece]
-        )
+        piece_mask = None if mask is None else mask[:, piece]
+        hidden, state = read_awake(model, tokens[:, piece], state, sleep, mask=piece_mask)
         hiddens.append(hidden)
         if segment.closes:
-            state = consolidate(model, state, passes=segment.passes, recirculate=sleep.recirculate)
+            state = consolidate(model, state, passes=segment.passes, sleep=sleep)
     return torch.cat(hiddens, dim=1), state

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from slowwave.model.hybrid import HybridLM, Run
+from slowwave.sleep.awake import ask_awake, read_awake
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.consolidate import consolidate
+from slowwave.sleep.consolidate import PAPER, consolidate
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.state import MemoryState
 
@@ -20,8 +21,9 @@ from slowwave.state import MemoryState
 class Rollout:
     """What an unrolled batch put out.
 
-    hidden: (B, T, D), pass 1 of every token; without keep_hidden, of those alone that are in a
-    window with loss or in the open one. logits: (M, vocab) at the M scored positions, in the
+    hidden: (B, T, D), the last wake pass of every token (which is pass 1 unless `sleep.wake_passes`
+    says otherwise); without keep_hidden, of those alone that are in a window with loss or in the
+    open one. logits: (M, vocab) at the M scored positions, in the
     order of `targets[targets != NO_LOSS]`. state: what the stream left behind.
     """
 
@@ -63,15 +65,22 @@ def unroll(
         piece = slice(segment.start, segment.stop)
         piece_mask = None if mask is None else mask[:, piece]
         kept = keep_hidden or segment.scored or not segment.closes
-        evicts = segment.passes == 1 and not kept
-        hidden, state = model.read(inputs[:, piece], state, mask=piece_mask, evicts=evicts, run=run)
+        evicts = segment.passes == 1 and not kept and sleep.eviction == "all"
+        hidden, state = read_awake(
+            model,
+            inputs[:, piece],
+            state,
+            sleep,
+            mask=piece_mask,
+            predicts=kept,
+            evicts=evicts,
+            run=run,
+        )
         if kept:
             hiddens.append(hidden)
             scored.append(targets[:, piece])
         if segment.closes:
-            state = consolidate(
-                model, state, passes=segment.passes, recirculate=sleep.recirculate, run=run
-            )
+            state = consolidate(model, state, passes=segment.passes, sleep=sleep, run=run)
     hidden = torch.cat(hiddens, dim=1)
     logits = model.logits(hidden[torch.cat(scored, dim=1) != NO_LOSS])
     return Rollout(hidden, logits, state)
@@ -96,7 +105,12 @@ def answer_forks(
     targets: Tensor,
     state: MemoryState,
     *,
+    sleep: SleepConfig = PAPER,
     run: Run | None = None,
 ) -> Tensor:
-    """Logits (M, vocab) at the scored positions of questions (B, F, Q), each on its own fork."""
-    return model.logits(model.ask(questions, state, run=run)[targets != NO_LOSS])
+    """Logits (M, vocab) at the scored positions of questions (B, F, Q), each on its own fork.
+
+    sleep: how often a question is read.
+    """
+    hidden = ask_awake(model, questions, state, sleep, run=run)
+    return model.logits(hidden[targets != NO_LOSS])

@@ -1,8 +1,9 @@
 """How much memory a training step needs, predicted from sizes; torch-free.
 
-What autograd keeps of one pass over T tokens that follow W in the window, per row (letters as in
-`slowwave.state`, h the hidden width of the feed-forward layer, s the bytes of a number in the
-compute dtype, 4 or 2; numbers that are always float32 have 4). In every layer:
+What autograd keeps of one pass over T tokens that follow W in the window, carried ones included
+where eviction slides, per row (letters as in `slowwave.state`, h the hidden width of the feed-
+forward layer, s the bytes of a number in the compute dtype, 4 or 2; numbers that are always float32
+have 4). In every layer:
 
     norms           2 (8 + s) T D + 8 T    what goes in, what is scaled, what the products take
     feed-forward    4 s T h                gate and value, SiLU of the gate, their product
@@ -39,17 +40,20 @@ Beside them 4 bytes a parameter for the weights, 4 for gradients, 4 more for wha
 blocks' matrices and 8 for what AdamW keeps of embeddings and head, and in bfloat16 a copy of the
 blocks' matrices for every pass. Norms and gates are too few to count. With checkpointed
 activations a pass keeps its input, 4 T D, and the states 4 G K V; one pass at a time is computed
-again. torch.compile keeps less: what is cheap to compute it computes again.
+again, and keys and values that slide along are left out. torch.compile keeps less: what is cheap
+to compute it computes again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slowwave.evaluation.flops import CHUNK_SIZE, generator_weights, generator_width
-from slowwave.model.config import LayerType, ModelConfig
+from slowwave.evaluation.flops import CHUNK_SIZE, PAPER, generator_weights, generator_width
+from slowwave.evaluation.passes import Fill, list_passes
+from slowwave.model.config import LayerType, ModelConfig, Part
+from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:
     from slowwave.sleep.schedule import Segment
@@ -83,23 +87,25 @@ def predict_memory(
     bfloat16: bool,
     checkpoint_activations: bool,
     num_scored: int = 0,
+    sleep: SleepConfig = PAPER,
 ) -> TrainingMemory:
     """A step over `rows` streams without a mask, cut like `segments`, without torch.compile.
 
-    num_scored: tokens with loss in the whole batch; 0 where they are too few to count.
+    num_scored: tokens with loss in the whole batch; 0 where they are too few to count. sleep: what
+    stays cached, and the wake passes.
     """
     matrices, tables = _count_matrices(model), 2 * model.vocab_size * model.width
-    passes = list(_passes(segments))
+    passes = list(list_passes(model, segments, sleep, Fill(0), keep_hidden=False))
     inside = [
-        rows * kept_nbytes(model, T, fill, bfloat16=bfloat16, evicts=evicts)
+        rows * kept_nbytes(model, T, fill, bfloat16=bfloat16, evicts=evicts, part=part)
         + (2 * matrices if bfloat16 else 0)
-        for T, fill, evicts in passes
+        for T, fill, evicts, part in passes
     ]
     parameters = 3 * WIDE * matrices + 4 * WIDE * tables
     scored = num_scored * WIDE * (3 * model.width + 2 * model.vocab_size)
     if not checkpoint_activations:
         return TrainingMemory(parameters=parameters, kept=scored + sum(inside), recomputed=0)
-    between = sum(rows * _boundary_nbytes(model, T) for T, _, _ in passes)
+    between = sum(rows * _boundary_nbytes(model, T) for T, *_ in passes)
     return TrainingMemory(parameters=parameters, kept=scored + between, recomputed=max(inside))
 
 
@@ -110,17 +116,19 @@ def kept_nbytes(
     *,
     bfloat16: bool,
     evicts: bool,
+    part: Part = "all",
 ) -> int:
     """What one pass over `num_tokens` tokens that follow `window_fill` keeps for one row.
 
-    evicts: as for `HybridLM.run`, the pass ends with the last write.
+    evicts, part: as for `HybridLM.run`; a pass that evicts ends with the last write.
     """
     T, narrow = num_tokens, 2 if bfloat16 else WIDE
     norm = (2 * WIDE + narrow) * T * model.width + WIDE * T
     shared = 2 * norm + 4 * narrow * T * model.mlp_hidden
-    last = model.last_recurrent_layer if evicts else None
+    span, last = model.written_span(part) if evicts else (model.span(part), None)
     whole = 0
-    for kind in model.layers[:last]:
+    for place in span:
+        kind = model.layers[place]
         whole += shared
         if kind == "attn":
             whole += _attention_nbytes(model, T, window_fill, narrow)
@@ -129,20 +137,6 @@ def kept_nbytes(
     if last is None:
         return whole
     return whole + norm + _written_nbytes(model, model.layers[last], T, narrow, queries=False)
-
-
-def _passes(segments: Sequence[Segment]) -> Iterator[tuple[int, int, bool]]:
-    """Tokens, window fill and whether it evicts, for every pass of training over a stream."""
-    fill = 0
-    for segment in segments:
-        T = segment.stop - segment.start
-        last_pass_is_read = segment.scored or not segment.closes
-        yield T, fill, segment.passes == 1 and not last_pass_is_read
-        fill += T
-        if segment.closes:
-            for n in range(2, segment.passes + 1):
-                yield fill, 0, n == segment.passes
-            fill = 0
 
 
 def _count_matrices(model: ModelConfig) -> int:

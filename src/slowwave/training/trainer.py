@@ -154,6 +154,7 @@ class Trainer:
             num_scored=scored,
             forks=forks[0],
             fork_tokens=forks[1],
+            sleep=self.sleep,
         )
 
     def _evaluate(self) -> None:

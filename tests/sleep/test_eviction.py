@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from numerics import assert_close
+from numerics import TOLERANCE, assert_close
 from slowwave.layers.attention import Attention
 from slowwave.layers.block import Block
 from slowwave.layers.delta_net import GatedDeltaNet
@@ -242,6 +242,29 @@ def test_streaming_equals_unrolling(
     assert state.num_carried == min(sinks + window - 1, T // window * window)
     for actual, expected in zip(tensors(state), tensors(rollout.state), strict=True):
         assert_close(actual, expected, 1e-10)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.parametrize(
+    ("narrow", "tolerance"), [(None, 1e-4), (torch.bfloat16, TOLERANCE[torch.bfloat16])]
+)
+def test_narrow_numbers_stream_alike(
+    model: HybridLM,
+    draw_tokens: DrawTokens,
+    narrow: torch.dtype | None,
+    tolerance: float,
+    passes: int,
+) -> None:
+    """Raw recirculation amplifies rounding, normed states less."""
+    model.float().set_compute_dtype(narrow)
+    tokens = draw_tokens(2, T)
+    sleep = SleepConfig(
+        window=WINDOW, passes=passes, eviction="sliding", sinks=1, recirculate="normed"
+    )
+    with torch.no_grad():
+        rollout = unroll(model, tokens, score(tokens), sleep)
+    hidden, _ = read_pieces(model, tokens, range(1, T), sleep)
+    assert_close(hidden, rollout.hidden, tolerance)
 
 
 def tensors(state: MemoryState) -> list[Tensor]:

@@ -108,8 +108,13 @@ class ModelConfig(Config):
         """Key/value heads of an attention layer."""
         return self.attn_heads if self.attn_kv_heads is None else self.attn_kv_heads
 
+    @property
+    def looped_part(self) -> Part:
+        """What sleep loops; "all" rather than a core that is everything, which compiles once."""
+        return "core" if self.prelude or self.coda else "all"
+
     def span(self, part: Part) -> range:
-        """Places of the blocks of a part: the looped core, what is before and with it, the rest."""
+        """Places of the blocks of a part; the trunk is the prelude and the core together."""
         first_of_coda = len(self.layers) - self.coda
         return {
             "all": range(len(self.layers)),

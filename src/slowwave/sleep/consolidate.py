@@ -50,6 +50,7 @@ def consolidate(
         )
     run = model.run if run is None else run
     hidden, mask, tokens = state.window_hidden, state.window_mask, state.window_tokens
+    looped = model.config.looped_part
     start = slept = state.evict()
     if sleep.between_passes == "reset" and passes > 1:
         start = dataclasses.replace(start, layers=_rewrite(start.layers, _noted_start(state)))
@@ -60,7 +61,7 @@ def consolidate(
         read = reread(model, hidden, tokens, sleep.recirculate)
         before = slept if sleep.between_passes == "carry" else start
         evicts = n == passes and not sleep.keeps_last_cache and not model.config.coda
-        hidden, slept = run(read, before, mask=mask, evicts=evicts, part="core")
+        hidden, slept = run(read, before, mask=mask, evicts=evicts, part=looped)
         if n == passes and model.config.coda:
             begun, evicts = _reopen_coda(model, slept, state), sleep.eviction == "all"
             _, slept = run(hidden, begun, mask=mask, evicts=evicts, part="coda")

@@ -28,6 +28,7 @@ ORDER = (
     ("bench",),
     ("serving",),
     ("experiment",),
+    ("reproduction",),
     ("demo", "doctor"),
     ("cli",),
     ("__init__", "__main__"),  # the facade sees everything; nothing inside imports from it

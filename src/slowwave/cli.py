@@ -11,14 +11,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
 from slowwave.experiment import ExperimentConfig, complete, load_experiment
-
-if TYPE_CHECKING:
-    from slowwave.training.trainer import StepReport
 
 Options = TypeVar("Options")
 
@@ -35,6 +32,7 @@ commands:
   demo      watch trained models read a graph, sleep, forget the cache, and still answer
   train     train by a recipe, or continue a run:      slowwave train recipes/depo-mini.toml
   eval      score a run on unseen examples:            slowwave eval RUN --passes 1 2 4
+  reproduce make a figure of the paper, or list them:  slowwave reproduce fig3 --jobs 2
   plot      draw figures from what runs left on disk:  slowwave plot results/depo-mini
   tasks     list the tasks, or show examples:          slowwave tasks depo --show 3
   bench     measure speed and memory beside peers:     slowwave bench op
@@ -120,6 +118,7 @@ def train(arguments: list[str]) -> None:
 
     from slowwave.experiment import run_training
     from slowwave.training.allocator import keep_freed_memory
+    from slowwave.training.progress_line import ProgressLine
 
     keep_freed_memory()
     summary = run_training(config, out, report=ProgressLine(config.train.log_every))
@@ -134,33 +133,6 @@ def train(arguments: list[str]) -> None:
         print(file=sys.stderr)
         print_summary(summary)
         print(f"run folder: {out}", file=sys.stderr)
-
-
-class ProgressLine:
-    """One live line on a terminal; a line now and then elsewhere."""
-
-    def __init__(self, every: int) -> None:
-        self._live = sys.stderr.isatty()
-        self._every = every if self._live else max(100, every)
-
-    def __call__(self, report: StepReport) -> None:
-        """Prints step, tokens, loss, exact match, speed and the time left."""
-        step = report.progress.step
-        if step % self._every and step != report.steps:
-            return
-        exact = "    -" if report.exact is None else f"{report.exact:5.1%}"
-        minutes, seconds = divmod(round(report.seconds_left), 60)
-        line = (
-            f"step {step}/{report.steps}  tokens {report.progress.tokens / 1e6:.2f}M  "
-            f"loss {report.loss:.3f}  exact {exact}  "
-            f"{report.tokens_per_second / 1e3:.1f}k tokens/s  left {minutes}m{seconds:02d}s"
-        )
-        print(
-            f"\r{line}\x1b[K" if self._live else line,
-            end="" if self._live else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,6 +208,45 @@ def plot(arguments: list[str]) -> None:
 
     for path in draw_all(options.folder, options.out or options.folder, complete):
         print(path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReproduceOptions:
+    """Train what a figure lacks, skip what is recorded, then rebuild its tables and figures.
+
+    Call it in a checkout of slowwave: recipes/figures says what to run, results/ holds the runs.
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
+    """Figure to make; all are listed if not given."""
+    scale: str = "mini"
+    """mini (two CPU cores) or paper (its size)."""
+    seeds: int = 3
+    """Seeds of every run; some are worth fewer."""
+    jobs: int = 1
+    """Runs to train at the same time."""
+    dry_run: bool = False
+    """Train nothing: list every run with its state, its cost and its command."""
+    redraw: bool = False
+    """Train nothing: rebuild tables and figures, of all figures without NAME."""
+
+
+def reproduce(arguments: list[str]) -> None:
+    """slowwave reproduce [NAME --scale mini --seeds 3 --jobs 2 --dry-run]"""
+    options = _parse(ReproduceOptions, arguments, prog="slowwave reproduce")
+    for field in ("seeds", "jobs"):
+        if getattr(options, field) < 1:
+            raise ValueError(f"--{field} is {getattr(options, field)}; use 1 or more")
+    from slowwave.reproduction.reproduce import list_all, make, rebuild, show_runs
+
+    if options.dry_run:
+        show_runs(options.name, options.scale, seeds=options.seeds)
+    elif options.redraw:
+        rebuild(options.name, options.scale, seeds=options.seeds)
+    elif options.name:
+        make(options.name, options.scale, seeds=options.seeds, jobs=options.jobs)
+    else:
+        list_all(seeds=options.seeds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -352,6 +363,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "train": train,
     "eval": evaluate_run,
+    "reproduce": reproduce,
     "plot": plot,
     "tasks": tasks,
     "bench": bench,

@@ -7,6 +7,7 @@ Every other config of the package derives from `Config`. This module imports no 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tomllib
 from pathlib import Path
 from typing import Any, Self, cast
@@ -28,13 +29,13 @@ class Config:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Builds and checks a config; raises `ValueError` in one sentence on any wrong entry."""
         try:
-            return TypeAdapter(cls).validate_python(values)
+            return _adapter(cls).validate_python(values)
         except ValidationError as error:
             raise ValueError(_one_sentence(error, cls)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain dictionaries, lists and scalars; `from_dict` reads it back."""
-        return TypeAdapter(type(self)).dump_python(self, mode="json")
+        return _adapter(type(self)).dump_python(self, mode="json")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -60,6 +61,22 @@ def override(values: dict[str, Any], dotted: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key}: {head} is not a section; check the dotted name")
         result[head] = override(cast(dict[str, Any], section), {rest: value})
     return result
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested `values` with dotted keys, as `override` takes them; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(cast(dict[str, Any], value), f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+@functools.cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
 def _one_sentence(error: ValidationError, cls: type[Config]) -> str:

@@ -114,7 +114,7 @@ def run_training(
     folder = RunFolder(out)
     resolved = config.to_dict()
     if (folder.path / "config.json").exists():
-        _check_same(folder.path, resolved)
+        check_same(folder.path, resolved)
         if folder.is_finished:
             return folder.summary()
     trainer = Trainer(model, task, config.sleep, config.train, folder)
@@ -145,7 +145,8 @@ def complete(recorded: dict[str, Any]) -> dict[str, Any]:
     return ExperimentConfig.from_dict(recorded).to_dict()
 
 
-def _check_same(folder: Path, config: dict[str, Any]) -> None:
+def check_same(folder: Path, config: dict[str, Any]) -> None:
+    """Raises ValueError if the run that `folder` holds has another config."""
     from slowwave.storage.files import read_json
 
     recorded = complete(read_json(folder / "config.json"))

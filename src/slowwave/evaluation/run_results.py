@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from slowwave.config import flatten
 from slowwave.storage.files import read_json
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
@@ -267,20 +268,10 @@ def _read_run(folder: Path, complete: Complete) -> Run:
     except json.JSONDecodeError as error:
         raise ValueError(f"{metrics}: not valid JSON lines ({error}); restore the file") from None
     try:
-        settings = _flatten(complete(read_json(folder / "config.json")))
+        settings = flatten(complete(read_json(folder / "config.json")))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
     return Run(folder, settings, read_json(folder / "summary.json"), evaluations)
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _shared(run: Run) -> dict[str, Any]:

@@ -12,16 +12,7 @@ import torch
 from slowwave.model.hybrid import HybridLM
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_model, save_tensors
 from slowwave.storage.files import read_json, write_json
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run has come."""
-
-    step: int = 0
-    tokens: int = 0
-    flops: int = 0
-    seconds: float = 0.0
+from slowwave.training.progress import Progress
 
 
 def save_progress(
@@ -52,12 +43,6 @@ def save_progress(
         os.replace(folder, previous)
     os.replace(draft, folder)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None if it has not saved any."""
-    candidates = (folder, folder.with_name(folder.name + ".previous"))
-    return next((path for path in candidates if (path / "progress.json").exists()), None)
 
 
 def load_progress(

@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F
 
 from slowwave.evaluation.evaluate import Record, evaluate, predict
-from slowwave.evaluation.flops import batch_flops, training_flops
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.schedule import NO_LOSS, cut_training
-from slowwave.tasks.base import Batch, Task
+from slowwave.tasks.base import Task
 from slowwave.training.config import TrainConfig
+from slowwave.training.cost import count_tokens, step_flops
 from slowwave.training.data import BatchesAhead
 from slowwave.training.optimizer import make_optimizers, set_learning_rates
-from slowwave.training.resume import Progress, find_checkpoint, load_progress, save_progress
+from slowwave.training.progress import Progress, find_checkpoint
+from slowwave.training.resume import load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
 
 
@@ -136,26 +136,11 @@ class Trainer:
         seconds = time.perf_counter() - began
         self.progress = Progress(
             step=step + 1,
-            tokens=self.progress.tokens + _count_tokens(batch),
-            flops=self.progress.flops + training_flops(self._forward_flops(batch)),
+            tokens=self.progress.tokens + count_tokens(batch),
+            flops=self.progress.flops + step_flops(batch, self.model.config, self.sleep),
             seconds=self.progress.seconds + seconds,
         )
         return loss.item(), norm, seconds
-
-    def _forward_flops(self, batch: Batch) -> int:
-        forks = (0, 0) if batch.questions is None else tuple(batch.questions.inputs.shape[1:])
-        scored = int((batch.stream.targets != NO_LOSS).sum())
-        if batch.questions is not None:
-            scored += int((batch.questions.targets != NO_LOSS).sum())
-        return batch_flops(
-            self.model.config,
-            cut_training(batch.stream.targets, self.sleep),
-            rows=len(batch.stream.inputs),
-            num_scored=scored,
-            forks=forks[0],
-            fork_tokens=forks[1],
-            sleep=self.sleep,
-        )
 
     def _evaluate(self) -> None:
         (self.newest,) = evaluate(
@@ -211,9 +196,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _count_tokens(batch: Batch) -> int:
-    """Distinct input tokens; passes are not counted twice."""
-    questions = 0 if batch.questions is None else batch.questions.inputs.numel()
-    return batch.stream.inputs.numel() + questions

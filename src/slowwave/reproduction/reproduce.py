@@ -1,0 +1,134 @@
+"""Trains what a figure lacks, then rebuilds its tables and figures from what is recorded."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from slowwave.evaluation.canvas import save_figure
+from slowwave.evaluation.plots import draw_all
+from slowwave.evaluation.run_results import find_runs
+from slowwave.experiment import complete
+from slowwave.reproduction.bench import bench_command, bench_file
+from slowwave.reproduction.curves import draw_curves
+from slowwave.reproduction.figures import (
+    SCALES,
+    FigureConfig,
+    Scale,
+    choose_figure,
+    choose_scale,
+    read_figures,
+)
+from slowwave.reproduction.listing import list_figures, print_bench, print_runs
+from slowwave.reproduction.progress import TrainingProgress
+from slowwave.reproduction.runs import RESULTS, PlannedRun, find_state, plan_runs
+from slowwave.reproduction.table import results_readme
+from slowwave.reproduction.workers import SLOWWAVE, train_runs
+from slowwave.storage.files import write_atomically
+
+
+def list_all(*, seeds: int) -> None:
+    """Prints every figure and scale, and how much of it is recorded."""
+    Console().print(list_figures(read_figures(), seeds=seeds))
+
+
+def show_runs(name: str, scale: str, *, seeds: int) -> None:
+    """Prints what a figure (all figures, if no name is given) runs, without running it."""
+    console = Console()
+    chosen = _choose(read_figures(), name, scale)
+    for figure, known in chosen:
+        if known in figure.bench:
+            print_bench(figure.bench[known], console)
+    print_runs(_plan_all(chosen, seeds), console)
+
+
+def make(name: str, scale: str, *, seeds: int, jobs: int) -> None:
+    """Trains or measures what is not recorded of a figure, `jobs` runs at a time, and rebuilds it.
+
+    Raises ValueError if a run fails, which the others do not wait for, or if a folder holds another
+    run; KeyboardInterrupt when interrupted, with all runs saved.
+    """
+    console = Console(stderr=True)
+    ((figure, known),) = _choose(read_figures(), name, scale)
+    try:
+        if known in figure.bench:
+            _measure(figure.bench[known])
+        else:
+            _train(plan_runs(figure, known, seeds=seeds), console, jobs=jobs)
+    except KeyboardInterrupt:
+        console.print("interrupted and saved; the same command goes on", highlight=False)
+        raise
+    finally:
+        _write_readme()
+    rebuild(name, scale, seeds=seeds)
+
+
+def rebuild(name: str, scale: str, *, seeds: int) -> None:
+    """Rebuilds results/README.md, and tables and figures of a figure (of all, without a name)."""
+    figures = read_figures()
+    written = [_write_readme()]
+    scales = [scale] if name else SCALES
+    chosen = [entry for each in scales for entry in _choose(figures, name, each)]
+    for folder in dict.fromkeys(run.folder.parent for run in _plan_all(chosen, seeds)):
+        if any(folder.glob("*/summary.json")):
+            written += draw_all(folder, folder, complete)
+    for title, figure in figures.items():
+        for known in figure.scales:
+            if (figure, known) in chosen:
+                written += _draw_curves(title, figure, known, seeds)
+    for path in written:
+        print(path)
+
+
+def _choose(
+    figures: dict[str, FigureConfig], name: str, scale: str
+) -> list[tuple[FigureConfig, Scale]]:
+    """The figure of a name at a scale; without a name all that have the scale."""
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
+    if name:
+        figure = choose_figure(figures, name)
+        return [(figure, choose_scale(figure, name, scale))]
+    return [(f, known) for f in figures.values() for known in f.scales if known == scale]
+
+
+def _plan_all(chosen: Sequence[tuple[FigureConfig, Scale]], seeds: int) -> list[PlannedRun]:
+    """The runs of several figures, each once."""
+    runs = [run for figure, scale in chosen for run in plan_runs(figure, scale, seeds=seeds)]
+    return list({run.folder: run for run in runs}.values())
+
+
+def _train(runs: Sequence[PlannedRun], console: Console, *, jobs: int) -> None:
+    missing = [run for run in runs if find_state(run) != "recorded"]
+    recorded = len(runs) - len(missing)
+    console.print(f"{recorded} of {len(runs)} runs are recorded", highlight=False)
+    if missing:
+        with TrainingProgress(missing, console) as progress:
+            train_runs(missing, progress, jobs=jobs)
+
+
+def _measure(what: str) -> None:
+    if bench_file(what).exists():
+        return
+    code = subprocess.run([*SLOWWAVE, *bench_command(what)]).returncode
+    if code:
+        raise ValueError(f"slowwave bench {what} ended with exit code {code}; see above")
+
+
+def _draw_curves(name: str, figure: FigureConfig, scale: Scale, seeds: int) -> list[Path]:
+    """The figure's own curves, if it has any and a run is recorded."""
+    runs = plan_runs(figure, scale, seeds=seeds)
+    finished = [found for run in runs for found in find_runs(run.folder, complete)]
+    if not figure.curve_by or not finished:
+        return []
+    path = RESULTS / runs[0].recipe / f"{name}.png"
+    return [save_figure(draw_curves(figure, scale, finished), path)]
+
+
+def _write_readme() -> Path:
+    path = RESULTS / "README.md"
+    write_atomically(path, results_readme(read_figures()).encode())
+    return path

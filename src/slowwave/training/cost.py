@@ -1,0 +1,33 @@
+"""What one training step reads and computes."""
+
+from __future__ import annotations
+
+from slowwave.evaluation.flops import batch_flops, training_flops
+from slowwave.model.config import ModelConfig
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import NO_LOSS, cut_training
+from slowwave.tasks.base import Batch
+
+
+def count_tokens(batch: Batch) -> int:
+    """Distinct input tokens; passes are not counted twice."""
+    questions = 0 if batch.questions is None else batch.questions.inputs.numel()
+    return batch.stream.inputs.numel() + questions
+
+
+def step_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig) -> int:
+    """FLOPs of a step on `batch`, forward and backward (see `evaluation.flops`)."""
+    forks = (0, 0) if batch.questions is None else tuple(batch.questions.inputs.shape[1:])
+    scored = int((batch.stream.targets != NO_LOSS).sum())
+    if batch.questions is not None:
+        scored += int((batch.questions.targets != NO_LOSS).sum())
+    forward = batch_flops(
+        model,
+        cut_training(batch.stream.targets, sleep),
+        rows=len(batch.stream.inputs),
+        num_scored=scored,
+        forks=forks[0],
+        fork_tokens=forks[1],
+        sleep=sleep,
+    )
+    return training_flops(forward)

@@ -1,0 +1,135 @@
+"""`slowwave reproduce` as a stranger meets it, with models of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slowwave import cli
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+name = "tiny"
+[task]
+name = "depo"
+nodes = 6
+hops = 2
+questions = 2
+[model]
+width = 16
+mlp_hidden = 16
+attn_heads = 2
+key_dim = 8
+value_dim = 8
+[sleep]
+window = 12
+[train]
+steps = 2
+batch_size = 4
+eval_examples = 4
+threads = 1
+"""
+FIGURE = """
+title = "A tiny figure"
+shows = "That it runs."
+curve_by = "sleep.passes"
+[[mini]]
+recipe = "tiny"
+name = "n{sleep.passes}-seed{train.seed}"
+each = { sleep.passes = [1, 2] }
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with one recipe and one figure."""
+    (tmp_path / "recipes" / "figures").mkdir(parents=True)
+    (tmp_path / "recipes" / "tiny.toml").write_text(RECIPE)
+    (tmp_path / "recipes" / "figures" / "small.toml").write_text(FIGURE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+def test_a_figure_is_made_once(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.main(["reproduce", "small", "--seeds", "1", "--jobs", "2", "--dry-run"])
+    shown = capsys.readouterr().out
+    assert "results/tiny/n1-seed0: to do, 0.00 M tokens, 0.0 TFLOP" in shown
+    assert not (tiny / "results").exists()
+
+    cli.main(["reproduce", "small", "--seeds", "1", "--jobs", "2"])
+    printed = capsys.readouterr()
+    assert "0 of 2 runs are recorded" in printed.err
+    for name in ("README.md", "tiny/small.png", "tiny/table.md", "tiny/learning-curves.png"):
+        assert f"results/{name}\n" in printed.out
+        assert (tiny / "results" / name).exists()
+    assert "[0](tiny/n2-seed0)" in (tiny / "results" / "README.md").read_text()
+
+    monkeypatch.setattr("slowwave.reproduction.reproduce.train_runs", _refuse)
+    cli.main(["reproduce", "small", "--seeds", "1"])
+    assert "2 of 2 runs are recorded" in capsys.readouterr().err
+    cli.main(["reproduce", "small", "--seeds", "1", "--dry-run"])
+    assert "n2-seed0: recorded" in capsys.readouterr().out
+    cli.main(["reproduce", "--seeds", "1"])
+    listed = capsys.readouterr().out
+    assert "small" in listed and "A tiny figure. That it runs." in listed
+    assert "2 of 2 runs" in listed
+
+
+def test_an_interrupt_says_how_to_go_on(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slowwave.reproduction.reproduce.train_runs", _interrupt)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["reproduce", "small"])
+    assert exit_.value.code == cli.INTERRUPTED
+    assert "interrupted and saved; the same command goes on" in capsys.readouterr().err
+
+
+def test_the_list_names_every_figure_of_the_paper(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    cli.main(["reproduce"])
+    listed = capsys.readouterr().out
+    for name in ("fig2a", "fig2b", "fig3", "fig4", "fig5", "fig6", "many-windows"):
+        assert name in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["big"], "unknown figure 'big'; use one of small"),
+        (["small", "--scale", "huge"], "unknown scale 'huge'; use mini or paper"),
+        (["small", "--scale", "paper"], "scale is 'paper', which small does not have; use mini"),
+        (["small", "--jobs", "0"], "--jobs is 0; use 1 or more"),
+        (["small", "--seeds", "0"], "--seeds is 0; use 1 or more"),
+    ],
+)
+def test_mistakes_get_one_sentence(
+    tiny: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["reproduce", *arguments])
+    assert exit_.value.code == cli.USER_ERROR
+    assert capsys.readouterr().err == f"slowwave: {sentence}\n"
+
+
+def test_without_recipes_it_says_where_to_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce"])
+    assert "recipes/figures: no figures here; change to a checkout" in capsys.readouterr().err
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("nothing is missing")
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

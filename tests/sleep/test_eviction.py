@@ -14,7 +14,7 @@ from torch import Tensor
 from numerics import TOLERANCE, assert_close
 from slowwave.layers.attention import Attention
 from slowwave.layers.block import Block
-from slowwave.layers.delta_net import GatedDeltaNet
+from slowwave.layers.recurrent import RecurrentLayer
 from slowwave.model.config import LayerType
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops.attention import exact_rotation
@@ -105,7 +105,7 @@ def band_masked_forward(model: HybridLM, tokens: Tensor, window: int, sinks: int
             qkv = keys_and_values(block.mixer, normed, positions, model.config.rope_theta)
             x = x + attend(block.mixer, *qkv, seen)
         else:
-            assert isinstance(block.mixer, GatedDeltaNet)
+            assert isinstance(block.mixer, RecurrentLayer)
             start = block.mixer.initial_state(len(tokens))
             x = x + block.mixer(normed, start, mask=None, keep_state=True)[0]
         x = x + block.mlp(block.mlp_norm(x))

@@ -7,6 +7,7 @@ from torch import Tensor
 from numerics import TOLERANCE, assert_close
 from slowwave.ops import attention
 from slowwave.ops.attention import rotate, rotation, window_rotation, windowed_attention
+from slowwave.state import Band
 
 EXPLICIT, FUSED = 10**6, 0
 
@@ -18,7 +19,9 @@ def draw(B: int, T: int, W: int, H: int, kv_heads: int, size: int = 6) -> list[T
     return [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
 
 
-def loop(q: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None) -> Tensor:
+def loop(
+    q: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, band: Band | None = None
+) -> Tensor:
     """The definition, one query at a time."""
     (B, T, H, size), (W, kv_heads) = q.shape, keys.shape[1:3]
     out = torch.zeros_like(q)
@@ -26,6 +29,8 @@ def loop(q: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None) -> Te
         for t in range(T):
             own = W - T + t
             seen = [j for j in range(own + 1) if key_mask is None or key_mask[b, j] or j == own]
+            if band is not None:
+                seen = [j for j in seen if own - j < band.reach or j < band.sinks]
             for h in range(H):
                 group = h * kv_heads // H
                 scores = keys[b, seen, group] @ q[b, t, h] / size**0.5
@@ -59,6 +64,28 @@ def test_is_the_loop(
     expected = loop(q.double(), keys.double(), values.double(), key_mask)
     assert_close(out, expected, TOLERANCE[dtype])
     assert out.dtype == dtype
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("short_window", [EXPLICIT, FUSED])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("band", [Band(1, 0), Band(3, 0), Band(3, 2), Band(20, 0)])
+@pytest.mark.parametrize(("T", "W"), [(1, 9), (4, 9), (7, 7)])
+def test_a_band_ends_what_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+    T: int,
+    W: int,
+    band: Band,
+    masked: bool,
+    short_window: int,
+    grad: bool,
+) -> None:
+    monkeypatch.setattr(attention, "SHORT_WINDOW", short_window)
+    q, keys, values = draw(2, T, W, 4, 2)
+    key_mask = torch.arange(2 * W).view(2, W) % 3 != 0 if masked else None
+    with torch.set_grad_enabled(grad):
+        out = windowed_attention(q, keys, values, key_mask, band)
+    assert_close(out, loop(q, keys, values, key_mask, band), 1e-12)
 
 
 @pytest.mark.parametrize("masked", [False, True])

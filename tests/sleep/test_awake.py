@@ -1,7 +1,6 @@
 """Looping at wake: what predicts is read M times, and still knows nothing of what follows."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 
 import pytest
@@ -17,25 +16,12 @@ from slowwave.sleep.consolidate import consolidate, reread
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
-from slowwave.state import MemoryState
+from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
 
 T, WINDOW = 18, 5
 EVICTIONS: tuple[Eviction, ...] = ("all", "sliding", "none")
-
-
-def read_pieces(
-    model: HybridLM, tokens: Tensor, cuts: list[int], sleep: SleepConfig, mask: Tensor | None = None
-) -> tuple[Tensor, MemoryState]:
-    state = model.initial_state(tokens.shape[0])
-    hiddens: list[Tensor] = []
-    with torch.no_grad():
-        for start, stop in itertools.pairwise([0, *cuts, tokens.shape[1]]):
-            piece_mask = None if mask is None else mask[:, start:stop]
-            hidden, state = read_stream(model, tokens[:, start:stop], state, sleep, mask=piece_mask)
-            hiddens.append(hidden)
-    return torch.cat(hiddens, dim=1), state
 
 
 def score(tokens: Tensor, *positions: int) -> Tensor:

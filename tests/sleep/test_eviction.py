@@ -1,9 +1,8 @@
 """What attention sees beyond a window: all that slid with it, everything, or nothing."""
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -24,6 +23,7 @@ from slowwave.sleep.schedule import NO_LOSS, cut_stream
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
 from slowwave.state import AttentionState, DeltaState, LayerState, MemoryState
+from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
 
@@ -37,23 +37,6 @@ def make(model: HybridLM, layers: tuple[LayerType, ...]) -> HybridLM:
 
 def blocks_of(model: HybridLM) -> list[Block]:
     return [block for block in model.blocks if isinstance(block, Block)]
-
-
-def read_pieces(
-    model: HybridLM,
-    tokens: Tensor,
-    cuts: Sequence[int],
-    sleep: SleepConfig,
-    mask: Tensor | None = None,
-) -> tuple[Tensor, MemoryState]:
-    state = model.initial_state(tokens.shape[0])
-    hiddens: list[Tensor] = []
-    with torch.no_grad():
-        for start, stop in itertools.pairwise([0, *cuts, tokens.shape[1]]):
-            piece_mask = None if mask is None else mask[:, start:stop]
-            hidden, state = read_stream(model, tokens[:, start:stop], state, sleep, mask=piece_mask)
-            hiddens.append(hidden)
-    return torch.cat(hiddens, dim=1), state
 
 
 def score(tokens: Tensor, count: int = 2) -> Tensor:

@@ -1,7 +1,6 @@
 """A prelude is read once, the core N times, a coda once after the last pass."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
 from slowwave.state import DeltaState, LayerState, MemoryState
+from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
 
@@ -33,19 +33,6 @@ LAYERS: tuple[LayerType, ...] = ("gdn", "attn", "gdn", "attn", "attn", "gdn")
 def make(model: HybridLM, prelude: int, coda: int) -> HybridLM:
     sizes = dataclasses.replace(model.config, layers=LAYERS, prelude=prelude, coda=coda)
     return HybridLM(sizes, seed=1).double()
-
-
-def read_pieces(
-    model: HybridLM, tokens: Tensor, cuts: list[int], sleep: SleepConfig, mask: Tensor | None = None
-) -> tuple[Tensor, MemoryState]:
-    state = model.initial_state(tokens.shape[0])
-    hiddens: list[Tensor] = []
-    with torch.no_grad():
-        for start, stop in itertools.pairwise([0, *cuts, tokens.shape[1]]):
-            piece_mask = None if mask is None else mask[:, start:stop]
-            hidden, state = read_stream(model, tokens[:, start:stop], state, sleep, mask=piece_mask)
-            hiddens.append(hidden)
-    return torch.cat(hiddens, dim=1), state
 
 
 def apply(model: HybridLM, x: Tensor, states: list[LayerState], places: range) -> Tensor:

@@ -1,7 +1,6 @@
 """Reading a stream in pieces with sleeps in between is what training unrolled."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +17,7 @@ from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import unroll
 from slowwave.state import DeltaState, MemoryState
+from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
 
@@ -25,21 +25,6 @@ DrawTokens = Callable[..., Tensor]
 STREAM_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 RECIRCULATE: tuple[Recirculate, ...] = ("hidden", "normed", "normed+embedding", "embedding")
 T, WINDOW = 23, 5
-
-
-def read_pieces(
-    model: HybridLM, tokens: Tensor, cuts: list[int], sleep: SleepConfig, mask: Tensor | None = None
-) -> tuple[Tensor, MemoryState]:
-    state = model.initial_state(tokens.shape[0])
-    hiddens: list[Tensor] = []
-    bounds = [0, *cuts, tokens.shape[1]]
-    with torch.no_grad():
-        for start, stop in itertools.pairwise(bounds):
-            piece_mask = None if mask is None else mask[:, start:stop]
-            piece = tokens[:, start:stop]
-            hidden, state = read_stream(model, piece, state, sleep, mask=piece_mask)
-            hiddens.append(hidden)
-    return torch.cat(hiddens, dim=1), state
 
 
 def score_the_end(tokens: Tensor, count: int = 2) -> Tensor:

@@ -1,7 +1,6 @@
 """Controls: passes that start from the same fast weights, of which only the last one writes."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 
 import pytest
@@ -13,23 +12,13 @@ from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import BetweenPasses, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import unroll
 from slowwave.state import DeltaState, MemoryState
+from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
 
 T, WINDOW = 23, 5
-
-
-def read_pieces(
-    model: HybridLM, tokens: Tensor, cuts: list[int], sleep: SleepConfig
-) -> MemoryState:
-    state = model.initial_state(tokens.shape[0])
-    with torch.no_grad():
-        for start, stop in itertools.pairwise([0, *cuts, tokens.shape[1]]):
-            _, state = read_stream(model, tokens[:, start:stop], state, sleep)
-    return state
 
 
 def score(tokens: Tensor) -> Tensor:
@@ -55,7 +44,7 @@ def test_passes_that_start_again(
             hidden, after = model.run(hidden, fresh(model, begun))
             weights = after.fast_weights
     rollout = unroll(model, tokens, score(tokens), sleep)
-    state = read_pieces(model, tokens, [1, 7, 8, 20], sleep)
+    state = read_pieces(model, tokens, [1, 7, 8, 20], sleep)[1]
     # The open window has been read from the weights that the last sleep left.
     _, expected = model.read(tokens[:, -(T % WINDOW) :], fresh(model, weights))
     for found in (rollout.state.fast_weights, state.fast_weights):
@@ -79,9 +68,9 @@ def test_the_weights_at_a_windows_start_are_kept_where_needed(
     sizes: dict[str, int] = {}
     for way in ("carry", "reset", "frozen"):
         sleep = SleepConfig(window=WINDOW, passes=2, between_passes=way)
-        awake = read_pieces(model, tokens, [3], sleep)
+        awake = read_pieces(model, tokens, [3], sleep)[1]
         sizes[way] = awake.nbytes
-        slept = read_pieces(model, tokens[:, :WINDOW], [3], sleep)
+        slept = read_pieces(model, tokens[:, :WINDOW], [3], sleep)[1]
         assert slept.window_start == ()
     recurrent = sum(s.nbytes for s in awake.layers if isinstance(s, DeltaState))
     assert sizes == {

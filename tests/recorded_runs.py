@@ -1,0 +1,68 @@
+"""Run folders that hold what a test says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slowwave.config import override
+from slowwave.experiment import ExperimentConfig
+from slowwave.storage.files import write_json
+from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.training.run_folder import RunFolder
+
+DEPO = ExperimentConfig(name="depo-mini", task=DepoConfig(hops=2))
+RULE110 = ExperimentConfig(name="rule110", task=Rule110Config())
+STEPS = (10, 20, 30)
+
+
+def exact_of(passes: int, seed: int) -> float:
+    """The score that the fixture gives to the base; different for every run."""
+    return 0.2 * passes + 0.01 * seed
+
+
+def write_run(
+    folder: Path,
+    config: ExperimentConfig,
+    *,
+    exact: float,
+    steps: tuple[int, ...] = STEPS,
+    floors: dict[str, float] | None = None,
+    tested: tuple[int, ...] = (1, 2, 4),
+    **changes: Any,
+) -> None:
+    """A run folder whose scores are simple functions of `exact`; `changes` use __ for dots."""
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    settings = override(config.to_dict(), dotted)
+    run = RunFolder(folder)
+    write_json(folder / "config.json", settings)
+    for step in steps:
+        progress = {"step": step, "tokens": 100 * step, "flops": 7e9 * step, "seconds": 60.0 * step}
+        run.append_metrics({**progress, "loss": 1.0, "gradient_norm": 1.0})
+        score = {"overall": {"exact": exact * step / STEPS[-1]}}
+        run.append_metrics({**progress, "evaluation": score})
+    passes = settings["sleep"]["passes"]
+    records = [
+        {
+            "passes": count,
+            "overall": {
+                "exact": exact - 0.05 * abs(count - passes),
+                "sampled": exact / 2,
+                "token_accuracy": 0.9,
+            },
+            "groups": {"1": {"exact": exact + 0.1}, "2": {"exact": exact - 0.1}},
+        }
+        for count in tested
+    ]
+    run.write_summary(
+        {
+            "step": STEPS[-1],
+            "tokens": 3_000_000,
+            "flops": 2.1e13,
+            "seconds": 90.0,
+            "trained_passes": passes,
+            "group_name": "hop",
+            "floors": floors or {"chance": 0.11},
+            "test": records,
+        }
+    )

@@ -9,10 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowwave.evaluation.run_results import Run, Spread, find_runs, find_variants
+from slowwave.evaluation.run_results import (
+    Run,
+    Spread,
+    find_runs,
+    find_variants,
+    show_percent,
+)
 from slowwave.experiment import complete
 from slowwave.reproduction.bench import bench_file
 from slowwave.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
+from slowwave.reproduction.question_costs import question_cost_table_file
 from slowwave.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_runs
 
 SEEDS = 3
@@ -87,6 +94,9 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
             answered += found
         for scale, what in figure.bench.items():
             yield _bench_row(name, scale, what)
+        for scale in reversed(figure.scales):
+            if figure.question_cost:
+                yield _question_cost_row(name, scale, figure.runs(scale)[0].recipe)
         for scale in reversed(SCALES):
             for curve in curves:
                 is_first = curve.figures[0] == name and curve.scale == scale
@@ -100,7 +110,7 @@ def _answers(curve: Curve, figure: str, target: TargetConfig) -> bool:
 
 
 def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple[str, ...]:
-    show = _percent if target.score == "exact" else _nats
+    show = show_percent if target.score == "exact" else _nats
     start = (figure, "paper", target.what, show(Spread.of([target.value])))
     if curve is None:
         return (*start, NOT_RUN, "", "", "")
@@ -109,7 +119,7 @@ def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple
 
 
 def _curve_row(curve: Curve) -> tuple[str, ...]:
-    cells = _cells(curve, lambda run: run.exact, _percent, floors=True)
+    cells = _cells(curve, lambda run: run.exact, show_percent, floors=True)
     return (", ".join(curve.figures), curve.scale, curve.label, "", *cells)
 
 
@@ -117,6 +127,11 @@ def _bench_row(figure: str, scale: Scale, what: str) -> tuple[str, ...]:
     file = bench_file(what)
     measured = f"[measured]({file.relative_to(RESULTS).as_posix()})" if file.exists() else NOT_RUN
     return (figure, scale, f"`slowwave bench {what}`", "", measured, "", "", "")
+
+
+def _question_cost_row(figure: str, scale: Scale, recipe: str) -> tuple[str, ...]:
+    link = f"[counted]({_link(question_cost_table_file(RESULTS / recipe))})"
+    return (figure, scale, "what an answer costs", "", link, "", "", "")
 
 
 def _cells(
@@ -149,11 +164,6 @@ def _nearest(evaluations: Sequence[dict[str, Any]], tokens: float) -> dict[str, 
 
 def _link(folder: Path) -> str:
     return folder.relative_to(RESULTS).as_posix()
-
-
-def _percent(spread: Spread) -> str:
-    low, high = f"{100 * spread.low:.1f}", f"{100 * spread.high:.1f}"
-    return f"{spread.mean:.1%}" + (f" ({low} to {high})" if low != high else "")
 
 
 def _nats(spread: Spread) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from slowwave.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_
 
 SEEDS = 3
 NOT_RUN = "not run"
-COLUMNS = ("figure", "scale", "what", "paper", "slowwave", "floors", "seeds", "runs")
+COLUMNS = ("figure", "scale", "what", "paper", "slowwave", "floors", "TFLOP", "seeds", "runs")
 
 INTRODUCTION = f"""# What is recorded
 
@@ -36,9 +37,9 @@ paper stands in each recipe.
 
 Right answers are exact match by greedy decoding on unseen test examples (validation examples where
 a row names tokens before the end), losses nats a labelled token; the mean over seeds, lowest and
-highest in brackets. Floors are what those score who read nothing. Seeds: recorded of those asked
-for, at most {SEEDS}. The paper's numbers are one seed each, most of them read off its figures; how
-it decodes it does not say.
+highest in brackets. Floors are what those score who read nothing. TFLOP: what training cost up to
+that score, the mean over seeds. Seeds: recorded of those asked for, at most {SEEDS}. The paper's
+numbers are one seed each, most of them read off its figures; how it decodes it does not say.
 """
 
 
@@ -113,9 +114,12 @@ def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple
     show = show_percent if target.score == "exact" else _nats
     start = (figure, "paper", target.what, show(Spread.of([target.value])))
     if curve is None:
-        return (*start, NOT_RUN, "", "", "")
+        return (*start, NOT_RUN, "", "", "", "")
     of_all = target.score == "exact" and target.group is None
-    return (*start, *_cells(curve, lambda run: _score(run, target), show, floors=of_all))
+    cells = _cells(
+        curve, lambda run: _score(run, target), show, floors=of_all, tokens=target.tokens
+    )
+    return (*start, *cells)
 
 
 def _curve_row(curve: Curve) -> tuple[str, ...]:
@@ -126,27 +130,40 @@ def _curve_row(curve: Curve) -> tuple[str, ...]:
 def _bench_row(figure: str, scale: Scale, what: str) -> tuple[str, ...]:
     file = bench_file(what)
     measured = f"[measured]({file.relative_to(RESULTS).as_posix()})" if file.exists() else NOT_RUN
-    return (figure, scale, f"`slowwave bench {what}`", "", measured, "", "", "")
+    return (figure, scale, f"`slowwave bench {what}`", "", measured, "", "", "", "")
 
 
 def _question_cost_row(figure: str, scale: Scale, recipe: str) -> tuple[str, ...]:
     link = f"[counted]({_link(question_cost_table_file(RESULTS / recipe))})"
-    return (figure, scale, "what an answer costs", "", link, "", "", "")
+    return (figure, scale, "what an answer costs", "", link, "", "", "", "")
 
 
 def _cells(
-    curve: Curve, score: Callable[[Run], float], show: Callable[[Spread], str], *, floors: bool
-) -> tuple[str, str, str, str]:
-    """What we scored, the floors, how many seeds, and links to the runs."""
+    curve: Curve,
+    score: Callable[[Run], float],
+    show: Callable[[Spread], str],
+    *,
+    floors: bool,
+    tokens: float | None = None,
+) -> tuple[str, str, str, str, str]:
+    """What we scored, the floors, what training cost, how many seeds, and links to the runs.
+
+    tokens: after how many training tokens; the whole run if not given.
+    """
     asked = len(curve.runs)
     runs = [run for folder in curve.runs for run in find_runs(folder, complete)]
     if not runs:
-        return NOT_RUN, "", f"0 of {asked}", ""
+        return NOT_RUN, "", "", f"0 of {asked}", ""
     links = ", ".join(f"[{r.settings[SEED]}]({_link(r.folder)})" for r in runs)
     (variant,) = find_variants(runs)
     shown = ", ".join(f"{name} {value:.1%}" for name, value in variant.floors.items())
     spread = Spread.of([score(run) for run in runs])
-    return show(spread), shown if floors else "", f"{len(runs)} of {asked}", links
+    tflop = f"{statistics.fmean(_flops(run, tokens) for run in runs) / 1e12:,.1f}"
+    return show(spread), shown if floors else "", tflop, f"{len(runs)} of {asked}", links
+
+
+def _flops(run: Run, tokens: float | None) -> int:
+    return (run.summary if tokens is None else _nearest(run.evaluations, tokens))["flops"]
 
 
 def _score(run: Run, target: TargetConfig) -> float:

@@ -54,12 +54,14 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     """The freshly drawn model and the task of an experiment.
 
     Raises ValueError if the window does not divide the task's context or is not the one that the
-    task counts in, if no window would be slept, or if the vocabularies differ.
+    task counts in, if no window would be slept, if a first stage has nothing to evict or to train,
+    or if the vocabularies differ.
     """
     from slowwave.model.hybrid import HybridLM
     from slowwave.tasks.registry import make_task
 
     _check_windows(config)
+    _check_first_stage(config)
     task = make_task(config.task)
     if config.sleep.eviction != "none" and task.context_tokens % config.sleep.window:
         raise ValueError(
@@ -88,6 +90,19 @@ def _check_windows(config: ExperimentConfig) -> None:
         raise ValueError(
             f"sleep.loss_windows is {sleep.loss_windows}, but every window of task text has loss, "
             "so that none would be slept; use sleep_after"
+        )
+
+
+def _check_first_stage(config: ExperimentConfig) -> None:
+    train = config.train
+    if config.sleep.eviction == "none" and train.first_stage_steps:
+        raise ValueError(
+            f"train.first_stage_fraction is {train.first_stage_fraction} with sleep.eviction none, "
+            "and the first stage evicts; use 0, or another eviction"
+        )
+    if train.first_stage_trains == "recurrent" and set(config.model.layers) == {"attn"}:
+        raise ValueError(
+            "train.first_stage_trains is recurrent, but model.layers has attn alone; use all"
         )
 
 

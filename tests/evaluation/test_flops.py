@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from flop_counter import Counter
 from slowwave.evaluation import flops
 from slowwave.evaluation.flops import (
     batch_flops,
@@ -21,7 +21,6 @@ from slowwave.evaluation.flops import (
 from slowwave.layers import jet
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
-from slowwave.ops import delta_rule_chunk, native, small_matmul
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.sleep.config import LossWindows, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_stream, cut_training
@@ -49,30 +48,6 @@ MODELS = {
     "jet": dataclasses.replace(GROUPED, layers=("jet", "attn", "jet")),
 }
 PARTS = dataclasses.replace(PLAIN, layers=("attn", "gdn", "attn", "gdn", "attn"), prelude=1, coda=2)
-
-
-class Counter(FlopCounterMode):
-    """Torch's counter, and the triangular solves that it does not know.
-
-    Every product is made one that torch counts: no fused sums, no fused kernel.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(display=False)
-        self.solves = 0
-        solve = small_matmul.solve_unit_lower
-
-        def counted_solve(system: Tensor, wanted: Tensor, *, transpose: bool = False) -> Tensor:
-            self.solves += (system.shape[-1] - 1) * wanted.numel()
-            return solve(system, wanted, transpose=transpose)
-
-        monkeypatch.setattr(small_matmul, "FEW_ROWS", 0)
-        monkeypatch.setattr(delta_rule_chunk, "solve_unit_lower", counted_solve)
-        monkeypatch.setattr(native, "is_ready", lambda: False)
-
-    @property
-    def total(self) -> int:
-        return self.get_total_flops() + self.solves
 
 
 def draw_batch(rows: int, num_tokens: int, model: ModelConfig) -> tuple[Tensor, Tensor]:

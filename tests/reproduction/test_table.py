@@ -63,12 +63,15 @@ def _record(folder: Path, config: dict[str, Any], *, exact: float) -> None:
     for place, tokens in enumerate(TOKENS, 1):
         scores = {"overall": {"exact": exact * place / 4, "loss": 1.0}}
         run.append_metrics(
-            {"step": place, "tokens": tokens, "flops": 1, "seconds": 1.0} | {"evaluation": scores}
+            {"step": place, "tokens": tokens, "flops": tokens * 1e12, "seconds": 1.0}
+            | {"evaluation": scores}
         )
     overall, hop = {"exact": exact}, {"exact": exact, "loss": 2 * exact}
     test = [{"passes": 1, "overall": overall, "groups": {"2": hop}}]
     floors = {"chance": 0.11, "bit": 0.5}
-    run.write_summary({"floors": floors, "group_name": "hop", "test": test})
+    run.write_summary(
+        {"flops": 3000e12 * (exact + 1), "floors": floors, "group_name": "hop", "test": test}
+    )
 
 
 def test_the_file_of_this_repository_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,13 +93,13 @@ def test_rows_hold_the_paper_ours_and_what_has_not_run(recorded: None) -> None:
     ours = "2 of 3 | [0](tiny/n1-seed0), [1](tiny/n1-seed1) |"
     half = "50.0% (40.0 to 60.0) | chance 11.0%"
     assert rows[2:] == [
-        f"| figA | paper | all | 50.0% | {half} | {ours}",
-        f"| figA | paper | hop 2 | 1.70 nats | 1.00 nats (0.80 to 1.20) |  | {ours}",
-        f"| figA | paper | early | 10.0% | 25.0% (20.0 to 30.0) | chance 11.0% | {ours}",
-        "| figA | paper | more | 90.0% | not run |  |  |  |",
-        "| figA | paper | tiny, N = 2 |  | not run |  | 0 of 3 |  |",
-        f"| figA, figB | mini | tiny, N = 1 |  | {half} | {ours}",
-        "| figA, figB | mini | tiny, N = 2 |  | not run |  | 0 of 3 |  |",
+        f"| figA | paper | all | 50.0% | {half} | 4,500.0 | {ours}",
+        f"| figA | paper | hop 2 | 1.70 nats | 1.00 nats (0.80 to 1.20) |  | 4,500.0 | {ours}",
+        f"| figA | paper | early | 10.0% | 25.0% (20.0 to 30.0) | chance 11.0% | 200.0 | {ours}",
+        "| figA | paper | more | 90.0% | not run |  |  |  |  |",
+        "| figA | paper | tiny, N = 2 |  | not run |  |  | 0 of 3 |  |",
+        f"| figA, figB | mini | tiny, N = 1 |  | {half} | 4,500.0 | {ours}",
+        "| figA, figB | mini | tiny, N = 2 |  | not run |  |  | 0 of 3 |  |",
     ]
 
 

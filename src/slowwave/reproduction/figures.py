@@ -97,6 +97,9 @@ class FigureConfig(Config):
     """What slowwave bench measures instead of runs, by scale."""
     curve_by: str = ""
     """Dotted setting that tells the curves of the figure apart; empty if it has none of its own."""
+    question_cost: bool = False
+    """Whether to draw what an answer costs by the questions asked of one context, in every way that
+    the figure runs; it takes no finished run."""
     targets: tuple[TargetConfig, ...] = ()
     """Numbers of the paper."""
     points: tuple[PointsConfig, ...] = ()

@@ -24,6 +24,7 @@ from slowwave.reproduction.figures import (
 )
 from slowwave.reproduction.listing import list_figures, print_bench, print_runs
 from slowwave.reproduction.progress import TrainingProgress
+from slowwave.reproduction.question_costs import write_question_costs
 from slowwave.reproduction.runs import RESULTS, PlannedRun, find_state, plan_runs
 from slowwave.reproduction.table import results_readme
 from slowwave.reproduction.workers import SLOWWAVE, train_runs
@@ -79,6 +80,8 @@ def rebuild(name: str, scale: str, *, seeds: int) -> None:
         for known in figure.scales:
             if (figure, known) in chosen:
                 written += _draw_curves(title, figure, known, seeds)
+                if figure.question_cost:
+                    written += write_question_costs(plan_runs(figure, known, seeds=seeds))
     for path in written:
         print(path)
 

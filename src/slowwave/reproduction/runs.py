@@ -102,13 +102,13 @@ def planned_cost(run: PlannedRun) -> Cost:
 
     Counted for the first batch; where batches differ in what they score, a little more or less.
     """
-    from slowwave.training.cost import count_tokens, step_flops
+    from slowwave.training.cost import count_tokens, run_flops
 
     config = run.config
     batch, vocab_size = _first_batch(config.task.__class__, _key(config), config.train.batch_size)
     model = dataclasses.replace(config.model, vocab_size=vocab_size)
-    flops = step_flops(batch, model, config.sleep)
-    return Cost(count_tokens(batch) * config.train.steps, flops * config.train.steps)
+    flops = run_flops(batch, model, config.sleep, config.train)
+    return Cost(count_tokens(batch) * config.train.steps, flops)
 
 
 def _key(config: ExperimentConfig) -> str:

@@ -5,19 +5,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowwave.evaluation.run_results import Run, Spread, find_runs, find_variants
+from slowwave.evaluation.run_results import (
+    Run,
+    Spread,
+    find_runs,
+    find_variants,
+    show_percent,
+)
 from slowwave.experiment import complete
 from slowwave.reproduction.bench import bench_file
 from slowwave.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
+from slowwave.reproduction.question_costs import question_cost_table_file
 from slowwave.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_runs
 
 SEEDS = 3
 NOT_RUN = "not run"
-COLUMNS = ("figure", "scale", "what", "paper", "slowwave", "floors", "seeds", "runs")
+COLUMNS = ("figure", "scale", "what", "paper", "slowwave", "floors", "TFLOP", "seeds", "runs")
 
 INTRODUCTION = f"""# What is recorded
 
@@ -29,9 +37,9 @@ paper stands in each recipe.
 
 Right answers are exact match by greedy decoding on unseen test examples (validation examples where
 a row names tokens before the end), losses nats a labelled token; the mean over seeds, lowest and
-highest in brackets. Floors are what those score who read nothing. Seeds: recorded of those asked
-for, at most {SEEDS}. The paper's numbers are one seed each, most of them read off its figures; how
-it decodes it does not say.
+highest in brackets. Floors are what those score who read nothing. TFLOP: what training cost up to
+that score, the mean over seeds. Seeds: recorded of those asked for, at most {SEEDS}. The paper's
+numbers are one seed each, most of them read off its figures; how it decodes it does not say.
 """
 
 
@@ -87,6 +95,9 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
             answered += found
         for scale, what in figure.bench.items():
             yield _bench_row(name, scale, what)
+        for scale in reversed(figure.scales):
+            if figure.question_cost:
+                yield _question_cost_row(name, scale, figure.runs(scale)[0].recipe)
         for scale in reversed(SCALES):
             for curve in curves:
                 is_first = curve.figures[0] == name and curve.scale == scale
@@ -100,38 +111,59 @@ def _answers(curve: Curve, figure: str, target: TargetConfig) -> bool:
 
 
 def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple[str, ...]:
-    show = _percent if target.score == "exact" else _nats
+    show = show_percent if target.score == "exact" else _nats
     start = (figure, "paper", target.what, show(Spread.of([target.value])))
     if curve is None:
-        return (*start, NOT_RUN, "", "", "")
+        return (*start, NOT_RUN, "", "", "", "")
     of_all = target.score == "exact" and target.group is None
-    return (*start, *_cells(curve, lambda run: _score(run, target), show, floors=of_all))
+    cells = _cells(
+        curve, lambda run: _score(run, target), show, floors=of_all, tokens=target.tokens
+    )
+    return (*start, *cells)
 
 
 def _curve_row(curve: Curve) -> tuple[str, ...]:
-    cells = _cells(curve, lambda run: run.exact, _percent, floors=True)
+    cells = _cells(curve, lambda run: run.exact, show_percent, floors=True)
     return (", ".join(curve.figures), curve.scale, curve.label, "", *cells)
 
 
 def _bench_row(figure: str, scale: Scale, what: str) -> tuple[str, ...]:
     file = bench_file(what)
     measured = f"[measured]({file.relative_to(RESULTS).as_posix()})" if file.exists() else NOT_RUN
-    return (figure, scale, f"`slowwave bench {what}`", "", measured, "", "", "")
+    return (figure, scale, f"`slowwave bench {what}`", "", measured, "", "", "", "")
+
+
+def _question_cost_row(figure: str, scale: Scale, recipe: str) -> tuple[str, ...]:
+    link = f"[counted]({_link(question_cost_table_file(RESULTS / recipe))})"
+    return (figure, scale, "what an answer costs", "", link, "", "", "", "")
 
 
 def _cells(
-    curve: Curve, score: Callable[[Run], float], show: Callable[[Spread], str], *, floors: bool
-) -> tuple[str, str, str, str]:
-    """What we scored, the floors, how many seeds, and links to the runs."""
+    curve: Curve,
+    score: Callable[[Run], float],
+    show: Callable[[Spread], str],
+    *,
+    floors: bool,
+    tokens: float | None = None,
+) -> tuple[str, str, str, str, str]:
+    """What we scored, the floors, what training cost, how many seeds, and links to the runs.
+
+    tokens: after how many training tokens; the whole run if not given.
+    """
     asked = len(curve.runs)
     runs = [run for folder in curve.runs for run in find_runs(folder, complete)]
     if not runs:
-        return NOT_RUN, "", f"0 of {asked}", ""
+        return NOT_RUN, "", "", f"0 of {asked}", ""
     links = ", ".join(f"[{r.settings[SEED]}]({_link(r.folder)})" for r in runs)
     (variant,) = find_variants(runs)
     shown = ", ".join(f"{name} {value:.1%}" for name, value in variant.floors.items())
     spread = Spread.of([score(run) for run in runs])
-    return show(spread), shown if floors else "", f"{len(runs)} of {asked}", links
+    tflop = f"{statistics.fmean(_flops(run, tokens) for run in runs) / 1e12:,.1f}"
+    return show(spread), shown if floors else "", tflop, f"{len(runs)} of {asked}", links
+
+
+def _flops(run: Run, tokens: float | None) -> int:
+    return (run.summary if tokens is None else _nearest(run.evaluations, tokens))["flops"]
 
 
 def _score(run: Run, target: TargetConfig) -> float:
@@ -149,11 +181,6 @@ def _nearest(evaluations: Sequence[dict[str, Any]], tokens: float) -> dict[str, 
 
 def _link(folder: Path) -> str:
     return folder.relative_to(RESULTS).as_posix()
-
-
-def _percent(spread: Spread) -> str:
-    low, high = f"{100 * spread.low:.1f}", f"{100 * spread.high:.1f}"
-    return f"{spread.mean:.1%}" + (f" ({low} to {high})" if low != high else "")
 
 
 def _nats(spread: Spread) -> str:

@@ -23,7 +23,7 @@ class TrainConfig(Config):
     weight_decay: float = 1e-4
     """Decoupled weight decay; none on norms, decays and convolutions."""
     warmup_steps: int = 20
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up, at the start of each stage."""
     decay_fraction: float = 0.4
     """Last part of the run in which the rate falls linearly."""
     min_lr_ratio: float = 1e-3
@@ -36,6 +36,11 @@ class TrainConfig(Config):
     """Compile the blocks, and on a CPU (where this needs a C++ compiler) the delta rule."""
     checkpoint_activations: bool = False
     """Recompute each pass in the backward pass: less memory, more time."""
+    first_stage_fraction: float = 0.0
+    """First part of the run, under hard eviction whatever sleep.eviction says: the paper's warm-up
+    for sliding windows (section 3). Evaluations are under sleep.eviction throughout."""
+    first_stage_trains: Literal["all", "recurrent"] = "all"
+    """What learns in it: all weights, or (where others are pretrained) the recurrent layers'."""
     seed: int = 0
     """Draws the initial weights and the order of the training examples."""
     log_every: int = 10
@@ -60,9 +65,23 @@ class TrainConfig(Config):
                 raise ValueError(f"train.{name} is {getattr(self, name)}; use a positive number")
         if not 0 <= self.decay_fraction <= 1:
             raise ValueError(f"train.decay_fraction is {self.decay_fraction}; use 0 to 1")
+        if not 0 <= self.first_stage_fraction < 1:
+            raise ValueError(
+                f"train.first_stage_fraction is {self.first_stage_fraction}; use 0 to below 1"
+            )
+        if self.first_stage_trains != "all" and not self.first_stage_steps:
+            raise ValueError(
+                f"train.first_stage_trains is {self.first_stage_trains}, but train.steps has no "
+                "first stage; set train.first_stage_fraction, or use all"
+            )
         if self.save_every < 1:
             raise ValueError(f"train.save_every is {self.save_every}; use 1 or more")
         if self.warmup_steps < 0:
             raise ValueError(f"train.warmup_steps is {self.warmup_steps}; use 0 or more")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"train.threads is {self.threads}; use 1 or more, or leave it out")
+
+    @property
+    def first_stage_steps(self) -> int:
+        """Steps of the first stage, 0 if there is none."""
+        return round(self.first_stage_fraction * self.steps)

@@ -7,6 +7,8 @@ from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch
+from slowwave.training.config import TrainConfig
+from slowwave.training.stages import sleep_at
 
 
 def count_tokens(batch: Batch) -> int:
@@ -15,8 +17,18 @@ def count_tokens(batch: Batch) -> int:
     return batch.stream.inputs.numel() + questions
 
 
+def run_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig, config: TrainConfig) -> int:
+    """FLOPs of all steps of a run, both stages, if every batch is like `batch`."""
+    first, steps = config.first_stage_steps, config.steps
+    whole = (steps - first) * step_flops(batch, model, sleep)
+    return first * step_flops(batch, model, sleep_at(0, sleep, config)) + whole
+
+
 def step_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig) -> int:
-    """FLOPs of a step on `batch`, forward and backward (see `evaluation.flops`)."""
+    """FLOPs of a step on `batch`, forward and backward (see `evaluation.flops`).
+
+    Frozen weights, whose gradients are not computed, earn no credit.
+    """
     forks = (0, 0) if batch.questions is None else tuple(batch.questions.inputs.shape[1:])
     scored = int((batch.stream.targets != NO_LOSS).sum())
     if batch.questions is not None:

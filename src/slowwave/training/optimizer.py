@@ -52,12 +52,15 @@ def make_optimizers(model: HybridLM, config: TrainConfig) -> dict[str, torch.opt
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Share of the peak rate at `step` (0-based): warm-up, stable, linear decay."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
+    """Share of the peak rate at `step` (0-based): warm-up, stable, linear decay.
+
+    What learns, or under which eviction, changes with the stage, so each has a warm-up.
+    """
+    since = step - config.first_stage_steps if step >= config.first_stage_steps else step
+    warmth = (since + 1) / config.warmup_steps if since < config.warmup_steps else 1.0
     decay_steps = max(1, round(config.decay_fraction * config.steps))
     left = (config.steps - step) / decay_steps
-    return max(config.min_lr_ratio, min(1.0, left))
+    return min(warmth, max(config.min_lr_ratio, min(1.0, left)))
 
 
 def set_learning_rates(

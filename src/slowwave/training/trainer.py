@@ -27,6 +27,7 @@ from slowwave.training.optimizer import make_optimizers, set_learning_rates
 from slowwave.training.progress import Progress, find_checkpoint
 from slowwave.training.resume import load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
+from slowwave.training.stages import freeze_at, sleep_at
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,11 +113,11 @@ class Trainer:
     def _step(self) -> tuple[float, float, float]:
         began = time.perf_counter()
         config, step = self.config, self.progress.step
-        batch = self._batches.take(step)
+        batch, sleep = self._batches.take(step), self._enter_stage()
         predicted = predict(
             self.model,
             batch,
-            self.sleep,
+            sleep,
             checkpoint_activations=config.checkpoint_activations,
             run=self._run,
         )
@@ -137,10 +138,19 @@ class Trainer:
         self.progress = Progress(
             step=step + 1,
             tokens=self.progress.tokens + count_tokens(batch),
-            flops=self.progress.flops + step_flops(batch, self.model.config, self.sleep),
+            flops=self.progress.flops + step_flops(batch, self.model.config, sleep),
             seconds=self.progress.seconds + seconds,
         )
         return loss.item(), norm, seconds
+
+    def _enter_stage(self) -> SleepConfig:
+        """Freezes what the next step does not train; returns how it is slept."""
+        step, config = self.progress.step, self.config
+        freeze_at(step, self.model, config)
+        if config.compile and step == config.first_stage_steps > 0:
+            # Nothing compiled for the first stage is used again, and torch keeps few versions.
+            torch.compiler.reset()
+        return sleep_at(step, self.sleep, config)
 
     def _evaluate(self) -> None:
         (self.newest,) = evaluate(

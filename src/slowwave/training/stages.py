@@ -1,0 +1,43 @@
+"""The two stages of a run: what is evicted and what is trained at each step.
+
+The paper's recipe for sliding windows (section 3) warms up before the whole model learns: the new
+recurrent layers alone, and with several passes under hard eviction. Both are functions of the step
+alone, so a run goes on in the stage where it stopped. Steps count from 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+
+from slowwave.layers.recurrent import RecurrentLayer
+from slowwave.model.hybrid import HybridLM
+from slowwave.sleep.config import SleepConfig
+from slowwave.training.config import TrainConfig
+
+
+def sleep_at(step: int, sleep: SleepConfig, config: TrainConfig) -> SleepConfig:
+    """How a step is slept: under hard eviction in the first stage, then as `sleep` says."""
+    if step >= config.first_stage_steps:
+        return sleep
+    return dataclasses.replace(sleep, eviction="all", kept_cache="last_pass", sinks=0)
+
+
+def freeze_at(step: int, model: HybridLM, config: TrainConfig) -> None:
+    """Lets those parameters have gradients that a step trains, and no others.
+
+    What has no gradient is not touched by the optimizers, weight decay included.
+    """
+    everything = step >= config.first_stage_steps or config.first_stage_trains == "all"
+    trained = {id(parameter) for parameter in recurrent_parameters(model).values()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(everything or id(parameter) in trained)
+
+
+def recurrent_parameters(model: HybridLM) -> dict[str, nn.Parameter]:
+    """By name, those of the recurrent layers and of the norms before them; no feed-forward ones."""
+    places = [name for name, m in model.named_modules() if isinstance(m, RecurrentLayer)]
+    norms = [name.removesuffix("mixer") + "mixer_norm" for name in places]
+    owned = tuple(f"{name}." for name in (*places, *norms))
+    return {name: p for name, p in model.named_parameters() if name.startswith(owned)}

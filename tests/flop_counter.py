@@ -1,0 +1,33 @@
+"""Torch's own count of FLOPs, and what it does not know."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from slowwave.ops import delta_rule_chunk, native, small_matmul
+
+
+class Counter(FlopCounterMode):
+    """Torch's counter, and the triangular solves that it does not know.
+
+    Every product is made one that torch counts: no fused sums, no fused kernel.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(display=False)
+        self.solves = 0
+        solve = small_matmul.solve_unit_lower
+
+        def counted_solve(system: Tensor, wanted: Tensor, *, transpose: bool = False) -> Tensor:
+            self.solves += (system.shape[-1] - 1) * wanted.numel()
+            return solve(system, wanted, transpose=transpose)
+
+        monkeypatch.setattr(small_matmul, "FEW_ROWS", 0)
+        monkeypatch.setattr(delta_rule_chunk, "solve_unit_lower", counted_solve)
+        monkeypatch.setattr(native, "is_ready", lambda: False)
+
+    @property
+    def total(self) -> int:
+        return self.get_total_flops() + self.solves

@@ -13,6 +13,7 @@ from slowwave.evaluation.run_results import Run, Spread, find_runs, find_variant
 from slowwave.experiment import complete
 from slowwave.reproduction.bench import bench_file
 from slowwave.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
+from slowwave.reproduction.probes import probe_file
 from slowwave.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_runs
 
 SEEDS = 3
@@ -87,6 +88,8 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
             answered += found
         for scale, what in figure.bench.items():
             yield _bench_row(name, scale, what)
+        if figure.probes:
+            yield from (_probe_row(name, scale, figure) for scale in figure.scales)
         for scale in reversed(SCALES):
             for curve in curves:
                 is_first = curve.figures[0] == name and curve.scale == scale
@@ -117,6 +120,17 @@ def _bench_row(figure: str, scale: Scale, what: str) -> tuple[str, ...]:
     file = bench_file(what)
     measured = f"[measured]({file.relative_to(RESULTS).as_posix()})" if file.exists() else NOT_RUN
     return (figure, scale, f"`slowwave bench {what}`", "", measured, "", "", "")
+
+
+def _probe_row(name: str, scale: Scale, figure: FigureConfig) -> tuple[str, ...]:
+    runs = plan_runs(figure, scale, seeds=SEEDS)
+    links = [
+        f"[{run.name}]({probe_file(run).relative_to(RESULTS).as_posix()})"
+        for run in runs
+        if probe_file(run).exists()
+    ]
+    count = f"{len(links)} of {len(runs)}"
+    return (name, scale, "`slowwave probe`", "", ", ".join(links) or NOT_RUN, "", count, "")
 
 
 def _cells(

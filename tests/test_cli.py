@@ -19,6 +19,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 MINI = str(ROOT / "recipes" / "depo-mini.toml")
 TEXT = str(ROOT / "recipes" / "text-mini.toml")
 RECALL = str(ROOT / "recipes" / "recall-mini.toml")
+SHIPPED = str(ROOT / "checkpoints" / "depo-mini" / "n1")
 TINY = [
     *("--model.width", "16", "--model.mlp-hidden", "16", "--model.attn-heads", "2"),
     *("--task.nodes", "6", "--task.hops", "2", "--task.questions", "3", "--sleep.window", "12"),
@@ -202,6 +203,10 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["eval"], "Missing from slowwave eval: PATH"),
         (["eval", "nowhere"], "nowhere/config.json: no such file"),
         (["eval", "nowhere", "--passes", "0"], "--passes is (0,); use 1 or more"),
+        (["probe", "nowhere"], "nowhere/config.json: no such file"),
+        (["probe", SHIPPED], "task is depo, and only states of rule110 evolve; name a run of"),
+        (["probe", SHIPPED, "--examples", "7"], "examples is 7; use 8 or more"),
+        (["probe", SHIPPED, "--examples", "x"], "Error parsing --examples: invalid literal"),
         (["plot", "nowhere"], "nowhere"),
         (["tasks", "sudoku"], "unknown task 'sudoku'; use one of rule110, depo, gsm_inf"),
         (["tasks", "depo", "--set", "edges=3"], "edges: unknown key in DepoConfig"),

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
-from slowwave.experiment import ExperimentConfig, complete, load_experiment
+from slowwave.experiment import PROBE_EXAMPLES, ExperimentConfig, complete, load_experiment
 
 Options = TypeVar("Options")
 
@@ -32,6 +32,7 @@ commands:
   demo      watch trained models read a graph, sleep, forget the cache, and still answer
   train     train by a recipe, or continue a run:      slowwave train recipes/depo-mini.toml
   eval      score a run on unseen examples:            slowwave eval RUN --passes 1 2 4
+  probe     find what each pass left in fast weights:  slowwave probe RUN
   reproduce make a figure of the paper, or list them:  slowwave reproduce fig3 --jobs 2
   plot      draw figures from what runs left on disk:  slowwave plot results/depo-mini
   tasks     list the tasks, or show examples:          slowwave tasks depo --show 3
@@ -189,6 +190,38 @@ def _split_setting(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except json.JSONDecodeError:
         return key, value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """Probe what the fast weights of a run of rule110 hold after each pass of a sleep.
+
+    Linear probes look for the cells of slept states, 0 to t steps later. Writes probe.json,
+    probe.md and probe.png into the run's folder.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run: config.json and checkpoint/."""
+    examples: int = PROBE_EXAMPLES
+    """Training examples of the probes; a quarter as many choose their penalties and score them."""
+    json: bool = False
+    """Print what was found as one JSON document on stdout."""
+
+
+def probe(arguments: list[str]) -> None:
+    """slowwave probe RUN [--examples 4096] [--json]"""
+    options = _parse(ProbeOptions, arguments, prog="slowwave probe")
+    from slowwave.evaluation.probe_report import draw_probes, probe_table
+    from slowwave.experiment import probe_run
+
+    found = probe_run(options.run, options.run, examples=options.examples)
+    written = draw_probes(options.run, options.run)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print(probe_table(found))
+        for path in written:
+            print(path)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -363,6 +396,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "train": train,
     "eval": evaluate_run,
+    "probe": probe,
     "reproduce": reproduce,
     "plot": plot,
     "tasks": tasks,

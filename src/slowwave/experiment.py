@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TEST_EXAMPLES = 1024
 PASSES_TRIED = (1, 2, 3, 4)
+PROBE_EXAMPLES = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,14 @@ def load_experiment(
 
 
 def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
-    """The freshly drawn model and the task of an experiment.
+    """The freshly drawn model, in its compute dtype, and the task of an experiment.
 
     Raises ValueError if the window does not divide the task's context or is not the one that the
     task counts in, if no window would be slept, if a first stage has nothing to evict or to train,
     or if the vocabularies differ.
     """
+    import torch
+
     from slowwave.model.hybrid import HybridLM
     from slowwave.tasks.registry import make_task
 
@@ -74,7 +77,9 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
             f"{task.vocab_size} token ids; use that, or 0"
         )
     sizes = dataclasses.replace(config.model, vocab_size=task.vocab_size)
-    return HybridLM(sizes, seed=config.train.seed), task
+    model = HybridLM(sizes, seed=config.train.seed)
+    model.set_compute_dtype(torch.bfloat16 if config.train.precision == "bfloat16" else None)
+    return model, task
 
 
 def _check_windows(config: ExperimentConfig) -> None:
@@ -217,8 +222,6 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
 
     The folder holds config.json (the experiment) and checkpoint/model.safetensors.
     """
-    import torch
-
     from slowwave.storage.checkpoint import load_tensors, load_weights
     from slowwave.storage.files import read_json
 
@@ -227,5 +230,20 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     model, task = build(config)
     weights = path / "checkpoint" / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
-    model.set_compute_dtype(torch.bfloat16 if config.train.precision == "bfloat16" else None)
     return config, model, task
+
+
+def probe_run(folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES) -> dict[str, Any]:
+    """Probes the fast weights of a run, and of its model before training; writes out/probe.json.
+
+    See `probe_fast_weights`.
+    """
+    from slowwave.evaluation.probe import probe_fast_weights
+    from slowwave.evaluation.probe_report import PROBE_FILE
+    from slowwave.storage.files import write_json
+
+    config, model, task = load_run(folder)
+    untrained, _ = build(config)
+    found = probe_fast_weights(model, untrained, task, config.sleep, examples=examples)
+    write_json(out / PROBE_FILE, found)
+    return found

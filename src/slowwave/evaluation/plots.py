@@ -20,6 +20,7 @@ from slowwave.evaluation.canvas import (
     save_figure,
     set_title,
 )
+from slowwave.evaluation.probe_report import draw_probes
 from slowwave.evaluation.run_results import (
     Complete,
     Run,
@@ -54,7 +55,7 @@ def draw_all(folder: Path, out: Path, complete: Complete = dict) -> list[Path]:
     """Draws every figure that the files below `folder` have the data for, and table.md, into `out`.
 
     complete: see `find_runs`. Returns what was written. Raises ValueError if there is no finished
-    run and no stream.json, or if the runs are of several recipes.
+    run, no probe.json and no stream.json, or if the runs are of several recipes.
     """
     runs = find_runs(folder, complete)
     written: list[Path] = []
@@ -66,6 +67,7 @@ def draw_all(folder: Path, out: Path, complete: Complete = dict) -> list[Path]:
                 written.append(save_figure(figure, out / name))
         write_atomically(out / "table.md", markdown_table(variants).encode())
         written.append(out / "table.md")
+    written += draw_probes(folder, out)
     if (folder / "stream.json").exists():
         stream = draw_stream(read_json(folder / "stream.json"))
         written.append(save_figure(stream, out / "stream.png"))

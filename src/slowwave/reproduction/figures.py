@@ -95,6 +95,8 @@ class FigureConfig(Config):
     """Runs of the paper's size."""
     bench: dict[Scale, str] = dataclasses.field(default_factory=dict[Scale, str])
     """What slowwave bench measures instead of runs, by scale."""
+    probes: bool = False
+    """Whether the fast weights of its runs are probed once they are trained."""
     curve_by: str = ""
     """Dotted setting that tells the curves of the figure apart; empty if it has none of its own."""
     question_cost: bool = False

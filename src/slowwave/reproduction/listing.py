@@ -11,6 +11,7 @@ from rich.table import Table
 from slowwave.evaluation.run_results import find_runs
 from slowwave.reproduction.bench import bench_command, bench_file
 from slowwave.reproduction.figures import FigureConfig, Scale
+from slowwave.reproduction.probes import list_unprobed
 from slowwave.reproduction.runs import (
     Cost,
     PlannedRun,
@@ -62,9 +63,11 @@ def print_bench(what: str, console: Console) -> None:
 def _count_recorded(figure: FigureConfig, scale: Scale, seeds: int) -> str:
     if scale in figure.bench:
         return "measured" if bench_file(figure.bench[scale]).exists() else "not measured"
-    states = [find_state(run) for run in plan_runs(figure, scale, seeds=seeds)]
+    runs = plan_runs(figure, scale, seeds=seeds)
+    states = [find_state(run) for run in runs]
     partly = f", {states.count('partly')} partly" if "partly" in states else ""
-    return f"{states.count('recorded')} of {len(states)} runs{partly}"
+    probed = f", {len(runs) - len(list_unprobed(runs))} probed" if figure.probes else ""
+    return f"{states.count('recorded')} of {len(states)} runs{partly}{probed}"
 
 
 def _describe(run: PlannedRun, state: State) -> str:

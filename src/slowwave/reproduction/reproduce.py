@@ -23,6 +23,7 @@ from slowwave.reproduction.figures import (
     read_figures,
 )
 from slowwave.reproduction.listing import list_figures, print_bench, print_runs
+from slowwave.reproduction.probes import plan_again, print_probes, probe_runs
 from slowwave.reproduction.progress import TrainingProgress
 from slowwave.reproduction.question_costs import write_question_costs
 from slowwave.reproduction.runs import RESULTS, PlannedRun, find_state, plan_runs
@@ -40,10 +41,15 @@ def show_runs(name: str, scale: str, *, seeds: int) -> None:
     """Prints what a figure (all figures, if no name is given) runs, without running it."""
     console = Console()
     chosen = _choose(read_figures(), name, scale)
+    again: list[PlannedRun] = []
     for figure, known in chosen:
         if known in figure.bench:
             print_bench(figure.bench[known], console)
-    print_runs(_plan_all(chosen, seeds), console)
+        if figure.probes:
+            runs = plan_runs(figure, known, seeds=seeds)
+            print_probes(runs, console)
+            again += plan_again(runs)
+    print_runs([*_plan_all(chosen, seeds), *again], console)
 
 
 def make(name: str, scale: str, *, seeds: int, jobs: int) -> None:
@@ -58,7 +64,10 @@ def make(name: str, scale: str, *, seeds: int, jobs: int) -> None:
         if known in figure.bench:
             _measure(figure.bench[known])
         else:
-            _train(plan_runs(figure, known, seeds=seeds), console, jobs=jobs)
+            runs = plan_runs(figure, known, seeds=seeds)
+            _train(runs, console, jobs=jobs)
+            if figure.probes:
+                _probe(runs, console, jobs=jobs)
     except KeyboardInterrupt:
         console.print("interrupted and saved; the same command goes on", highlight=False)
         raise
@@ -111,6 +120,16 @@ def _train(runs: Sequence[PlannedRun], console: Console, *, jobs: int) -> None:
     if missing:
         with TrainingProgress(missing, console) as progress:
             train_runs(missing, progress, jobs=jobs)
+
+
+def _probe(runs: Sequence[PlannedRun], console: Console, *, jobs: int) -> None:
+    again = plan_again(runs)
+    if again:
+        names = ", ".join(str(run.folder) for run in again)
+        said = f"recorded without a checkpoint, so trained once more to be probed: {names}"
+        console.print(said, highlight=False)
+        _train(again, console, jobs=jobs)
+    probe_runs(runs, console)
 
 
 def _measure(what: str) -> None:

@@ -25,17 +25,21 @@ SEED = "train.seed"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """A run that a figure needs. overrides: what it changes of its recipe, by dotted name."""
+    """A run that a figure needs. overrides: what it changes of its recipe, by dotted name.
+
+    root: where its folder is; elsewhere than RESULTS when it is trained again.
+    """
 
     recipe: str
     name: str
     overrides: dict[str, Any]
     config: ExperimentConfig
+    root: Path = RESULTS
 
     @property
     def folder(self) -> Path:
         """Where it is recorded."""
-        return RESULTS / self.recipe / self.name
+        return self.root / self.recipe / self.name
 
     @property
     def arguments(self) -> list[str]:

@@ -20,6 +20,7 @@ from slowwave.evaluation.run_results import (
 from slowwave.experiment import complete
 from slowwave.reproduction.bench import bench_file
 from slowwave.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
+from slowwave.reproduction.probes import probe_file
 from slowwave.reproduction.question_costs import question_cost_table_file
 from slowwave.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_runs
 
@@ -98,6 +99,8 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
         for scale in reversed(figure.scales):
             if figure.question_cost:
                 yield _question_cost_row(name, scale, figure.runs(scale)[0].recipe)
+        if figure.probes:
+            yield from (_probe_row(name, scale, figure) for scale in figure.scales)
         for scale in reversed(SCALES):
             for curve in curves:
                 is_first = curve.figures[0] == name and curve.scale == scale
@@ -136,6 +139,17 @@ def _bench_row(figure: str, scale: Scale, what: str) -> tuple[str, ...]:
 def _question_cost_row(figure: str, scale: Scale, recipe: str) -> tuple[str, ...]:
     link = f"[counted]({_link(question_cost_table_file(RESULTS / recipe))})"
     return (figure, scale, "what an answer costs", "", link, "", "", "", "")
+
+
+def _probe_row(name: str, scale: Scale, figure: FigureConfig) -> tuple[str, ...]:
+    runs = plan_runs(figure, scale, seeds=SEEDS)
+    links = [
+        f"[{run.name}]({probe_file(run).relative_to(RESULTS).as_posix()})"
+        for run in runs
+        if probe_file(run).exists()
+    ]
+    count = f"{len(links)} of {len(runs)}"
+    return (name, scale, "`slowwave probe`", "", ", ".join(links) or NOT_RUN, "", "", count, "")
 
 
 def _cells(

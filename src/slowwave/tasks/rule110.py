@@ -109,6 +109,10 @@ class Rule110:
         """See `Task.is_correct`."""
         return tuple(output) == example.targets
 
+    def evolved_cells(self, split: str, indices: npt.ArrayLike, steps: int) -> Integers:
+        """The states of `batch(split, indices)` after `steps` steps, (B, num_states, width)."""
+        return self._cells(evolve(self._draw(split, indices), self.config.width, steps))
+
     def floors(self) -> dict[str, float]:
         """What can be scored on the test split without looking at the states.
 

@@ -1,0 +1,95 @@
+"""Tables and figures of linear probes, drawn from what probe.json holds; see `probe.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slowwave.evaluation.canvas import (
+    FLOOR_STYLE,
+    line_style,
+    make_plain,
+    new_figure,
+    save_figure,
+    set_title,
+)
+from slowwave.storage.files import read_json, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PROBE_FILE = "probe.json"
+CELLS = {"first": "first cell", "all": "mean of all cells"}
+
+
+def draw_probes(folder: Path, out: Path) -> list[Path]:
+    """Draws all probes in or below `folder` into probe.png and probe.md of `out`.
+
+    Returns what was written, nothing if there are no probes.
+    """
+    probes = {path.parent.name: read_json(path) for path in sorted(folder.rglob(PROBE_FILE))}
+    if not probes:
+        return []
+    text = "\n".join(f"## {name}\n\n{probe_table(found)}" for name, found in probes.items())
+    write_atomically(out / "probe.md", text.encode())
+    return [save_figure(draw_probe_figure(probes), out / "probe.png"), out / "probe.md"]
+
+
+def probe_table(found: dict[str, Any]) -> str:
+    """Markdown: one row for each state in sight and pass, one column for each number of steps."""
+    steps = range(found["steps"] + 1)
+    counts = found["examples"]
+    head = ["windows since", "after pass", *(f"s = {s}" for s in steps)]
+    text = (
+        f"What a linear probe reads off {found['fast_weights']} fast weights, N = "
+        f"{found['passes']}: cells of a slept state\ns steps later, on {counts['test']} unseen "
+        f"examples; fitted to {counts['train']}. In brackets, the same of the\nuntrained model.\n"
+    )
+    for cells, title in CELLS.items():
+        rows = [head, ["---:"] * len(head)]
+        for since in range(len(found["answers"])):
+            for n in range(found["passes"]):
+                ours, control = (found[m][cells][n][since] for m in ("trained", "untrained"))
+                scores = [f"{a:.1%} ({b:.1%})" for a, b in zip(ours, control, strict=True)]
+                rows.append([str(since), str(n + 1), *scores])
+            if cells == "first":
+                answered = f"{found['answers'][since]:.1%}"
+                rows.append([str(since), "answers", *[""] * found["steps"], answered])
+        rows.append(["floor", "", *(f"{value:.1%}" for value in found["floor"][cells])])
+        lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        text += f"\n{title}:\n\n{lines}\n"
+    return text
+
+
+def draw_probe_figure(probes: dict[str, dict[str, Any]]) -> Figure:
+    """A column a run: above the state slept on last, pass by pass; below all states at the end."""
+    figure = new_figure(1.5 + 4.5 * len(probes), 8.5)
+    panels = figure.subplots(2, len(probes), sharey=True, squeeze=False)
+    for (above, below), (name, found) in zip(panels.T, probes.items(), strict=True):
+        above.set_title(f"{name}: the state slept on last", fontsize=10)
+        for n in range(found["passes"]):
+            _draw_pair(above, found, n, 0, line_style(n + 1), f"after pass {n + 1}")
+        below.set_title(f"{name}: all states, after the last pass", fontsize=10)
+        for since in range(len(found["answers"])):
+            label = f"{since} window{'' if since == 1 else 's'} later"
+            _draw_pair(below, found, found["passes"] - 1, since, line_style(since + 1), label)
+        for axes in (above, below):
+            axes.plot(found["floor"]["first"], **FLOOR_STYLE, label="floor: likelier bit")
+            axes.set_xticks(range(found["steps"] + 1))
+            make_plain(axes)
+            axes.legend(loc="lower left", fontsize=8, frameon=False)
+        below.set_xlabel("s, steps that the first cell has evolved")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("right, linear probe on unseen examples")
+    set_title(figure, "What the fast weights hold (thin, broken: untrained)")
+    return figure
+
+
+def _draw_pair(
+    axes: Axes, found: dict[str, Any], n: int, since: int, style: dict[str, Any], label: str
+) -> None:
+    """The trained model's line, and thin the untrained one's."""
+    axes.plot(found["trained"]["first"][n][since], **style, label=label)
+    thin = style | {"linewidth": 1.0, "markersize": 3, "linestyle": "--"}
+    axes.plot(found["untrained"]["first"][n][since], **thin)

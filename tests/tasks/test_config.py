@@ -37,6 +37,8 @@ OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
         (DepoConfig, {**OFFICIAL, "hops": 500}, "hops"),
         (RecallConfig, {"windows": 0}, "windows"),
         (RecallConfig, {"facts": 0, "updates": 0}, "facts"),
+        (RecallConfig, {"told_every": 3}, "told_every"),
+        (RecallConfig, {"told_every": 2, "distances": (1, 8)}, "distances"),
         (RecallConfig, {"window": 15}, "window"),
         (RecallConfig, {"updates": -1}, "updates"),
         (RecallConfig, {"updates": 4}, "updates"),

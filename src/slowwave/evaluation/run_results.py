@@ -240,10 +240,10 @@ def markdown_table(variants: Sequence[Variant]) -> str:
                     f"{_mean(runs, 'tokens') / 1e6:.2f} M",
                     f"{_mean(runs, 'flops') / 1e12:.1f}",
                     f"{_mean(runs, 'seconds') / 60:.1f}",
-                    _percent(Spread.of([run.exact for run in runs])),
-                    _percent(Spread.of([run.overall["sampled"] for run in runs])),
-                    _percent(Spread.of([run.overall["token_accuracy"] for run in runs])),
-                    *(_percent(spreads[group]) if group in spreads else "" for group in groups),
+                    show_percent(Spread.of([run.exact for run in runs])),
+                    show_percent(Spread.of([run.overall["sampled"] for run in runs])),
+                    show_percent(Spread.of([run.overall["token_accuracy"] for run in runs])),
+                    *(show_percent(spreads[group]) if group in spreads else "" for group in groups),
                     ", ".join(f"{k} {v:.1%}" for k, v in runs[0].summary["floors"].items()),
                 ]
             )
@@ -301,6 +301,7 @@ def _mean(runs: Sequence[Run], key: str) -> float:
     return statistics.fmean(run.summary[key] for run in runs)
 
 
-def _percent(spread: Spread) -> str:
+def show_percent(spread: Spread) -> str:
+    """ "50.0% (40.0 to 60.0)", without brackets if all seeds agree."""
     low, high = f"{100 * spread.low:.1f}", f"{100 * spread.high:.1f}"
     return f"{spread.mean:.1%}" + (f" ({low} to {high})" if low != high else "")

@@ -24,7 +24,7 @@ from slowwave.evaluation.run_results import (
     describe_seeds,
     find_variants,
     group_spreads,
-    show_percent,
+    show_spread,
 )
 from slowwave.reproduction.curves import SYMBOLS
 from slowwave.reproduction.figures import FigureConfig
@@ -78,7 +78,7 @@ def retest_table(tests: Mapping[str, Variant]) -> str:
                     [
                         *(name, str(trained), str(tested), str(len(runs))),
                         *(
-                            show_percent(_overall(runs, tested, score))
+                            show_spread(_overall(runs, tested, score))
                             for score in ("exact", "sampled", "token_accuracy")
                         ),
                         *(_group_cell(runs, tested, group) for group in groups),
@@ -143,7 +143,7 @@ def _draw_by_group(figure: FigureConfig, tests: Mapping[str, Variant]) -> Figure
             for count, runs in variant.by_passes.items()
         ]
         group_name = variant.runs[0].summary["group_name"]
-        draw_groups(axes, lines, variant.group_floors, group_name)
+        draw_groups(axes, lines, variant.group_floors, group_name, measure=variant.measure)
         draw_floor_by_group(axes, variant.floor_by_group, group_name)
         axes.set_title(name, fontsize=10)
     first = next(iter(tests.values())).runs[0]
@@ -161,7 +161,7 @@ def _group_cell(runs: Sequence[Run], tested: int, group: str) -> str:
     """Exact match inside a group, empty if the test has none of it."""
     if group not in runs[0].groups:
         return ""
-    return show_percent(Spread.of([run.tests[tested]["groups"][group]["exact"] for run in runs]))
+    return show_spread(Spread.of([run.tests[tested]["groups"][group]["exact"] for run in runs]))
 
 
 def _seeds(variants: Sequence[Variant]) -> str:

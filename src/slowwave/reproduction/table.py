@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowwave.evaluation.run_results import Run, Spread, find_runs, find_variants, show_percent
+from slowwave.evaluation.run_results import Run, Spread, find_runs, find_variants, show_spread
 from slowwave.experiment import complete
 from slowwave.reproduction.bench import bench_file
 from slowwave.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
@@ -110,7 +110,7 @@ def _answers(curve: Curve, figure: str, target: TargetConfig) -> bool:
 
 
 def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple[str, ...]:
-    show = show_percent if target.score == "exact" else _nats
+    show = show_spread if target.score == "exact" else _nats
     start = (figure, "paper", target.what, show(Spread.of([target.value])))
     if curve is None:
         return (*start, NOT_RUN, "", "", "")
@@ -122,9 +122,7 @@ def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple
 
 
 def _curve_row(curve: Curve) -> tuple[str, ...]:
-    cells = _cells(
-        curve.recorded, len(curve.runs), lambda run: run.exact, show_percent, floors=True
-    )
+    cells = _cells(curve.recorded, len(curve.runs), lambda run: run.exact, show_spread, floors=True)
     return (", ".join(curve.figures), curve.scale, curve.label, "", *cells)
 
 
@@ -134,7 +132,7 @@ def _retest_rows(name: str, figure: FigureConfig, curve: Curve) -> Iterator[tupl
     for test in dict.fromkeys(retest.name for retest in retests):
         same = [retest for retest in retests if retest.name == test]
         runs = [run for retest in same for run in find_retested(retest)]
-        shown = _cells(runs, len(same), lambda run: run.exact, show_percent, floors=True)
+        shown = _cells(runs, len(same), lambda run: run.exact, show_spread, floors=True)
         yield (name, curve.scale, f"{curve.label}, tested with {test}", "", *shown)
 
 

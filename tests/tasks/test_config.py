@@ -35,6 +35,7 @@ OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
         (DepoConfig, {**OFFICIAL, "nodes": 2551}, "nodes"),
         (DepoConfig, {**OFFICIAL, "questions": 76}, "questions"),
         (DepoConfig, {**OFFICIAL, "hops": 500}, "hops"),
+        (DepoConfig, {"grammar": "official", "questions": 9, "counting": "unary"}, "counting"),
         (RecallConfig, {"windows": 0}, "windows"),
         (RecallConfig, {"facts": 0, "updates": 0}, "facts"),
         (RecallConfig, {"told_every": 3}, "told_every"),

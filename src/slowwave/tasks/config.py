@@ -60,6 +60,9 @@ class DepoConfig(Config):
     """Fewest nodes of a training cycle; smaller ones are likelier. None: always `nodes`."""
     hops: int = 6
     """Largest hop count K; k is uniform in 1..K."""
+    counting: Literal["token", "unary"] = "token"
+    """How a compact question says k. token: one token for each k. unary: the same token k times, so
+    that a model can be asked for more hops than it was trained on."""
     questions: int = 40
     """Questions about one cycle; the official grammar asks from distinct nodes."""
     layout: Literal["row", "forked"] = "forked"
@@ -89,6 +92,12 @@ class DepoConfig(Config):
                 "questions",
                 self.questions,
                 f"use at most nodes = {self.nodes}, official questions start at distinct nodes",
+            )
+            _require(
+                self.counting == "token",
+                "counting",
+                self.counting,
+                "use token, the official grammar has one for each hop count",
             )
             _require(
                 self.hops <= MAX_OFFICIAL_HOPS,

@@ -8,11 +8,12 @@ from typing import Any
 from slowwave.config import override
 from slowwave.experiment import ExperimentConfig
 from slowwave.storage.files import write_json
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.config import DepoConfig, Rule110Config, TextConfig
 from slowwave.training.run_folder import RunFolder
 
 DEPO = ExperimentConfig(name="depo-mini", task=DepoConfig(hops=2))
 RULE110 = ExperimentConfig(name="rule110", task=Rule110Config())
+TEXT = ExperimentConfig(name="text", task=TextConfig(files=("a.txt",)))
 STEPS = (10, 20, 30)
 
 
@@ -29,9 +30,13 @@ def write_run(
     steps: tuple[int, ...] = STEPS,
     floors: dict[str, float] | None = None,
     tested: tuple[int, ...] = (1, 2, 4),
+    bytes_per_token: float | None = None,
     **changes: Any,
 ) -> None:
-    """A run folder whose scores are simple functions of `exact`; `changes` use __ for dots."""
+    """A run folder whose scores are simple functions of `exact`; `changes` use __ for dots.
+
+    Losses are 2 nats less exact match.
+    """
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     settings = override(config.to_dict(), dotted)
     run = RunFolder(folder)
@@ -39,18 +44,15 @@ def write_run(
     for step in steps:
         progress = {"step": step, "tokens": 100 * step, "flops": 7e9 * step, "seconds": 60.0 * step}
         run.append_metrics({**progress, "loss": 1.0, "gradient_norm": 1.0})
-        score = {"overall": {"exact": exact * step / STEPS[-1]}}
+        score = {"overall": _score(exact * step / STEPS[-1])}
         run.append_metrics({**progress, "evaluation": score})
     passes = settings["sleep"]["passes"]
     records = [
         {
             "passes": count,
-            "overall": {
-                "exact": exact - 0.05 * abs(count - passes),
-                "sampled": exact / 2,
-                "token_accuracy": 0.9,
-            },
-            "groups": {"1": {"exact": exact + 0.1}, "2": {"exact": exact - 0.1}},
+            "overall": _score(exact - 0.05 * abs(count - passes))
+            | {"sampled": exact / 2, "token_accuracy": 0.9},
+            "groups": {"1": _score(exact + 0.1), "2": _score(exact - 0.1)},
         }
         for count in tested
     ]
@@ -62,7 +64,12 @@ def write_run(
             "seconds": 90.0,
             "trained_passes": passes,
             "group_name": "hop",
+            "bytes_per_token": bytes_per_token,
             "floors": floors or {"chance": 0.11},
             "test": records,
         }
     )
+
+
+def _score(exact: float) -> dict[str, float]:
+    return {"exact": exact, "loss": 2 - exact}

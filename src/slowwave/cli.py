@@ -147,7 +147,7 @@ class EvalOptions:
     examples: int = 1024
     """Test examples."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK.FIELD=VALUE ...")] = ()
-    """Changes to the task, such as hops=8 or steps=10, to score beyond what was trained."""
+    """Changes to the task, such as steps=10 or questions=9, to score beyond what was trained."""
     json: bool = False
     """Print the records as one JSON document on stdout."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import numpy.typing as npt
 import pytest
 from matplotlib.lines import Line2D
 
-from recorded_runs import DEPO, RULE110, exact_of, write_run
+from recorded_runs import DEPO, RULE110, TEXT, exact_of, write_run
 from slowwave.evaluation.canvas import draw_groups, line_style, new_figure
 from slowwave.evaluation.plots import (
+    FIGURES,
     draw_accuracy_by_steps,
     draw_all,
     draw_by_group,
@@ -31,6 +33,7 @@ from slowwave.evaluation.run_results import (
     find_runs,
     find_variants,
     group_spreads,
+    markdown_table,
     mean_curve,
     passes_matrix,
 )
@@ -144,7 +147,7 @@ def test_lines_are_the_data_and_keep_the_colour_of_their_n(variants: list[Varian
             (minutes, [seconds / 60 for seconds in curve.seconds]),
         ):
             (line,) = [line for line in axes.lines if line.get_label() == f"N = {passes}"]
-            assert _points(line) == pytest.approx(np.array([x, curve.exact]))
+            assert _points(line) == pytest.approx(np.array([x, curve.scores]))
             colour = str(line.get_color())
             of_seeds = [line for line in axes.lines if _points(line)[1, -1] in _exact(runs)]
             assert {str(line.get_color()) for line in of_seeds} == {colour}
@@ -215,6 +218,45 @@ def test_figures_without_their_ingredients_are_left_out(folder: Path) -> None:
         base[0], runs=tuple(dataclasses.replace(run, evaluations=()) for run in base[0].runs)
     )
     assert draw_learning_curves([unevaluated]) is None
+
+
+def test_text_is_drawn_in_bits_per_byte(tmp_path: Path) -> None:
+    """Everywhere, without floors, which are about right answers; a token is four bytes here."""
+    for passes, exact in ((1, 0.5), (2, 0.7)):
+        for rate in (0.1, 0.2):
+            write_run(
+                tmp_path / f"{passes}-{rate}",
+                TEXT,
+                exact=exact + rate,
+                floors={"constant": 0.11},
+                bytes_per_token=4.0,
+                tested=(1, 2),
+                sleep__passes=passes,
+                train__muon_lr=rate,
+            )
+    variants = find_variants(find_runs(tmp_path))
+    drawn = [draw(variants) for draw in FIGURES.values()]
+    curves, groups, passes_map, by_steps, rows = drawn
+    assert by_steps is None
+    assert curves is not None and groups is not None and passes_map is not None and rows is not None
+    assert "bits per byte" in curves.axes[0].get_ylabel()
+    assert "bits per byte" in groups.axes[0].get_ylabel()
+    assert "bits per byte" in passes_map.axes[0].get_title()
+    assert "bits per byte" in rows.axes[0].get_xlabel()
+
+    (line,) = [line for line in curves.axes[0].lines if line.get_label() == "N = 1"]
+    base = variants[0].by_passes[1][0].overall["exact"]
+    expected = [(2 - base * share) / math.log(2) / 4 for share in (1 / 3, 2 / 3, 1)]
+    assert _points(line)[1] == pytest.approx(expected)
+    assert not any((_points(line)[1] == 0.11).any() for axes in curves.axes for line in axes.lines)
+    by_group = [(2 - base - 0.1) / math.log(2) / 4, (2 - base + 0.1) / math.log(2) / 4]
+    assert any(_points(line)[1] == pytest.approx(by_group) for line in groups.axes[0].lines)
+    cells = {text.get_position(): text.get_text() for text in passes_map.axes[0].texts}
+    assert cells[0, 0] == f"{expected[-1]:.3f}"
+    assert f"{expected[-1]:.3f}" in [text.get_text() for text in rows.axes[0].texts]
+    table = markdown_table(variants)
+    assert "| bits per byte | sampled |" in table
+    assert f"| {expected[-1]:.3f} |" in table
 
 
 def test_a_stream_before_its_first_sleep_is_drawn(stream: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def test_a_curve_is_the_mean_of_the_files(variants: list[Variant]) -> None:
     assert curve.tokens == [1000, 2000, 3000]
     assert curve.flops == [7e10, 14e10, 21e10]
     assert curve.seconds == [600, 1200, 1800]
-    assert curve.exact == pytest.approx([mean / 3, mean * 2 / 3, mean])
+    assert curve.scores == pytest.approx([mean / 3, mean * 2 / 3, mean])
 
 
 def test_a_mean_curve_ends_with_the_first_seed_that_stops(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_mean_curve_ends_with_the_first_seed_that_stops(tmp_path: Path) -> Non
     write_run(tmp_path / "b", DEPO, exact=0.9, steps=STEPS[:2], train__seed=1)
     curve = mean_curve(find_variants(find_runs(tmp_path))[0].by_passes[1])
     assert curve.tokens == [1000, 2000]
-    assert curve.exact == pytest.approx([0.25, 0.5])
+    assert curve.scores == pytest.approx([0.25, 0.5])
 
 
 def test_spreads_go_from_the_lowest_to_the_highest_seed(variants: list[Variant]) -> None:

@@ -97,6 +97,35 @@ def test_answers_equal_the_oracle(config: DepoConfig, split: str, index: int) ->
     assert torch.equal(asked.groups, groups)
 
 
+@given(config=configs(), split=st.sampled_from(SPLITS), index=st.integers(0, 2**62))
+def test_unary_questions_ask_the_same(config: DepoConfig, split: str, index: int) -> None:
+    """Cycle, questions and answers are those of a token for each k, which the oracle knows."""
+    unary = Depo(DepoConfig.from_dict({**config.to_dict(), "counting": "unary"}))
+    more = Depo(DepoConfig.from_dict({**unary.config.to_dict(), "hops": 3 * config.hops}))
+    assert unary.vocab_size == more.vocab_size == config.nodes + 2
+    example, same = unary.example(split, index), Depo(config).example(split, index)
+    assert (example.questions, example.targets) == (same.questions, same.targets)
+    assert example.context == same.context
+
+    batch = unary.batch(split, [index])
+    labelled = batch.stream if batch.questions is None else batch.questions
+    hop, padding = config.nodes, config.nodes + 1
+    for number, (question, answer) in enumerate(zip(same.questions, same.targets, strict=True)):
+        (at,) = (labelled.answers[0] == number).nonzero().tolist()
+        *row, place = at
+        count, start = int(question.split()[0]), int(question.split()[-1])
+        assert labelled.groups[0, *at] == count
+        assert labelled.targets[0, *at] == answer
+        tokens = labelled.inputs[0, *row].tolist()
+        assert tokens[place - count : place + 1] == [hop] * count + [start]
+        if batch.questions is not None:
+            assert place == count
+            assert set(tokens[place + 2 :]) <= {padding}
+        else:
+            assert tokens[place - count - 1] != hop
+            assert tokens[place + 1 : place + 2] in ([answer], [])
+
+
 def test_cycles_never_cross_splits() -> None:
     """Whatever the layout, hops and sizes: the cycle alone decides. All cycles are drawn."""
     plain = DepoConfig(nodes=6, questions=1, layout="forked")

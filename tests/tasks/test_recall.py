@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.tasks.config import RecallConfig
 from slowwave.tasks.recall import Recall
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks.recall_facts import stream_hash
+from slowwave.tasks.splits import SPLITS, belongs_to
 
 QUESTION, UNKNOWN, FIRST_KEY = 0, 1, 10
 
@@ -43,12 +45,12 @@ def read(tokens: list[int], config: RecallConfig) -> list[Told]:
     return told
 
 
-def answer(told: list[Told], key: int) -> tuple[int, str]:
+def answer(told: list[Told], key: int, windows: int) -> tuple[int, str]:
     """What is to be said about a key at the end of the stream, and the label of its group."""
     about = [statement for statement in told if statement.key == key]
     if not about:
         return UNKNOWN, "never told"
-    distance = max(statement.window for statement in told) + 1 - about[-1].window
+    distance = windows - about[-1].window
     return about[-1].value, f"{distance} updated" if len(about) > 1 else str(distance)
 
 
@@ -58,18 +60,20 @@ def group_labels(task: Recall) -> dict[int, str]:
 
 @st.composite
 def configs(draw: st.DrawFn) -> RecallConfig:
-    facts, windows = draw(st.integers(1, 7)), draw(st.integers(1, 9))
+    facts, telling, every = (draw(st.integers(1, most)) for most in (7, 9, 4))
     updates = draw(st.integers(0, (facts - 1) // 2))
-    told = windows * (facts - updates) + updates
+    told = telling * (facts - updates) + updates
+    ago = draw(st.sets(st.integers(1, telling), min_size=1))
     untold = draw(st.sampled_from((0.0, 0.3)))
     return RecallConfig(
         window=draw(st.integers(2 * facts, 2 * facts + 9)),
-        windows=windows,
+        windows=telling * every,
         facts=facts,
+        told_every=every,
         updates=updates,
         keys=told + draw(st.integers(1 if untold else 0, 9)),
         values=draw(st.integers(4096, 5000) if told < 12 else st.integers(2, 9)),
-        distances=tuple(sorted(draw(st.sets(st.integers(1, windows), min_size=1)))),
+        distances=tuple(every * number for number in sorted(ago)),
         questions=draw(st.integers(1, 20)),
         untold=untold,
     )
@@ -85,7 +89,7 @@ def test_answers_equal_the_oracle(config: RecallConfig, split: str, index: int) 
     told = read(batch.stream.inputs[0].tolist(), config)
     for number in range(config.questions):
         mark, key = asked.inputs[0, number].tolist()
-        value, label = answer(told, key)
+        value, label = answer(told, key, config.windows)
         assert mark == QUESTION
         assert asked.targets[0, number].tolist() == [NO_LOSS, value]
         assert asked.answers[0, number].tolist() == [-1, number]
@@ -101,16 +105,17 @@ def test_windows_hold_what_they_promise(config: RecallConfig, split: str, index:
     updated: list[int] = []
     for window in range(config.windows):
         statements = [statement for statement in told if statement.window == window]
-        assert len(statements) == config.facts
+        assert len(statements) == (0 if window % config.told_every else config.facts)
         updates = [statement for statement in statements if statement.key in current]
-        assert len(updates) == (config.updates if window else 0)
+        assert len(updates) == (config.updates if window and statements else 0)
         assert all(current[update.key].value != update.value for update in updates)
         updated += [update.key for update in updates]
         current |= {statement.key: statement for statement in statements}
     assert len(updated) == len(set(updated))
     assert len(current) == config.told_keys
-    # Every window keeps a fact that can still be asked about.
-    assert {statement.window for statement in current.values()} == set(range(config.windows))
+    # Every window that tells facts keeps one that can still be asked about.
+    telling = range(0, config.windows, config.told_every)
+    assert {statement.window for statement in current.values()} == set(telling)
 
 
 SMALL = RecallConfig(
@@ -242,11 +247,28 @@ def test_a_thousand_windows() -> None:
     for (_, key), (_, value) in zip(
         asked.inputs[0].tolist(), asked.targets[0].tolist(), strict=True
     ):
-        assert answer(told, key)[0] == value
+        assert answer(told, key, config.windows)[0] == value
 
 
-def test_examples_are_what_batches_hold() -> None:
-    task = Recall(SMALL)
+def test_filler_windows_leave_what_is_told_alone() -> None:
+    """So a stream keeps its split however far apart its windows are drawn."""
+    spread = RecallConfig.from_dict(
+        {**SMALL.to_dict(), "windows": 15, "told_every": 3, "distances": [3, 6, 15]}
+    )
+    for split in SPLITS:
+        for told in draw_told(spread, split, 50):
+            keys, values = (
+                np.array([[getattr(each, field) for each in told]]) for field in ("key", "value")
+            )
+            first_value = FIRST_KEY + spread.keys
+            hashes = stream_hash(keys - FIRST_KEY, values - first_value, spread.facts)
+            assert belongs_to(split, hashes).all()
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_examples_are_what_batches_hold(every: int) -> None:
+    changes = {"windows": 5 * every, "told_every": every, "distances": [every, 5 * every]}
+    task = Recall(RecallConfig.from_dict({**SMALL.to_dict(), **changes}))
     example = task.example("validation", 5)
     batch = task.batch("validation", [5])
     asked = batch.questions
@@ -254,7 +276,7 @@ def test_examples_are_what_batches_hold() -> None:
     assert example.tokens == tuple(batch.stream.inputs[0].tolist())
     assert example.targets == tuple(asked.targets[0, :, 1].tolist())
     told = read(list(example.tokens), SMALL)
-    for number, window in enumerate(example.context):
+    for number, window in zip(range(0, 5 * every, every), example.context, strict=True):
         said = [f"k{key - 10}=v{value - 30}" for at, key, value in told if at == number]
         assert sorted(entry.split(" ")[0] for entry in window.split(", ")) == sorted(said)
     older: dict[int, list[int]] = {}
@@ -264,9 +286,11 @@ def test_examples_are_what_batches_hold() -> None:
         values = older.get(int(question.split(",")[0][1:]), [])
         assert right == (f"v{values[-1]}" if values else "unknown")
         assert question.endswith("never told") == (not values)
-        assert (f"before that v{values[0]}" in question) == (len(values) == 2)
+        before = f"before that v{values[0]}" if values else "before that"
+        assert (before in question) == (len(values) == 2)
     text = task.render(example)
-    assert all(line in text for line in example.context)
+    for number, window in zip(range(1, 5 * every + 1, every), example.context, strict=True):
+        assert f"  window {number}: {window}\n" in text
     assert all(f"{q}: {a}" in text for q, a in zip(example.questions, example.answers, strict=True))
 
     assert task.is_correct(example, example.targets)

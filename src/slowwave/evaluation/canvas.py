@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from slowwave.evaluation.measure import SHARE, Measure
 from slowwave.evaluation.run_results import Spread
 from slowwave.storage.files import write_atomically
 
@@ -72,23 +73,31 @@ def add_legend(figure: Figure, axes: Axes, caption: str, *, columns: int) -> Non
     )
 
 
-def make_plain(axes: Axes, percent_axis: Literal["x", "y"] = "y") -> None:
-    """Thin frame and grid; the axis of scores runs from 0 to 100%."""
+def make_plain(
+    axes: Axes, score_axis: Literal["x", "y"] = "y", *, measure: Measure = SHARE
+) -> None:
+    """Thin frame and grid; an axis of shares runs from 0 to 100%."""
     from matplotlib.ticker import PercentFormatter
 
-    axis = axes.yaxis if percent_axis == "y" else axes.xaxis
-    axis.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set(**{f"{percent_axis}lim": (0, 1.03)})
+    if measure.is_share:
+        axis = axes.yaxis if score_axis == "y" else axes.xaxis
+        axis.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set(**{f"{score_axis}lim": (0, 1.03)})
     axes.grid(True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_groups(
-    axes: Axes, lines: Sequence[Line], floors: Mapping[str, float], group_name: str
+    axes: Axes,
+    lines: Sequence[Line],
+    floors: Mapping[str, float],
+    group_name: str,
+    *,
+    measure: Measure = SHARE,
 ) -> None:
-    """Exact match by group: (spreads by group, style, label) for every line.
+    """Scores by group: (spreads by group, style, label) for every line.
 
     Groups that are numbers stand where they belong, others side by side.
     """
@@ -101,10 +110,9 @@ def draw_groups(
     slant = {} if all(map(str.isdigit, places)) else {"rotation": 30, "ha": "right"}
     axes.set_xticks(list(places.values()), list(places), **slant)
     axes.set_xlabel(group_name)
-    axes.set_ylabel("exact match")
-    if floors:
-        draw_floors(axes, floors, side="left")
-    make_plain(axes)
+    axes.set_ylabel(measure.name)
+    draw_floors(axes, floors, side="left")
+    make_plain(axes, measure=measure)
 
 
 def _place(groups: Sequence[str]) -> dict[str, int]:
@@ -143,7 +151,8 @@ def draw_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right"
     """A dotted line for each score that needs no reading, named above the highest."""
     for value in floors.values():
         axes.axhline(value, **FLOOR_STYLE)
-    label_floors(axes, floors, side=side)
+    if floors:
+        label_floors(axes, floors, side=side)
 
 
 def draw_floor_by_group(axes: Axes, floors: Mapping[str, float], group_name: str) -> None:

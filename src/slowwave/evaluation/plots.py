@@ -80,10 +80,11 @@ def draw_all(folder: Path, out: Path, complete: Complete = dict) -> list[Path]:
 
 
 def draw_learning_curves(variants: Sequence[Variant]) -> Figure | None:
-    """Validation exact match against tokens, FLOPs and minutes."""
+    """Validation scores against tokens, FLOPs and minutes."""
     if not _is_evaluated(variants[0]):
         return None
     shown = [v for v in variants if v.differs_in_training_only and _is_evaluated(v)]
+    measure = variants[0].measure
     figure = new_figure(12, 4.8)
     panels: list[Axes] = list(figure.subplots(1, 3, sharey=True))
     for axes, (key, (unit, label)) in zip(panels, CURVE_AXES.items(), strict=True):
@@ -91,15 +92,15 @@ def draw_learning_curves(variants: Sequence[Variant]) -> Figure | None:
             for run in runs:
                 curve = mean_curve([run])
                 x = [value / unit for value in getattr(curve, key)]
-                axes.plot(x, curve.exact, color=style["color"], linewidth=0.7, alpha=0.6)
+                axes.plot(x, curve.scores, color=style["color"], linewidth=0.7, alpha=0.6)
             curve = mean_curve(runs)
             x = [value / unit for value in getattr(curve, key)]
-            axes.plot(x, curve.exact, **style, label=name)
+            axes.plot(x, curve.scores, **style, label=name)
         draw_floors(axes, variants[0].floors)
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
-        make_plain(axes)
-    panels[0].set_ylabel("validation exact match")
+        make_plain(axes, measure=measure)
+    panels[0].set_ylabel(f"validation {measure.name}")
     seeds = describe_seeds(list(variants[0].by_passes.values()))
     set_title(figure, f"{_recipe(variants)}: learning with N passes over each window")
     caption = f"bold: {seeds}; thin: each seed" + _explain_dashes(shown)
@@ -108,16 +109,17 @@ def draw_learning_curves(variants: Sequence[Variant]) -> Figure | None:
 
 
 def draw_by_group(variants: Sequence[Variant]) -> Figure:
-    """Final test exact match by group, one line for each trained N."""
+    """Final test scores by group, one line for each trained N."""
+    measure = variants[0].measure
     name = variants[0].runs[0].summary["group_name"]
     shown = [variant for variant in variants if variant.differs_in_training_only]
     figure = new_figure(8, 5.4)
     axes: Axes = figure.subplots()
     lines = [(group_spreads(runs), style, text) for runs, style, text in _styled(shown)]
-    draw_groups(axes, lines, variants[0].group_floors, name)
+    draw_groups(axes, lines, variants[0].group_floors, name, measure=measure)
     draw_floor_by_group(axes, variants[0].floor_by_group, name)
     seeds = describe_seeds(list(variants[0].by_passes.values()))
-    set_title(figure, f"{_recipe(variants)}: exact match on unseen examples by {name}")
+    set_title(figure, f"{_recipe(variants)}: {measure.name} on unseen examples by {name}")
     caption = f"{seeds}, whiskers from lowest to highest" + _explain_dashes(shown)
     add_legend(figure, axes, caption, columns=4 if len(lines) == 4 else 3)
     return figure
@@ -132,17 +134,21 @@ def draw_passes(variants: Sequence[Variant]) -> Figure | None:
     figure = new_figure(1.6 + 1.1 * max(4, len(tested)), 1.9 + 0.75 * len(trained))
     axes: Axes = figure.subplots()
     cells = [[matrix[row].get(column, float("nan")) for column in tested] for row in trained]
-    axes.imshow(cells, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    measure = variants[0].measure
+    limits: dict[str, Any] = {"vmin": 0, "vmax": 1} if measure.is_share else {}
+    colours = "Blues" if measure.is_share else "Blues_r"
+    image: Any = axes.imshow(cells, cmap=colours, aspect="auto", **limits)
     for y, row in enumerate(trained):
         for x, column in enumerate(tested):
             if column in matrix[row]:
+                shade = image.norm(matrix[row][column])
                 axes.text(
                     x,
                     y,
-                    f"{matrix[row][column]:.1%}",
+                    measure.show(matrix[row][column]),
                     ha="center",
                     va="center",
-                    color="white" if matrix[row][column] > 0.6 else "black",
+                    color="white" if (shade if measure.is_share else 1 - shade) > 0.6 else "black",
                     weight="bold" if row == column else "normal",
                 )
     axes.set_xticks(range(len(tested)), [str(count) for count in tested])
@@ -153,7 +159,7 @@ def draw_passes(variants: Sequence[Variant]) -> Figure | None:
     axes.spines[:].set_visible(False)
     seeds = describe_seeds(list(variants[0].by_passes.values()))
     set_title(figure, f"{_recipe(variants)}: sleeping with another N than trained")
-    axes.set_title(f"exact match on unseen examples, {seeds}; bold: as trained", fontsize=9)
+    axes.set_title(f"{measure.name} on unseen examples, {seeds}; bold: as trained", fontsize=9)
     return figure
 
 
@@ -188,24 +194,26 @@ def draw_accuracy_by_steps(variants: Sequence[Variant]) -> Figure | None:
 
 
 def draw_variants(variants: Sequence[Variant]) -> Figure | None:
-    """One row for each variant and trained N: final test exact match, every seed a dot."""
+    """One row for each variant and trained N: final test scores, every seed a dot."""
     if len(variants) == 1:
         return None
+    measure = variants[0].measure
     rows = [(v, passes, runs) for v in variants for passes, runs in v.by_passes.items()]
     figure = new_figure(9, 1.6 + 0.32 * len(rows))
     axes: Axes = figure.subplots()
     for y, (variant, passes, runs) in enumerate(rows):
         style: dict[str, Any] = line_style(passes) | {"linestyle": "none"}
-        mean = Spread.of([run.exact for run in runs]).mean
-        axes.plot([run.exact for run in runs], [y] * len(runs), **style)
+        mean = Spread.of([run.score for run in runs]).mean
+        axes.plot([run.score for run in runs], [y] * len(runs), **style)
         axes.plot([mean], [y], "|", color=style["color"], markersize=15, markeredgewidth=2.5)
         for value in variant.floors.values():
             axes.plot([value, value], [y - 0.5, y + 0.5], **FLOOR_STYLE)
-        axes.text(1.05, y, f"{mean:.1%}", va="center", fontsize=9)
+        beside: Any = axes.get_yaxis_transform()
+        axes.text(1.02, y, measure.show(mean), va="center", fontsize=9, transform=beside)
     axes.set_yticks(range(len(rows)), [f"{v.name}, N = {passes}" for v, passes, _ in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("exact match on unseen examples")
-    make_plain(axes, "x")
+    axes.set_xlabel(f"{measure.name} on unseen examples")
+    make_plain(axes, "x", measure=measure)
     name = variants[0].runs[0].settings["name"]
     set_title(figure, f"{name}: what a change of the recipe does")
     seeds = describe_seeds([runs for _, _, runs in rows])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slowwave.config import flatten
+from slowwave.evaluation.measure import SHARE, Measure
 from slowwave.storage.files import read_json
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
@@ -47,15 +48,25 @@ class Run:
         return {record["passes"]: record for record in self.summary["test"]}
 
     @property
+    def measure(self) -> Measure:
+        """What figures show of its scores."""
+        return Measure(self.summary.get("bytes_per_token"))
+
+    @property
     def groups(self) -> dict[str, float]:
-        """Final test exact match by label of the group, slept with the trained N."""
+        """Final test score by label of the group, slept with the trained N."""
         groups = self.tests[self.passes]["groups"]
-        return {label: score["exact"] for label, score in groups.items()}
+        return {label: self.measure.of(score) for label, score in groups.items()}
 
     @property
     def overall(self) -> dict[str, float]:
         """Final test scores over all groups, slept with the trained N."""
         return self.tests[self.passes]["overall"]
+
+    @property
+    def score(self) -> float:
+        """Final test score over all groups, slept with the trained N."""
+        return self.measure.of(self.overall)
 
     @property
     def exact(self) -> float:
@@ -83,8 +94,13 @@ class Variant:
         return all(key.startswith("train.") for key in self.changes)
 
     @property
+    def measure(self) -> Measure:
+        """What figures show of its scores."""
+        return self.runs[0].measure
+
+    @property
     def floors(self) -> dict[str, float]:
-        """Exact match of predictors that read nothing, over all groups."""
+        """Exact match of predictors that read nothing, over all groups; none in bits per byte."""
         prefix = f"{self._group_name} "
         return {
             name: value
@@ -106,7 +122,7 @@ class Variant:
 
     @property
     def _all_floors(self) -> dict[str, float]:
-        return self.runs[0].summary["floors"]
+        return self.runs[0].summary["floors"] if self.measure.is_share else {}
 
     @property
     def _group_name(self) -> str:
@@ -129,12 +145,12 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Curve:
-    """Validation exact match along training; one entry an evaluation."""
+    """Validation scores along training; one entry an evaluation."""
 
     tokens: list[float]
     flops: list[float]
     seconds: list[float]
-    exact: list[float]
+    scores: list[float]
 
 
 def find_runs(folder: Path, complete: Complete = dict) -> list[Run]:
@@ -179,23 +195,24 @@ def mean_curve(runs: Sequence[Run]) -> Curve:
     def mean(key: str) -> list[float]:
         return [statistics.fmean(lines[step][key] for lines in by_step) for step in steps]
 
-    exact = [
-        statistics.fmean(lines[step]["evaluation"]["overall"]["exact"] for lines in by_step)
-        for step in steps
+    measured = [
+        {step: run.measure.of(line["evaluation"]["overall"]) for step, line in lines.items()}
+        for run, lines in zip(runs, by_step, strict=True)
     ]
-    return Curve(mean("tokens"), mean("flops"), mean("seconds"), exact)
+    scores = [statistics.fmean(each[step] for each in measured) for step in steps]
+    return Curve(mean("tokens"), mean("flops"), mean("seconds"), scores)
 
 
 def group_spreads(runs: Sequence[Run]) -> dict[str, Spread]:
-    """Final test exact match of every group."""
+    """Final test score of every group."""
     return {group: Spread.of([run.groups[group] for run in runs]) for group in runs[0].groups}
 
 
 def passes_matrix(variant: Variant) -> dict[int, dict[int, float]]:
-    """Mean test exact match by trained N, then by the N that was slept with."""
+    """Mean test score by trained N, then by the N that was slept with."""
     return {
         trained: {
-            tested: statistics.fmean(run.tests[tested]["overall"]["exact"] for run in runs)
+            tested: statistics.fmean(run.measure.of(run.tests[tested]["overall"]) for run in runs)
             for tested in sorted(set.intersection(*(set(run.tests) for run in runs)))
         }
         for trained, runs in variant.by_passes.items()
@@ -221,18 +238,13 @@ def describe_seeds(run_groups: Sequence[Sequence[Run]]) -> str:
     return f"mean of {many} seeds"
 
 
-def show_percent(spread: Spread) -> str:
-    """ "50.0%", or "50.0% (40.0 to 60.0)" where seeds differ."""
-    low, high = f"{100 * spread.low:.1f}", f"{100 * spread.high:.1f}"
-    return f"{spread.mean:.1%}" + (f" ({low} to {high})" if low != high else "")
-
-
 def markdown_table(variants: Sequence[Variant]) -> str:
     """One row for each variant and trained N, for a README to quote."""
     groups = dict.fromkeys(g for variant in variants for run in variant.runs for g in run.groups)
     group_name = variants[0].runs[0].summary["group_name"]
+    measure = variants[0].measure
     columns = ["variant", "trained N", "seeds", "tokens", "TFLOP", "minutes"]
-    columns += ["exact", "sampled", "token"]
+    columns += ["exact" if measure.is_share else measure.name, "sampled", "token"]
     columns += [f"{group_name} {group}" for group in groups]
     rows = [[*columns, "floors"], ["---", *["---:"] * (len(columns) - 1), "---"]]
     for variant in variants:
@@ -246,10 +258,10 @@ def markdown_table(variants: Sequence[Variant]) -> str:
                     f"{_mean(runs, 'tokens') / 1e6:.2f} M",
                     f"{_mean(runs, 'flops') / 1e12:.1f}",
                     f"{_mean(runs, 'seconds') / 60:.1f}",
-                    show_percent(Spread.of([run.exact for run in runs])),
-                    show_percent(Spread.of([run.overall["sampled"] for run in runs])),
-                    show_percent(Spread.of([run.overall["token_accuracy"] for run in runs])),
-                    *(show_percent(spreads[group]) if group in spreads else "" for group in groups),
+                    show_spread(Spread.of([run.score for run in runs]), measure),
+                    show_spread(Spread.of([run.overall["sampled"] for run in runs])),
+                    show_spread(Spread.of([run.overall["token_accuracy"] for run in runs])),
+                    *(show_spread(spreads[g], measure) if g in spreads else "" for g in groups),
                     ", ".join(f"{k} {v:.1%}" for k, v in runs[0].summary["floors"].items()),
                 ]
             )
@@ -305,3 +317,9 @@ def _show(key: str, value: Any, keys: Iterable[str]) -> str:
 
 def _mean(runs: Sequence[Run], key: str) -> float:
     return statistics.fmean(run.summary[key] for run in runs)
+
+
+def show_spread(spread: Spread, measure: Measure = SHARE) -> str:
+    """ "50.0% (40.0 to 60.0)", without brackets if all seeds agree."""
+    low, high = (measure.show(value).removesuffix("%") for value in (spread.low, spread.high))
+    return measure.show(spread.mean) + (f" ({low} to {high})" if low != high else "")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from slowwave.evaluation.measure import Measure
 from slowwave.tasks.config import (
     DepoConfig,
     GsmInfiniteConfig,
@@ -33,14 +33,14 @@ TASKS = {
 def score_table(summary: dict[str, Any]) -> Table:
     """One row a number of passes: exact match, sampled, token accuracy, loss, and each group.
 
-    Of text also bits per byte, and of its groups the loss instead of exact match.
+    Of text also bits per byte, and of its groups instead of exact match.
     """
     groups = list(summary["test"][0]["groups"])
     trained = summary["trained_passes"]
-    bytes_per_token = summary.get("bytes_per_token")
+    measure = Measure(summary.get("bytes_per_token"))
     table = Table(title=f"{summary['name']}, trained with N = {trained}, unseen examples")
     columns = ["N", "exact", "sampled", "token", "loss"]
-    columns += [] if bytes_per_token is None else ["bits per byte"]
+    columns += [] if measure.is_share else [measure.name]
     for column in (*columns, *(f"{summary['group_name']} {group}" for group in groups)):
         table.add_column(column, justify="right")
     for record in summary["test"]:
@@ -48,17 +48,14 @@ def score_table(summary: dict[str, Any]) -> Table:
         marked = f"{record['passes']} (trained)" if record["passes"] == trained else None
         cells = [f"{overall[key]:.1%}" for key in ("exact", "sampled", "token_accuracy")]
         cells.append(f"{overall['loss']:.3f}")
-        if bytes_per_token is None:
-            cells += [f"{score['exact']:.1%}" for score in scores]
-        else:
-            cells.append(f"{overall['loss'] / math.log(2) / bytes_per_token:.3f}")
-            cells += [f"{score['loss']:.3f}" for score in scores]
+        shown = scores if measure.is_share else [overall, *scores]
+        cells += [measure.show(measure.of(score)) for score in shown]
         table.add_row(marked or str(record["passes"]), *cells)
     table.caption = "floors: " + ", ".join(
         f"{name} {value:.1%}" for name, value in summary["floors"].items()
     )
-    if bytes_per_token is not None:
-        table.caption += "; by token of the window: loss in nats"
+    if not measure.is_share:
+        table.caption += f"; by token of the window: {measure.name}"
     return table
 
 

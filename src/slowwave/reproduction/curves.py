@@ -43,7 +43,7 @@ def draw_curves(figure: FigureConfig, scale: Scale, runs: Sequence[Run]) -> Figu
         label = f"{SYMBOLS.get(key, key)} = {value}"
         if value in found:
             curve = mean_curve(found[value])
-            axes.plot([t / 1e6 for t in curve.tokens], curve.exact, **style, label=label)
+            axes.plot([t / 1e6 for t in curve.tokens], curve.scores, **style, label=label)
         for point in points:
             if _value(point, key) == value:
                 x = [tokens / 1e6 for tokens in point.tokens]

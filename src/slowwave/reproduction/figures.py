@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from slowwave.config import Config, flatten, read_toml
+from slowwave.experiment import TEST_EXAMPLES
 
 Scale = Literal["mini", "paper"]
 
@@ -34,11 +35,35 @@ class RunsConfig(Config):
     """Most seeds that these runs are worth; as many as are asked for if not given."""
 
     def __post_init__(self) -> None:
-        for key, values in flatten(self.each).items():
-            if not isinstance(values, list) or not values:
-                raise ValueError(f"each.{key} is {values!r}; list what it takes, or use set")
+        _check_lists(self.each)
         if self.seeds is not None and self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds}; use 1 or more, or leave it out")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetestsConfig(Config):
+    """Tests of finished runs with their task changed: every combination of `each`.
+
+    `set` and `each` hold fields of the task, as `slowwave eval --set` takes them.
+    """
+
+    name: str
+    """Name of each test; {task.steps} stands for what the changed task has there."""
+    set: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    """What all of these tests change."""
+    each: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    """Lists of what single tests change; all combinations are made."""
+    passes: tuple[int, ...] = ()
+    """Numbers of passes to sleep with, beside the trained one."""
+    examples: int = TEST_EXAMPLES
+    """Test examples."""
+
+    def __post_init__(self) -> None:
+        _check_lists(self.each)
+        if any(count < 1 for count in self.passes):
+            raise ValueError(f"passes is {self.passes}; use 1 or more for each")
+        if self.examples < 1:
+            raise ValueError(f"examples is {self.examples}; use 1 or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +127,11 @@ class FigureConfig(Config):
     question_cost: bool = False
     """Whether to draw what an answer costs by the questions asked of one context, in every way that
     the figure runs; it takes no finished run."""
+    retests: tuple[RetestsConfig, ...] = ()
+    """What every run is tested on once it is trained, beyond its own task."""
+    retests_by: str = ""
+    """Field of the task along which tests are drawn, a panel a trained N; if empty, each test has a
+    panel by group."""
     targets: tuple[TargetConfig, ...] = ()
     """Numbers of the paper."""
     points: tuple[PointsConfig, ...] = ()
@@ -149,6 +179,12 @@ def choose_scale(figure: FigureConfig, name: str, scale: str) -> Scale:
     raise ValueError(
         f"scale is {scale!r}, which {name} does not have; use {' or '.join(figure.scales)}"
     )
+
+
+def _check_lists(each: dict[str, Any]) -> None:
+    for key, values in flatten(each).items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"each.{key} is {values!r}; list what it takes, or use set")
 
 
 def _read(file: Path) -> FigureConfig:

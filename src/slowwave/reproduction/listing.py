@@ -12,6 +12,7 @@ from slowwave.evaluation.run_results import find_runs
 from slowwave.reproduction.bench import bench_command, bench_file
 from slowwave.reproduction.figures import FigureConfig, Scale
 from slowwave.reproduction.probes import list_unprobed
+from slowwave.reproduction.retests import PlannedRetest, find_retest_state, plan_retests
 from slowwave.reproduction.runs import (
     Cost,
     PlannedRun,
@@ -53,6 +54,14 @@ def print_runs(runs: Sequence[PlannedRun], console: Console) -> None:
     _print(console, f"not recorded, all together: {_describe_cost(left)}")
 
 
+def print_retests(retests: Sequence[PlannedRetest], console: Console) -> None:
+    """Every test with its state and a command that shows the same."""
+    for retest in retests:
+        state = find_retest_state(retest)
+        _print(console, f"{retest.run.folder}, tested with {retest.name}: {state}")
+        _print(console, f"  {shlex.join(['slowwave', *retest.arguments])}")
+
+
 def print_bench(what: str, console: Console) -> None:
     """A measurement with its state and the command that makes it."""
     state: State = "recorded" if bench_file(what).exists() else "to do"
@@ -66,8 +75,15 @@ def _count_recorded(figure: FigureConfig, scale: Scale, seeds: int) -> str:
     runs = plan_runs(figure, scale, seeds=seeds)
     states = [find_state(run) for run in runs]
     partly = f", {states.count('partly')} partly" if "partly" in states else ""
-    probed = f", {len(runs) - len(list_unprobed(runs))} probed" if figure.probes else ""
-    return f"{states.count('recorded')} of {len(states)} runs{partly}{probed}"
+    counted = f"{states.count('recorded')} of {len(states)} runs{partly}"
+    if figure.probes:
+        counted += f", {len(runs) - len(list_unprobed(runs))} probed"
+    retests = [find_retest_state(retest) for retest in plan_retests(figure, runs)]
+    if not retests:
+        return counted
+    tested = f"{retests.count('recorded')} of {len(retests)} tests"
+    unable = retests.count("checkpoint not here")
+    return f"{counted}, {tested}" + (f", {unable} without checkpoint here" if unable else "")
 
 
 def _describe(run: PlannedRun, state: State) -> str:

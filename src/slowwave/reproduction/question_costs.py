@@ -22,7 +22,7 @@ from slowwave.evaluation.canvas import (
     set_title,
 )
 from slowwave.evaluation.question_cost import QuestionCost, question_cost
-from slowwave.evaluation.run_results import Run, Spread, find_runs, show_percent
+from slowwave.evaluation.run_results import Run, Spread, find_runs, show_spread
 from slowwave.experiment import complete
 from slowwave.reproduction.runs import SEED, PlannedRun
 from slowwave.storage.files import write_atomically
@@ -152,7 +152,7 @@ def _way(seeds: Sequence[PlannedRun]) -> Way:
 
 
 def _exact(runs: Sequence[Run]) -> str:
-    return show_percent(Spread.of([run.exact for run in runs])) if runs else "not run"
+    return show_spread(Spread.of([run.exact for run in runs])) if runs else "not run"
 
 
 def _crossing(first: QuestionCost, other: QuestionCost) -> str:

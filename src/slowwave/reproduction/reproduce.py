@@ -22,10 +22,12 @@ from slowwave.reproduction.figures import (
     choose_scale,
     read_figures,
 )
-from slowwave.reproduction.listing import list_figures, print_bench, print_runs
+from slowwave.reproduction.listing import list_figures, print_bench, print_retests, print_runs
 from slowwave.reproduction.probes import plan_again, print_probes, probe_runs
 from slowwave.reproduction.progress import TrainingProgress
 from slowwave.reproduction.question_costs import write_question_costs
+from slowwave.reproduction.retest_results import draw_retests, gather_retests, retest_table
+from slowwave.reproduction.retests import plan_retests, run_retests
 from slowwave.reproduction.runs import RESULTS, PlannedRun, find_state, plan_runs
 from slowwave.reproduction.table import results_readme
 from slowwave.reproduction.workers import SLOWWAVE, train_runs
@@ -50,10 +52,14 @@ def show_runs(name: str, scale: str, *, seeds: int) -> None:
             print_probes(runs, console)
             again += plan_again(runs)
     print_runs([*_plan_all(chosen, seeds), *again], console)
+    for figure, known in chosen:
+        print_retests(plan_retests(figure, plan_runs(figure, known, seeds=seeds)), console)
 
 
 def make(name: str, scale: str, *, seeds: int, jobs: int) -> None:
-    """Trains or measures what is not recorded of a figure, `jobs` runs at a time, and rebuilds it.
+    """Trains, tests or measures what is not recorded of a figure, and rebuilds it.
+
+    Runs train `jobs` at a time, tests follow one by one.
 
     Raises ValueError if a run fails, which the others do not wait for, or if a folder holds another
     run; KeyboardInterrupt when interrupted, with all runs saved.
@@ -68,6 +74,8 @@ def make(name: str, scale: str, *, seeds: int, jobs: int) -> None:
             _train(runs, console, jobs=jobs)
             if figure.probes:
                 _probe(runs, console, jobs=jobs)
+            if figure.retests:
+                run_retests(plan_retests(figure, runs), console)
     except KeyboardInterrupt:
         console.print("interrupted and saved; the same command goes on", highlight=False)
         raise
@@ -91,6 +99,7 @@ def rebuild(name: str, scale: str, *, seeds: int) -> None:
                 written += _draw_curves(title, figure, known, seeds)
                 if figure.question_cost:
                     written += write_question_costs(plan_runs(figure, known, seeds=seeds))
+                written += _write_retests(title, figure, known, seeds)
     for path in written:
         print(path)
 
@@ -148,6 +157,19 @@ def _draw_curves(name: str, figure: FigureConfig, scale: Scale, seeds: int) -> l
         return []
     path = RESULTS / runs[0].recipe / f"{name}.png"
     return [save_figure(draw_curves(figure, scale, finished), path)]
+
+
+def _write_retests(name: str, figure: FigureConfig, scale: Scale, seeds: int) -> list[Path]:
+    """Figure and table of the tests that a figure adds, if one is recorded."""
+    runs = plan_runs(figure, scale, seeds=seeds)
+    tests = gather_retests(plan_retests(figure, runs))
+    if not tests:
+        return []
+    folder = RESULTS / runs[0].recipe
+    table = folder / f"{name}.md"
+    write_atomically(table, retest_table(tests).encode())
+    drawing = draw_retests(figure, tests, runs[0].settings)
+    return [save_figure(drawing, folder / f"{name}.png"), table]
 
 
 def _write_readme() -> Path:

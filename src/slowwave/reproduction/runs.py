@@ -136,10 +136,11 @@ def _expand(runs: RunsConfig, seeds: int) -> Iterator[PlannedRun]:
             chosen = dict(zip(each, values, strict=True))
             overrides = {**flatten(runs.set), **chosen, SEED: seed}
             config = load_experiment(_recipe_file(runs.recipe), overrides)
-            yield PlannedRun(runs.recipe, _fill(runs.name, config), overrides, config)
+            yield PlannedRun(runs.recipe, fill_name(runs.name, config), overrides, config)
 
 
-def _fill(pattern: str, config: ExperimentConfig) -> str:
+def fill_name(pattern: str, config: ExperimentConfig) -> str:
+    """`pattern` with a config's values for {dotted.names}; raises ValueError for unknown ones."""
     settings = flatten(config.to_dict())
 
     def value(match: re.Match[str]) -> str:

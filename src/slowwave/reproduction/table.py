@@ -10,18 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowwave.evaluation.run_results import (
-    Run,
-    Spread,
-    find_runs,
-    find_variants,
-    show_percent,
-)
+from slowwave.evaluation.run_results import Run, Spread, find_runs, find_variants, show_spread
 from slowwave.experiment import complete
 from slowwave.reproduction.bench import bench_file
 from slowwave.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
 from slowwave.reproduction.probes import probe_file
 from slowwave.reproduction.question_costs import question_cost_table_file
+from slowwave.reproduction.retests import find_retested, plan_retests
 from slowwave.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_runs
 
 SEEDS = 3
@@ -40,7 +35,9 @@ Right answers are exact match by greedy decoding on unseen test examples (valida
 a row names tokens before the end), losses nats a labelled token; the mean over seeds, lowest and
 highest in brackets. Floors are what those score who read nothing. TFLOP: what training cost up to
 that score, the mean over seeds. Seeds: recorded of those asked for, at most {SEEDS}. The paper's
-numbers are one seed each, most of them read off its figures; how it decodes it does not say.
+numbers are one seed each, most of them read off its figures; how it decodes it does not say. Tested
+with: trained runs on a changed task, slept with the trained N; other N, and groups, stand in a
+table beside the runs that is named after the figure.
 """
 
 
@@ -56,6 +53,11 @@ class Curve:
     def first(self) -> PlannedRun:
         """The run of the first seed."""
         return next(iter(self.runs.values()))
+
+    @property
+    def recorded(self) -> list[Run]:
+        """Those of its runs that are finished."""
+        return [run for folder in self.runs for run in find_runs(folder, complete)]
 
     @property
     def label(self) -> str:
@@ -106,6 +108,9 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
                 is_first = curve.figures[0] == name and curve.scale == scale
                 if is_first and curve not in answered:
                     yield _curve_row(curve)
+            for curve in curves:
+                if name in curve.figures and curve.scale == scale:
+                    yield from _retest_rows(name, figure, curve)
 
 
 def _answers(curve: Curve, figure: str, target: TargetConfig) -> bool:
@@ -114,20 +119,35 @@ def _answers(curve: Curve, figure: str, target: TargetConfig) -> bool:
 
 
 def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple[str, ...]:
-    show = show_percent if target.score == "exact" else _nats
+    show = show_spread if target.score == "exact" else _nats
     start = (figure, "paper", target.what, show(Spread.of([target.value])))
     if curve is None:
         return (*start, NOT_RUN, "", "", "", "")
     of_all = target.score == "exact" and target.group is None
     cells = _cells(
-        curve, lambda run: _score(run, target), show, floors=of_all, tokens=target.tokens
+        curve.recorded,
+        len(curve.runs),
+        lambda run: _score(run, target),
+        show,
+        floors=of_all,
+        tokens=target.tokens,
     )
     return (*start, *cells)
 
 
 def _curve_row(curve: Curve) -> tuple[str, ...]:
-    cells = _cells(curve, lambda run: run.exact, show_percent, floors=True)
+    cells = _cells(curve.recorded, len(curve.runs), lambda run: run.exact, show_spread, floors=True)
     return (", ".join(curve.figures), curve.scale, curve.label, "", *cells)
+
+
+def _retest_rows(name: str, figure: FigureConfig, curve: Curve) -> Iterator[tuple[str, ...]]:
+    """A row for each test of a curve's runs, slept with the trained N."""
+    retests = plan_retests(figure, list(curve.runs.values()))
+    for test in dict.fromkeys(retest.name for retest in retests):
+        same = [retest for retest in retests if retest.name == test]
+        runs = [run for retest in same for run in find_retested(retest)]
+        shown = _cells(runs, len(same), lambda run: run.exact, show_spread, floors=True)
+        yield (name, curve.scale, f"{curve.label}, tested with {test}", "", *shown)
 
 
 def _bench_row(figure: str, scale: Scale, what: str) -> tuple[str, ...]:
@@ -153,7 +173,8 @@ def _probe_row(name: str, scale: Scale, figure: FigureConfig) -> tuple[str, ...]
 
 
 def _cells(
-    curve: Curve,
+    runs: Sequence[Run],
+    asked: int,
     score: Callable[[Run], float],
     show: Callable[[Spread], str],
     *,
@@ -164,8 +185,6 @@ def _cells(
 
     tokens: after how many training tokens; the whole run if not given.
     """
-    asked = len(curve.runs)
-    runs = [run for folder in curve.runs for run in find_runs(folder, complete)]
     if not runs:
         return NOT_RUN, "", "", f"0 of {asked}", ""
     links = ", ".join(f"[{r.settings[SEED]}]({_link(r.folder)})" for r in runs)

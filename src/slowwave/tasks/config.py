@@ -60,6 +60,9 @@ class DepoConfig(Config):
     """Fewest nodes of a training cycle; smaller ones are likelier. None: always `nodes`."""
     hops: int = 6
     """Largest hop count K; k is uniform in 1..K."""
+    counting: Literal["token", "unary"] = "token"
+    """How a compact question says k. token: one token for each k. unary: the same token k times, so
+    that a model can be asked for more hops than it was trained on."""
     questions: int = 40
     """Questions about one cycle; the official grammar asks from distinct nodes."""
     layout: Literal["row", "forked"] = "forked"
@@ -91,6 +94,12 @@ class DepoConfig(Config):
                 f"use at most nodes = {self.nodes}, official questions start at distinct nodes",
             )
             _require(
+                self.counting == "token",
+                "counting",
+                self.counting,
+                "use token, the official grammar has one for each hop count",
+            )
+            _require(
                 self.hops <= MAX_OFFICIAL_HOPS,
                 "hops",
                 self.hops,
@@ -117,7 +126,9 @@ class RecallConfig(Config):
     windows: int = 8
     """Windows of a stream."""
     facts: int = 8
-    """Statements "key value" in every window; filler takes the rest of its tokens."""
+    """Statements "key value" in a window that tells any; filler takes the rest of its tokens."""
+    told_every: int = 1
+    """Of so many windows the first tells facts; the others are filler."""
     updates: int = 2
     """How many of them, after the first window, overwrite a fact of an earlier one, none twice."""
     keys: int = 64
@@ -132,8 +143,14 @@ class RecallConfig(Config):
     """Share of questions about keys that were never told; "unknown" is right."""
 
     def __post_init__(self) -> None:
-        for field in ("windows", "facts", "questions"):
+        for field in ("windows", "facts", "told_every", "questions"):
             _require(getattr(self, field) >= 1, field, getattr(self, field), "use 1 or more")
+        _require(
+            self.windows % self.told_every == 0,
+            "told_every",
+            self.told_every,
+            f"use a divisor of windows = {self.windows}",
+        )
         _require(
             self.window >= 2 * self.facts,
             "window",
@@ -176,11 +193,22 @@ class RecallConfig(Config):
             self.distances,
             f"use one or more numbers from 1 to windows = {self.windows}, in rising order",
         )
+        _require(
+            all(distance % self.told_every == 0 for distance in self.distances),
+            "distances",
+            self.distances,
+            f"use multiples of told_every = {self.told_every}, no other window tells a fact",
+        )
 
     @property
     def told_keys(self) -> int:
         """Keys that a stream tells; an update tells none that is new."""
-        return self.windows * (self.facts - self.updates) + self.updates
+        return self.telling_windows * (self.facts - self.updates) + self.updates
+
+    @property
+    def telling_windows(self) -> int:
+        """Windows that tell facts."""
+        return self.windows // self.told_every
 
 
 def _list_one(files: object) -> object:

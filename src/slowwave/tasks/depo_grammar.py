@@ -2,9 +2,11 @@
 
 A node goes by a code, 0..num_names-1. In the compact grammar that is its token; in the official one
 (PhysicsLM4, "Depo1" names) it stands for a name of one token, 51..100, or of two, the first
-in 1..50 and the last in 51..100. A question is `hop start answer` or `hop start marker answer`.
+in 1..50 and the last in 51..100. A question is `hop start answer` or `hop start marker answer`;
+in unary it begins with k times the same hop.
 
 Ids, compact: node 0..nodes-1, hop k at nodes+k-1, then padding if cycles differ in size.
+Ids, compact in unary: node 0..nodes-1, the hop, padding.
 Ids, official: padding 0, name tokens 1..100 as they are, hop k at 100+k, the marker after the hops.
 """
 
@@ -33,12 +35,14 @@ _LAST_NAME_TOKEN = NUM_FIRST_TOKENS + NUM_LAST_TOKENS
 class Grammar:
     """names: (num_names, W), the tokens of each node code, ABSENT before a shorter name.
 
-    first_hop: the id of hop 1. marker: what stands between question and answer, if anything.
-    padding: None if nothing is ever padded.
+    first_hop: the id of hop 1. unary_hops: the largest hop count, if it is said by as many of them.
+    marker: what stands between question and answer, if anything. padding: None if nothing is ever
+    padded.
     """
 
     names: Integers
     first_hop: int
+    unary_hops: int | None
     marker: int | None
     padding: int | None
     vocab_size: int
@@ -50,7 +54,11 @@ class Grammar:
     def questions(self, hops: Integers, starts: Integers, answers: Integers) -> Integers:
         """Hops 1..K and codes, (B, F) each or ABSENT, to tokens (B, F, num_question_tokens)."""
         asked = hops != ABSENT
-        hop = np.where(asked, hops + self.first_hop - 1, ABSENT)[..., None]
+        if self.unary_hops is None:
+            hop = np.where(asked, hops + self.first_hop - 1, ABSENT)[..., None]
+        else:
+            is_hop = np.arange(self.unary_hops) < hops[..., None]
+            hop = np.where(is_hop, self.first_hop, ABSENT)
         parts = [hop, self._tokens(starts)]
         if self.marker is not None:
             parts.append(np.where(asked, self.marker, ABSENT)[..., None])
@@ -69,7 +77,7 @@ class Grammar:
     @property
     def num_unscored_tokens(self) -> int:
         """Tokens of a question before the marker and the answer, which alone are predicted."""
-        return 1 + self.name_tokens
+        return (self.unary_hops or 1) + self.name_tokens
 
     def name(self, code: int) -> str:
         """A node's name for people: its tokens, joined by a dot."""
@@ -88,15 +96,19 @@ def make_grammar(config: DepoConfig) -> Grammar:
         return Grammar(
             names=np.array(one + two),
             first_hop=_LAST_NAME_TOKEN + 1,
+            unary_hops=None,
             marker=marker,
             padding=0,
             vocab_size=marker + 1,
         )
-    is_padded = config.min_nodes is not None and config.min_nodes < config.nodes
-    unpadded_size = config.nodes + config.hops
+    is_unary = config.counting == "unary"
+    has_small = config.min_nodes is not None and config.min_nodes < config.nodes
+    is_padded = is_unary or has_small
+    unpadded_size = config.nodes + (1 if is_unary else config.hops)
     return Grammar(
         names=np.arange(config.nodes)[:, None],
         first_hop=config.nodes,
+        unary_hops=config.hops if is_unary else None,
         marker=None,
         padding=unpadded_size if is_padded else None,
         vocab_size=unpadded_size + is_padded,

@@ -98,7 +98,8 @@ class Recall:
 
     def render(self, example: Example) -> str:
         """See `Task.render`."""
-        windows = enumerate(example.context, start=1)
+        numbers = range(1, self.config.windows + 1, self.config.told_every)
+        windows = zip(numbers, example.context, strict=True)
         asked = zip(example.questions, example.answers, strict=True)
         return "\n".join(
             [
@@ -133,17 +134,20 @@ class Recall:
 
     def _write(self, facts: Facts, words: Words) -> Integers:
         """Tokens (B, context_tokens): the statements of a window in any order and place."""
-        shape = (len(words), self.config.windows, self.config.window)
+        every, size = self.config.told_every, self.config.window
+        shape = (len(words), self.config.windows, size)
         num_facts = facts.keys.shape[-1]
-        num_items = self.config.window - num_facts * (_STATEMENT_TOKENS - 1)
-        order = np.argsort(words[:, 0].reshape(shape)[..., :num_items], axis=-1, kind="stable")
+        num_items = size - num_facts * (_STATEMENT_TOKENS - 1)
+        places = words[:, 0].reshape(shape)[:, ::every, :num_items]
+        order = np.argsort(places, axis=-1, kind="stable")
         widths = np.where(order < num_facts, _STATEMENT_TOKENS, 1)
         starts = np.empty_like(order)
         np.put_along_axis(starts, order, np.cumsum(widths, axis=-1) - widths, axis=-1)
         starts = starts[..., :num_facts]
         tokens = FIRST_FILLER + below(words[:, 1].reshape(shape), NUM_FILLERS)
-        np.put_along_axis(tokens, starts, self._key(facts.keys), axis=-1)
-        np.put_along_axis(tokens, starts + 1, self._value(facts.values), axis=-1)
+        telling = tokens[:, ::every]  # a view
+        np.put_along_axis(telling, starts, self._key(facts.keys), axis=-1)
+        np.put_along_axis(telling, starts + 1, self._value(facts.values), axis=-1)
         return tokens.reshape(len(words), -1)
 
     def _key(self, codes: Integers) -> Integers:

@@ -1,5 +1,6 @@
 """Draws what a Recall example says: facts, window by window, which of them are overwritten, and
-what is asked about them. How all this is written in tokens is left to `recall`."""
+what is asked about them. How all this is written in tokens is left to `recall`, and windows without
+facts are left out until then."""
 
 from __future__ import annotations
 
@@ -27,12 +28,14 @@ ABSENT = -1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Facts:
-    """Statements and questions of B streams of W windows; keys and values are codes from 0.
+    """Statements and questions of B streams, W of whose windows tell F facts each; keys and values
+    are codes from 0.
 
     keys, values, overwritten: (B, W, F), statements in no order within their window; overwritten
     is the value that was right before, ABSENT where a statement tells something new.
     asked_keys, answers: (B, Q); an answer is ABSENT where the key was never told.
-    distances: (B, Q), windows since the key was last told, 1 for the newest window; 0 if never.
+    distances: (B, Q), windows of any kind since the key was last told, 1 for the newest window; 0
+    if never.
     outdated: (B, Q), the value that was right before the answer, or ABSENT.
     """
 
@@ -52,8 +55,8 @@ def draw_facts(config: RecallConfig, split: str, indices: Words) -> Facts:
         seeds = row_seeds(indices, config, split, purpose)
         return draw_words(seeds[:, None], counter(np.arange(num_slots)))
 
-    shape = (len(indices), config.windows, config.facts)
-    num_updates = (config.windows - 1) * config.updates
+    shape = (len(indices), config.telling_windows, config.facts)
+    num_updates = (config.telling_windows - 1) * config.updates
     origin = _draw_origins(config, draw("updates", max(num_updates, 1)))
     order = permutation(draw("keys", config.keys), np.full(len(indices), config.keys))
     keys = _at(order, (np.cumsum(_is_new(config)) - 1)[origin])
@@ -98,7 +101,7 @@ def stream_hash(keys: Integers, values: Integers, facts: int) -> Words:
 
 def _is_new(config: RecallConfig) -> Booleans:
     """Which of the windows * facts slots tell a new key: not the first ones of later windows."""
-    slots = np.arange(config.windows * config.facts)
+    slots = np.arange(config.telling_windows * config.facts)
     return (slots < config.facts) | (slots % config.facts >= config.updates)
 
 
@@ -109,11 +112,11 @@ def _draw_origins(config: RecallConfig, words: Words) -> Integers:
     The last fact of a window is never overwritten, so that every window keeps one to ask about.
     """
     num_rows, facts = len(words), config.facts
-    origin = np.tile(np.arange(config.windows * facts), (num_rows, 1))
+    origin = np.tile(np.arange(config.telling_windows * facts), (num_rows, 1))
     rows = np.arange(num_rows)
     pool = np.empty_like(origin)
     size = draws = 0
-    for window in range(1, config.windows) if config.updates else ():
+    for window in range(1, config.telling_windows) if config.updates else ():
         earlier = (window - 1) * facts
         new = np.arange(earlier + (config.updates if window > 1 else 0), earlier + facts - 1)
         pool[:, size : size + len(new)] = new
@@ -148,8 +151,8 @@ def _draw_asked(
     config: RecallConfig, is_newest: Booleans, distances: Integers, words: Words
 ) -> Integers:
     """Slots (B, Q), each any of its window's whose fact was not told again later."""
-    by_window = is_newest.reshape(len(is_newest), config.windows, config.facts)
-    windows = config.windows - distances
+    by_window = is_newest.reshape(len(is_newest), config.telling_windows, config.facts)
+    windows = config.telling_windows - distances // config.told_every
     newest = np.take_along_axis(by_window, windows[..., None], axis=1)
     counts = np.cumsum(newest, axis=-1, dtype=np.int64)
     wanted = below(words, counts[..., -1]) + 1

@@ -1,0 +1,156 @@
+"""Tests of trained runs with their task changed: which a figure asks for, and what is recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from slowwave.config import flatten, override
+from slowwave.evaluation.run_results import Run, find_runs
+from slowwave.experiment import ExperimentConfig, complete
+from slowwave.reproduction.figures import FigureConfig, RetestsConfig
+from slowwave.reproduction.runs import PlannedRun, fill_name, find_state
+from slowwave.storage.files import write_atomically
+
+RetestState = Literal["recorded", "to do", "checkpoint not here"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlannedRetest:
+    """A test that a figure needs of a run. changes: of its task, by field; passes: to sleep with,
+    in order, the trained number among them."""
+
+    run: PlannedRun
+    name: str
+    changes: dict[str, Any]
+    passes: tuple[int, ...]
+    examples: int
+
+    @property
+    def arguments(self) -> list[str]:
+        """What follows `slowwave` in the command that shows the same scores."""
+        changes = [
+            f"{key}={json.dumps(v, separators=(',', ':'))}" for key, v in self.changes.items()
+        ]
+        passes = map(str, self.passes)
+        flags = ["--set", *changes, "--passes", *passes, "--examples", str(self.examples)]
+        return ["eval", str(self.run.folder), *flags]
+
+
+def plan_retests(figure: FigureConfig, runs: Sequence[PlannedRun]) -> list[PlannedRetest]:
+    """Every test of every run, run by run. Raises ValueError on a task that its config refuses."""
+    return [retest for run in runs for tests in figure.retests for retest in _expand(tests, run)]
+
+
+def find_retest_state(retest: PlannedRetest) -> RetestState:
+    """Whether a test is recorded, and if not, whether the run can be tested when it is trained."""
+    if not _missing_passes(retest):
+        return "recorded"
+    trained = find_state(retest.run) == "recorded"
+    return "checkpoint not here" if trained and not _weights(retest.run).exists() else "to do"
+
+
+def run_retests(retests: Sequence[PlannedRetest], console: Console) -> None:
+    """Tests what is not recorded, and says which runs cannot be tested for want of a checkpoint."""
+    from slowwave.experiment import load_run, retask, score
+
+    states = [find_retest_state(retest) for retest in retests]
+    _say(console, f"{states.count('recorded')} of {len(states)} tests are recorded")
+    pairs = zip(retests, states, strict=True)
+    missing = [retest for retest, state in pairs if state != "recorded"]
+    for run, group in itertools.groupby(missing, key=lambda retest: retest.run):
+        tests = list(group)
+        if not _weights(run).exists():
+            _say(
+                console,
+                f"{run.folder}: {len(tests)} tests are left out, as its checkpoint is not here; "
+                "delete the folder to train it again",
+            )
+            continue
+        config, model, _ = load_run(run.folder)
+        for number, retest in enumerate(tests, 1):
+            changed, task = retask(config, retest.changes)
+            passes = _missing_passes(retest)
+            records = score(model, task, changed, passes=passes, examples=retest.examples)
+            scored = {"group_name": task.group_name, "floors": task.floors()}
+            _record(retest, scored, [record.to_dict() for record in records])
+            _say(console, f"{run.folder}: tested with {retest.name} ({number} of {len(tests)})")
+
+
+def find_retested(retest: PlannedRetest) -> list[Run]:
+    """The run as this test scored it, its task that of the test; empty if it is not recorded."""
+    if _missing_passes(retest):
+        return []
+    changed = {f"task.{key}": value for key, value in retest.changes.items()}
+    entry = _find_entry(retest)
+    return [
+        dataclasses.replace(
+            run, settings={**run.settings, **changed}, summary={**run.summary, **entry}
+        )
+        for run in find_runs(retest.run.folder, complete)
+    ]
+
+
+def _expand(tests: RetestsConfig, run: PlannedRun) -> Iterator[PlannedRetest]:
+    each = flatten(tests.each)
+    passes = tuple(sorted({*tests.passes, run.config.sleep.passes}))
+    for values in itertools.product(*each.values()):
+        changes = {**flatten(tests.set), **dict(zip(each, values, strict=True))}
+        dotted = {f"task.{key}": value for key, value in changes.items()}
+        changed = ExperimentConfig.from_dict(override(run.config.to_dict(), dotted))
+        name = fill_name(tests.name, changed)
+        yield PlannedRetest(run, name, changes, passes, tests.examples)
+
+
+def _missing_passes(retest: PlannedRetest) -> tuple[int, ...]:
+    tested = {record["passes"] for record in _find_entry(retest).get("test", ())}
+    return tuple(count for count in retest.passes if count not in tested)
+
+
+def _find_entry(retest: PlannedRetest) -> dict[str, Any]:
+    """The line of a test, empty if there is none."""
+    return next((entry for entry in _entries(retest.run) if _is_of(entry, retest)), {})
+
+
+def _record(retest: PlannedRetest, scored: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    """Adds records to the line of a test, which other figures may have made with other passes."""
+    before = _find_entry(retest).get("test", [])
+    test = sorted([*before, *records], key=lambda record: record["passes"])
+    entry = {"changes": retest.changes, "examples": retest.examples, **scored, "test": test}
+    others = [other for other in _entries(retest.run) if not _is_of(other, retest)]
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [*others, entry])
+    write_atomically(_file(retest.run), text.encode())
+
+
+def _is_of(entry: dict[str, Any], retest: PlannedRetest) -> bool:
+    return (entry["changes"], entry["examples"]) == (retest.changes, retest.examples)
+
+
+def _entries(run: PlannedRun) -> list[dict[str, Any]]:
+    file = _file(run)
+    if not file.exists():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file}: not valid JSON lines ({error}); delete it to test anew"
+        ) from None
+
+
+def _file(run: PlannedRun) -> Path:
+    return run.folder / "retests.jsonl"
+
+
+def _weights(run: PlannedRun) -> Path:
+    return run.folder / "checkpoint" / "model.safetensors"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)

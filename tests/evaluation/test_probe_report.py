@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from slowwave.evaluation.plots import draw_all
@@ -49,9 +50,14 @@ def test_the_table_holds_every_number() -> None:
     assert "answers" not in every
 
 
-def test_the_figure_has_a_column_a_run() -> None:
-    figure = draw_probe_figure({"a": FOUND, "b": {**FOUND, "passes": 1}})
-    (above, other, below, _) = figure.axes
+def test_the_figure_has_a_column_for_each_n() -> None:
+    one_pass = {
+        **FOUND,
+        "passes": 1,
+        **{key: {"first": FOUND[key]["first"][:1]} for key in ("trained", "untrained")},
+    }
+    figure = draw_probe_figure({"b": FOUND, "a": one_pass})
+    (other, above, _, below) = figure.axes
     shown = {str(line.get_label()): list(line.get_ydata()) for line in above.get_lines()}  # pyright: ignore
     assert shown["after pass 2"] == FOUND["trained"]["first"][1][0]
     assert shown["floor: likelier bit"] == [0.51, 0.62]
@@ -60,6 +66,14 @@ def test_the_figure_has_a_column_a_run() -> None:
     at_the_end = {str(line.get_label()): list(line.get_ydata()) for line in below.get_lines()}  # pyright: ignore
     assert at_the_end["1 window later"] == FOUND["trained"]["first"][1][1]
     assert at_the_end["2 windows later"] == FOUND["trained"]["first"][1][2]
+
+
+def test_the_figure_shows_the_mean_over_runs_alike() -> None:
+    worse = {**FOUND, "trained": {"first": _accuracies(0.5)}}
+    (above, _) = draw_probe_figure({"a": FOUND, "b": worse}).axes
+    assert "2 runs" in above.get_title()
+    shown = np.asarray(above.get_lines()[0].get_ydata(), dtype=np.float64)
+    np.testing.assert_allclose(shown, [0.6, 0.61])
 
 
 def test_probes_are_found_in_folders(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from slowwave.evaluation.canvas import (
     FLOOR_STYLE,
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROBE_FILE = "probe.json"
+MODELS = ("trained", "untrained")
 CELLS = {"first": "first cell", "all": "mean of all cells"}
 
 
@@ -50,7 +55,7 @@ def probe_table(found: dict[str, Any]) -> str:
         rows = [head, ["---:"] * len(head)]
         for since in range(len(found["answers"])):
             for n in range(found["passes"]):
-                ours, control = (found[m][cells][n][since] for m in ("trained", "untrained"))
+                ours, control = (found[m][cells][n][since] for m in MODELS)
                 scores = [f"{a:.1%} ({b:.1%})" for a, b in zip(ours, control, strict=True)]
                 rows.append([str(since), str(n + 1), *scores])
             if cells == "first":
@@ -63,20 +68,28 @@ def probe_table(found: dict[str, Any]) -> str:
 
 
 def draw_probe_figure(probes: dict[str, dict[str, Any]]) -> Figure:
-    """A column a run: above the state slept on last, pass by pass; below all states at the end."""
-    figure = new_figure(1.5 + 4.5 * len(probes), 8.5)
-    panels = figure.subplots(2, len(probes), sharey=True, squeeze=False)
-    for (above, below), (name, found) in zip(panels.T, probes.items(), strict=True):
+    """A column for each N and t, the mean over its runs: above the state slept on last, pass by
+    pass; below all states at the end."""
+    kinds = sorted({(found["passes"], found["steps"]) for found in probes.values()})
+    figure = new_figure(1.5 + 4.5 * len(kinds), 8.5)
+    panels = figure.subplots(2, len(kinds), sharey=True, squeeze=False)
+    for (above, below), (passes, steps) in zip(panels.T, kinds, strict=True):
+        alike = [p for p in probes.values() if (p["passes"], p["steps"]) == (passes, steps)]
+        name = f"N = {passes}, t = {steps}" + (f", {len(alike)} runs" if len(alike) > 1 else "")
+        trained, untrained = (_mean([p[key]["first"] for p in alike]) for key in MODELS)
         above.set_title(f"{name}: the state slept on last", fontsize=10)
-        for n in range(found["passes"]):
-            _draw_pair(above, found, n, 0, line_style(n + 1), f"after pass {n + 1}")
+        for n in range(passes):
+            lines = trained[n, 0], untrained[n, 0]
+            _draw_pair(above, *lines, line_style(n + 1), f"after pass {n + 1}")
         below.set_title(f"{name}: all states, after the last pass", fontsize=10)
-        for since in range(len(found["answers"])):
+        for since in range(trained.shape[1]):
             label = f"{since} window{'' if since == 1 else 's'} later"
-            _draw_pair(below, found, found["passes"] - 1, since, line_style(since + 1), label)
+            lines = trained[-1, since], untrained[-1, since]
+            _draw_pair(below, *lines, line_style(since + 1), label)
         for axes in (above, below):
-            axes.plot(found["floor"]["first"], **FLOOR_STYLE, label="floor: likelier bit")
-            axes.set_xticks(range(found["steps"] + 1))
+            floor = _mean([p["floor"]["first"] for p in alike])
+            axes.plot(floor, **FLOOR_STYLE, label="floor: likelier bit")
+            axes.set_xticks(range(steps + 1))
             make_plain(axes)
             axes.legend(loc="lower left", fontsize=8, frameon=False)
         below.set_xlabel("s, steps that the first cell has evolved")
@@ -86,10 +99,18 @@ def draw_probe_figure(probes: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
+def _mean(runs: Sequence[Any]) -> npt.NDArray[np.float64]:
+    """Nested lists of the same shape, averaged over runs."""
+    return np.mean(runs, axis=0)
+
+
 def _draw_pair(
-    axes: Axes, found: dict[str, Any], n: int, since: int, style: dict[str, Any], label: str
+    axes: Axes,
+    trained: npt.NDArray[np.float64],
+    untrained: npt.NDArray[np.float64],
+    style: dict[str, Any],
+    label: str,
 ) -> None:
-    """The trained model's line, and thin the untrained one's."""
-    axes.plot(found["trained"]["first"][n][since], **style, label=label)
-    thin = style | {"linewidth": 1.0, "markersize": 3, "linestyle": "--"}
-    axes.plot(found["untrained"]["first"][n][since], **thin)
+    """The trained models' line, and thin the untrained ones'."""
+    axes.plot(trained, **style, label=label)
+    axes.plot(untrained, **style | {"linewidth": 1.0, "markersize": 3, "linestyle": "--"})

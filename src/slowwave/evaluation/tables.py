@@ -31,29 +31,31 @@ TASKS = {
 
 
 def score_table(summary: dict[str, Any]) -> Table:
-    """One row a number of passes: exact match, sampled, token accuracy, loss, and each group.
+    """One column a number of passes; a row for exact match, sampled, token accuracy, loss, and each
+    group, with its floor where it has one.
 
     Of text also bits per byte, and of its groups instead of exact match.
     """
-    groups = list(summary["test"][0]["groups"])
-    trained = summary["trained_passes"]
-    measure = Measure(summary.get("bytes_per_token"))
+    records, floors = summary["test"], dict(summary["floors"])
+    trained, measure = summary["trained_passes"], Measure(summary.get("bytes_per_token"))
     table = Table(title=f"{summary['name']}, trained with N = {trained}, unseen examples")
-    columns = ["N", "exact", "sampled", "token", "loss"]
-    columns += [] if measure.is_share else [measure.name]
-    for column in (*columns, *(f"{summary['group_name']} {group}" for group in groups)):
-        table.add_column(column, justify="right")
-    for record in summary["test"]:
-        overall, scores = record["overall"], [record["groups"][group] for group in groups]
-        marked = f"{record['passes']} (trained)" if record["passes"] == trained else None
-        cells = [f"{overall[key]:.1%}" for key in ("exact", "sampled", "token_accuracy")]
-        cells.append(f"{overall['loss']:.3f}")
-        shown = scores if measure.is_share else [overall, *scores]
-        cells += [measure.show(measure.of(score)) for score in shown]
-        table.add_row(marked or str(record["passes"]), *cells)
-    table.caption = "floors: " + ", ".join(
-        f"{name} {value:.1%}" for name, value in summary["floors"].items()
-    )
+    table.add_column("")
+    for record in records:
+        marked = " (trained)" if record["passes"] == trained else ""
+        table.add_column(f"N = {record['passes']}{marked}", justify="right")
+    table.add_column("floor", justify="right")
+    for name, key in (("exact", "exact"), ("sampled", "sampled"), ("token", "token_accuracy")):
+        table.add_row(name, *(f"{record['overall'][key]:.1%}" for record in records))
+    table.add_row("loss", *(f"{record['overall']['loss']:.3f}" for record in records))
+    if not measure.is_share:
+        shown = (measure.show(measure.of(record["overall"])) for record in records)
+        table.add_row(measure.name, *shown)
+    for group in records[0]["groups"]:
+        name = f"{summary['group_name']} {group}"
+        shown = (measure.show(measure.of(record["groups"][group])) for record in records)
+        floor = floors.pop(name, None)
+        table.add_row(name, *shown, "" if floor is None else f"{floor:.1%}")
+    table.caption = "floors: " + ", ".join(f"{name} {value:.1%}" for name, value in floors.items())
     if not measure.is_share:
         table.caption += f"; by token of the window: {measure.name}"
     return table

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flop_counter import Counter
 from numerics import assert_close
 from slowwave.evaluation.evaluate import evaluate, predict
 from slowwave.model.config import ModelConfig
@@ -170,3 +171,18 @@ def test_targets_in_stream_and_forks_are_refused() -> None:
     mixed = Labelled(stream.inputs, stream.inputs, stream.answers, stream.groups)
     with pytest.raises(ValueError, match="targets in its stream and forked questions"):
         predict(_model(task), Batch(mixed, batch.questions), SleepConfig(window=12))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [RecallConfig(window=16, windows=2, facts=3, updates=1, distances=(1, 2)), Rule110Config()],
+)
+def test_a_record_says_what_torch_counts(
+    monkeypatch: pytest.MonkeyPatch, config: RecallConfig | Rule110Config
+) -> None:
+    """Forked questions and answers in the stream, in batches of which the last is smaller."""
+    task = make_task(config)
+    sleep = SleepConfig(window=16 if isinstance(config, RecallConfig) else config.width)
+    with Counter(monkeypatch) as counter:
+        (record,) = evaluate(_model(task), task, sleep=sleep, examples=5, batch_size=3, passes=(2,))
+    assert record.flops == counter.total

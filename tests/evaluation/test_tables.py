@@ -13,8 +13,9 @@ from slowwave.evaluation.tables import score_table
 
 def _record(passes: int, exact: float, **groups: float) -> dict[str, Any]:
     overall = {"exact": exact, "sampled": 0.25, "token_accuracy": 0.75, "loss": math.log(2)}
+    overall["answers"] = 4
     scored = {name: {"exact": value, "loss": math.log(2)} for name, value in groups.items()}
-    return {"passes": passes, "overall": overall, "groups": scored}
+    return {"passes": passes, "flops": 10_000_000 * passes, "overall": overall, "groups": scored}
 
 
 SUMMARY: dict[str, Any] = {
@@ -41,6 +42,7 @@ def test_many_groups_fit_a_terminal() -> None:
     cells = {row[1]: row[2:-1] for line in lines if len(row := line.split("│")) > 2}
     found = {name.strip(): [cell.strip() for cell in row] for name, row in cells.items()}
     assert found["exact"] == ["10.0%", "20.0%", "30.0%", "40.0%", ""]
+    assert found["MFLOP an answer"] == ["2.5", "5.0", "7.5", "10.0", ""]
     assert found["windows ago 2"] == ["1.0%"] * 4 + ["6.2%"]
     assert found["windows ago 128"] == ["7.0%"] * 4 + [""]
     assert any("N = 4 (trained)" in line for line in lines)

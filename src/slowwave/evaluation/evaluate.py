@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from slowwave.evaluation.flops import batch_flops
+from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM, Run
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.schedule import NO_LOSS
+from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.sleep.unroll import answer_forks, unroll
 from slowwave.tasks.base import Batch, Labelled, Task
 
@@ -41,6 +43,8 @@ class Record:
 
     split: str
     passes: int
+    flops: int
+    """Computed for all of its answers, contexts included; see `predict_flops`."""
     overall: Score
     groups: dict[str, Score]
 
@@ -50,6 +54,7 @@ class Record:
         return {
             "split": self.split,
             "passes": self.passes,
+            "flops": self.flops,
             "overall": self.overall.to_dict(),
             "groups": groups,
         }
@@ -97,6 +102,23 @@ def predict(
     return _scored(logits, asked)
 
 
+def predict_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig) -> int:
+    """FLOPs of `predict`; see `evaluation.flops`."""
+    forks = (0, 0) if batch.questions is None else tuple(batch.questions.inputs.shape[1:])
+    scored = int((batch.stream.targets != NO_LOSS).sum())
+    if batch.questions is not None:
+        scored += int((batch.questions.targets != NO_LOSS).sum())
+    return batch_flops(
+        model,
+        cut_training(batch.stream.targets, sleep),
+        rows=len(batch.stream.inputs),
+        num_scored=scored,
+        forks=forks[0],
+        fork_tokens=forks[1],
+        sleep=sleep,
+    )
+
+
 def evaluate(
     model: HybridLM,
     task: Task,
@@ -113,10 +135,12 @@ def evaluate(
     with torch.no_grad():
         for count in passes or (sleep.passes,):
             slept = dataclasses.replace(sleep, passes=count)
-            batches = _batches(task, split, examples, batch_size, model.device)
-            scored = [_per_token(predict(model, batch, slept)) for batch in batches]
-            overall, groups = _summarise(scored, labels)
-            records.append(Record(split, count, overall, groups))
+            scored: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+            flops = 0
+            for batch in _batches(task, split, examples, batch_size, model.device):
+                scored.append(_per_token(predict(model, batch, slept)))
+                flops += predict_flops(batch, model.config, slept)
+            records.append(Record(split, count, flops, *_summarise(scored, labels)))
     return records
 
 

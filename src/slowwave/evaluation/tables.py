@@ -31,8 +31,8 @@ TASKS = {
 
 
 def score_table(summary: dict[str, Any]) -> Table:
-    """One column a number of passes; a row for exact match, sampled, token accuracy, loss, and each
-    group, with its floor where it has one.
+    """One column a number of passes; a row for exact match, sampled, token accuracy, loss, what an
+    answer cost (its share of the context included), and each group, with its floor if it has one.
 
     Of text also bits per byte, and of its groups instead of exact match.
     """
@@ -50,6 +50,9 @@ def score_table(summary: dict[str, Any]) -> Table:
     if not measure.is_share:
         shown = (measure.show(measure.of(record["overall"])) for record in records)
         table.add_row(measure.name, *shown)
+    if all("flops" in record for record in records):
+        costs = (record["flops"] / record["overall"]["answers"] for record in records)
+        table.add_row("MFLOP an answer", *(f"{cost / 1e6:,.1f}" for cost in costs))
     for group in records[0]["groups"]:
         name = f"{summary['group_name']} {group}"
         shown = (measure.show(measure.of(record["groups"][group])) for record in records)

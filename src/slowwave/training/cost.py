@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from slowwave.evaluation.flops import batch_flops, training_flops
+from slowwave.evaluation.evaluate import predict_flops
+from slowwave.evaluation.flops import training_flops
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch
 from slowwave.training.config import TrainConfig
 from slowwave.training.stages import sleep_at
@@ -29,17 +29,4 @@ def step_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig) -> int:
 
     Frozen weights, whose gradients are not computed, earn no credit.
     """
-    forks = (0, 0) if batch.questions is None else tuple(batch.questions.inputs.shape[1:])
-    scored = int((batch.stream.targets != NO_LOSS).sum())
-    if batch.questions is not None:
-        scored += int((batch.questions.targets != NO_LOSS).sum())
-    forward = batch_flops(
-        model,
-        cut_training(batch.stream.targets, sleep),
-        rows=len(batch.stream.inputs),
-        num_scored=scored,
-        forks=forks[0],
-        fork_tokens=forks[1],
-        sleep=sleep,
-    )
-    return training_flops(forward)
+    return training_flops(predict_flops(batch, model, sleep))

@@ -23,7 +23,7 @@ _BUCKETS = {"test": (0, 1), "validation": (1, 2), "train": (2, 16)}  # of 16
 MAX_INDEX = 2**62
 
 # Fields by which examples are shown and not drawn: whatever they say, an index means the same one.
-_UNSEEDED = ("padding",)
+_UNSEEDED = ("padding", "tokenizer")
 
 _MAX_ATTEMPTS = 4096  # a row needs more with probability (15 / 16) ** 4096, below 1e-114
 

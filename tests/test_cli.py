@@ -20,6 +20,7 @@ MINI = str(ROOT / "recipes" / "depo-mini.toml")
 TEXT = str(ROOT / "recipes" / "text-mini.toml")
 RECALL = str(ROOT / "recipes" / "recall-mini.toml")
 SHIPPED = str(ROOT / "checkpoints" / "depo-mini" / "n1")
+TALK = str(ROOT / "recipes" / "talk.toml")
 TINY = [
     *("--model.width", "16", "--model.mlp-hidden", "16", "--model.attn-heads", "2"),
     *("--task.nodes", "6", "--task.hops", "2", "--task.questions", "3", "--sleep.window", "12"),
@@ -189,6 +190,11 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "nowhere.toml"], "nowhere.toml: no such file"),
         (["train", MINI, "--sleep.window", "7"], "sleep.window is 7, but task depo has a context"),
         (["train", RECALL, "--task.window", "8"], "sleep.window is 16, but task recall counts in"),
+        (["train", TALK, "--task.window", "8"], "sleep.window is 64, but task conversation counts"),
+        (
+            ["train", TALK, "--sleep.loss-windows", "paper"],
+            "sleep.loss_windows is paper, but every window of task conversation has",
+        ),
         (["train", TEXT, "--task.files", "nothing/*.md"], "task.files names 'nothing/*.md', which"),
         (
             ["train", TEXT, "--sleep.loss-windows", "paper"],

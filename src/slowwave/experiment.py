@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slowwave.config import Config, override, read_toml
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
-from slowwave.tasks.config import RecallConfig, TaskConfig, TextConfig
+from slowwave.tasks.config import ConversationConfig, RecallConfig, TaskConfig, TextConfig
 from slowwave.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -86,15 +86,17 @@ def _check_windows(config: ExperimentConfig) -> None:
     task, sleep = config.task, config.sleep
     if sleep.eviction == "none":
         return
-    if isinstance(task, RecallConfig | TextConfig) and task.window != sleep.window:
+    counts_windows = isinstance(task, ConversationConfig | RecallConfig | TextConfig)
+    if counts_windows and task.window != sleep.window:
         raise ValueError(
             f"sleep.window is {sleep.window}, but task {task.name} counts in windows of "
             f"task.window = {task.window} tokens; use the same number for both"
         )
-    if isinstance(task, TextConfig) and sleep.loss_windows != "sleep_after":
+    has_loss = isinstance(task, ConversationConfig | TextConfig)
+    if has_loss and sleep.loss_windows != "sleep_after":
         raise ValueError(
-            f"sleep.loss_windows is {sleep.loss_windows}, but every window of task text has loss, "
-            "so that none would be slept; use sleep_after"
+            f"sleep.loss_windows is {sleep.loss_windows}, but every window of task {task.name} has "
+            "loss, so that none would be slept; use sleep_after"
         )
 
 

@@ -164,13 +164,20 @@ def test_every_number_of_passes_gets_a_record() -> None:
     assert records[0].overall.loss != records[1].overall.loss
 
 
-def test_targets_in_stream_and_forks_are_refused() -> None:
+def test_targets_in_stream_and_forks_are_scored_alike() -> None:
     task = make_task(DepoConfig(nodes=6, hops=3, questions=4))
-    batch = task.batch("test", [0])
+    batch, model, sleep = task.batch("test", [0, 1]), _model(task), SleepConfig(window=12)
     stream = batch.stream
-    mixed = Labelled(stream.inputs, stream.inputs, stream.answers, stream.groups)
-    with pytest.raises(ValueError, match="targets in its stream and forked questions"):
-        predict(_model(task), Batch(mixed, batch.questions), SleepConfig(window=12))
+    numbers = torch.arange(12).expand_as(stream.inputs) // 4
+    told = Labelled(stream.inputs, stream.inputs, numbers, numbers + 1)
+    both = predict(model, Batch(told, batch.questions), sleep)
+    parts = [predict(model, Batch(told, None), sleep), predict(model, batch, sleep)]
+    assert_close(both.logits, torch.cat([part.logits for part in parts]), 1e-12)
+    for column in ("targets", "groups"):
+        assert torch.equal(getattr(both, column), torch.cat([getattr(p, column) for p in parts]))
+    answers = [len(part.answers.unique()) for part in parts]
+    assert answers == [2 * 3, 2 * 4]
+    assert len(both.answers.unique()) == sum(answers)
 
 
 @pytest.mark.parametrize(

@@ -331,3 +331,27 @@ def test_padding_is_never_scored(model: HybridLM, draw_tokens: DrawTokens) -> No
     mask[1, 5] = False
     with pytest.raises(ValueError, match="targets hold a token where mask is False; use -100"):
         unroll(model, tokens, score(tokens, 5), SleepConfig(window=4, passes=2), mask=mask)
+
+
+def test_a_mask_that_hides_nothing_is_not_passed_on(
+    model: HybridLM, draw_tokens: DrawTokens
+) -> None:
+    """Nor does it change anything: masks are only given to the passes over windows with padding."""
+    tokens = draw_tokens(2, 12)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[1, 9] = False
+    seen: list[bool] = []
+
+    def run(*arguments: Any, **options: Any) -> tuple[Tensor, MemoryState]:
+        seen.append(options["mask"] is not None)
+        return model.run(*arguments, **options)
+
+    targets, sleep = (
+        score(tokens, 3, 11),
+        SleepConfig(window=4, passes=2, loss_windows="sleep_after"),
+    )
+    rollout = unroll(model, tokens, targets, sleep, mask=mask, run=run)
+    assert seen == [False] * 4 + [True] * 2
+    _, state = read_stream(model, tokens, model.initial_state(2), sleep, mask=mask)
+    for ours, theirs in zip(rollout.state.fast_weights, state.fast_weights, strict=True):
+        assert_close(ours, theirs, 1e-10)

@@ -50,3 +50,10 @@ def test_choosing_and_coins() -> None:
     assert {stream.choose("abc") for _ in range(100)} == set("abc")
     heads = sum(stream.is_heads() for _ in range(4000))
     assert abs(heads - 2000) < 4.5 * 1000**0.5
+
+
+def test_what_happens_has_its_share() -> None:
+    stream = RandomStream(5)
+    for share in (0.0, 0.1, 0.5, 1.0):
+        count = sum(stream.happens(share) for _ in range(4000))
+        assert count / 4000 == pytest.approx(share, abs=4.5 * (share * (1 - share) / 4000) ** 0.5)

@@ -12,6 +12,7 @@ import torch
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.tasks.base import Batch, Labelled, Task
 from slowwave.tasks.config import (
+    ConversationConfig,
     DepoConfig,
     GsmInfiniteConfig,
     RecallConfig,
@@ -27,6 +28,9 @@ LICENSE = str(Path(__file__).parents[2] / "LICENSE")
 WORD_PROBLEMS = GsmInfiniteConfig(
     subset="hard", mode="mixed", ops=(1, 4), distractors="surface", length=(70, 120)
 )
+TALK = ConversationConfig(
+    window=150, windows=2, people=2, corrected=0.3, questions=4, question_tokens=100
+)
 CONFIGS: list[TaskConfig] = [
     Rule110Config(width=7, steps=3),
     DepoConfig(),
@@ -41,6 +45,7 @@ CONFIGS: list[TaskConfig] = [
     dataclasses.replace(
         WORD_PROBLEMS, grammar="words", question="last", length=(200, 400), context_tokens=400
     ),
+    TALK,
 ]
 
 
@@ -101,6 +106,7 @@ PINNED = (
     "387594d0f9e8eb36",
     "633b7a0563cb820c",
     "d3bc7e083ae2f3f9",
+    "ae9958af584a8a72",
 )
 
 
@@ -170,7 +176,10 @@ def test_labels_keep_the_contract(task: Task, split: str) -> None:
     asked = rest if batch.questions is None else batch.questions.targets
     assert asked.shape[-1] == task.prediction_tokens
     assert (asked != NO_LOSS).flatten(1).any(dim=1).all()
-    assert rest.shape[1] == (task.prediction_tokens if batch.questions is None else 0)
+    if batch.questions is None:
+        assert rest.shape[1] == task.prediction_tokens
+    elif task.context_tokens:
+        assert rest.shape[1] == 0
 
 
 def test_every_group_is_reached(task: Task) -> None:
@@ -183,8 +192,8 @@ def test_groups_have_labels_of_their_own(task: Task) -> None:
 
 
 def test_every_token_is_used(task: Task) -> None:
-    if isinstance(task.config, TextConfig):
-        pytest.skip("a file need not hold every byte")
+    if isinstance(task.config, ConversationConfig | TextConfig):
+        pytest.skip("text need not hold every byte")
     both = [(part.inputs, part.targets) for part in parts(task.batch("train", range(400)))]
     seen = torch.cat([column.ravel() for columns in both for column in columns]).unique().tolist()
     assert [token for token in seen if token != NO_LOSS] == list(range(task.vocab_size))

@@ -233,10 +233,10 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         make_text(files, tokenizer=save_tokenizer(tmp_path / "t.json"))
     (tmp_path / "broken.json").write_text(json.dumps({"model": 3}))
     for name in ("broken.json", "missing.json"):
-        with pytest.raises(ValueError, match=rf"^task\.tokenizer is '.*{name}', which cannot be"):
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read as a tokenizer"):
             make_text(files, tokenizer=str(tmp_path / name))
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ValueError, match=r"tokenizers is not installed; install slowwave\[text\]"):
+    with pytest.raises(ValueError, match=r"is not installed; install slowwave\[text\]"):
         make_text(files, tokenizer=str(tmp_path / "t.json"))
 
 

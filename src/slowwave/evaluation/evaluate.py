@@ -93,13 +93,12 @@ def predict(
         keep_hidden=False,
         run=run,
     )
+    said = _scored(rollout.logits, stream)
     asked = batch.questions
     if asked is None:
-        return _scored(rollout.logits, stream)
-    if bool((stream.targets != NO_LOSS).any()):
-        raise ValueError("batch has targets in its stream and forked questions; use one of them")
+        return said
     logits = answer_forks(model, asked.inputs, asked.targets, rollout.state, sleep=sleep, run=run)
-    return _scored(logits, asked)
+    return _join(said, _scored(logits, asked))
 
 
 def predict_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig) -> int:
@@ -158,6 +157,15 @@ def _scored(logits: Tensor, labelled: Labelled) -> ScoredTokens:
     per_row = labelled.answers.max() + 1
     numbered = labelled.answers + per_row * rows.view(-1, *[1] * (scored.dim() - 1))
     return ScoredTokens(logits, labelled.targets[scored], numbered[scored], labelled.groups[scored])
+
+
+def _join(said: ScoredTokens, asked: ScoredTokens) -> ScoredTokens:
+    """What is predicted in the stream, and then on forks."""
+    if not len(said.targets):
+        return asked
+    asked = dataclasses.replace(asked, answers=asked.answers + said.answers.max() + 1)
+    columns = ("logits", "targets", "answers", "groups")
+    return ScoredTokens(*(torch.cat([getattr(said, c), getattr(asked, c)]) for c in columns))
 
 
 def _per_token(tokens: ScoredTokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:

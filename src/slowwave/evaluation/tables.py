@@ -11,6 +11,7 @@ from rich.table import Table
 
 from slowwave.evaluation.measure import Measure
 from slowwave.tasks.config import (
+    ConversationConfig,
     DepoConfig,
     GsmInfiniteConfig,
     RecallConfig,
@@ -26,6 +27,7 @@ TASKS = {
     "depo": DepoConfig,
     "gsm_infinite": GsmInfiniteConfig,
     "recall": RecallConfig,
+    "conversation": ConversationConfig,
     "text": TextConfig,
 }
 

@@ -63,7 +63,7 @@ def unroll(
     hiddens, scored = [state.window_hidden[:, :0]], [targets[:, :0]]
     for segment in cut_training(targets, sleep, window_fill=state.window_fill):
         piece = slice(segment.start, segment.stop)
-        piece_mask = None if mask is None else mask[:, piece]
+        piece_mask = _cut_mask(mask, piece)
         kept = keep_hidden or segment.scored or not segment.closes
         evicts = segment.passes == 1 and not kept and sleep.eviction == "all"
         hidden, state = read_awake(
@@ -84,6 +84,13 @@ def unroll(
     hidden = torch.cat(hiddens, dim=1)
     logits = model.logits(hidden[torch.cat(scored, dim=1) != NO_LOSS])
     return Rollout(hidden, logits, state)
+
+
+def _cut_mask(mask: Tensor | None, piece: slice) -> Tensor | None:
+    """The mask of a piece; None if it hides nothing, since passes without one are far cheaper."""
+    if mask is None or bool(mask[:, piece].all()):
+        return None
+    return mask[:, piece]
 
 
 def _check_batch(inputs: Tensor, targets: Tensor, mask: Tensor | None) -> None:

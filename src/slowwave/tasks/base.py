@@ -103,7 +103,8 @@ class Task(Protocol):
 
     @property
     def context_tokens(self) -> int:
-        """Tokens before the first prediction slot; the sleep window must divide this."""
+        """Tokens before the first prediction slot; the sleep window must divide this. 0 if
+        predictions are spread over the stream."""
         ...
 
     @property
@@ -113,7 +114,8 @@ class Task(Protocol):
 
     @property
     def bytes_per_token(self) -> float | None:
-        """Bytes of text that a token stands for, in the mean; None if tokens are no text."""
+        """Bytes of text that a token stands for, in the mean; None if not all of it is to be
+        predicted, or tokens are no text."""
         ...
 
     @property
@@ -153,3 +155,8 @@ class Task(Protocol):
     def floors(self) -> dict[str, float]:
         """Scores on the test split, by name, of predictors that read nothing of the context."""
         ...
+
+
+def name_range(first: int, last: int) -> str:
+    """The label of a group that holds the numbers first to last."""
+    return str(first) if first == last else f"{first}-{last}"

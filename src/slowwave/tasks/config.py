@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -20,6 +20,7 @@ MAX_OPS = 16  # beyond it few problems keep all values below 1000
 MAX_OFFICIAL_HOPS = 499  # the official id of hop k is 9000 + k, that of the answer marker 9500
 MIN_RECALL_CONTENTS = 2**12  # values that the statements of a stream can take, all together
 MAX_RECALL_IDS = 2**20
+MAX_REAL_PEOPLE = 24  # beyond it conversations have to invent names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -316,8 +317,81 @@ class GsmInfiniteConfig(Config):
         )
 
 
+Relation = Literal[
+    "name", "city", "job", "age", "phone", "colour", "food", "music", "dog", "cat", "horse",
+    "code", "place",
+]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConversationConfig(Config):
+    """Chat in plain English: note facts, take corrections, answer later or say what is unknown."""
+
+    name: Literal["conversation"] = "conversation"
+    """Selects this task."""
+    tokenizer: str | None = None
+    """A tokenizer.json, which takes slowwave[text] to read; if not given, bytes are tokens."""
+    window: int = 256
+    """Tokens L of a window; sleep.window must be the same."""
+    windows: int = 4
+    """Windows of a stream; what the last turn leaves of them is padding that no pass sees."""
+    relations: tuple[Relation, ...] = get_args(Relation)
+    """What facts are about."""
+    people: int = 6
+    """People spoken of in a stream, beside the user."""
+    invented: float = 0.5
+    """Share of names of people, towns and pets that are invented, and so can only be copied."""
+    told: float = 0.4
+    """Share of turns that tell a new fact; what the shares leave over is small talk."""
+    corrected: float = 0.1
+    """Share of turns that tell another value of a known fact."""
+    asked: float = 0.2
+    """Share of turns that ask."""
+    questions: int = 16
+    """Questions after the stream, each on its own copy of the state."""
+    question_tokens: int = 128
+    """Tokens of such a question and the reply to it; longer ones are not asked."""
+    untold: float = 0.2
+    """Share of all questions about what was never told."""
+
+    def __post_init__(self) -> None:
+        for field in ("window", "windows", "people", "questions", "question_tokens"):
+            _require(getattr(self, field) >= 1, field, getattr(self, field), "use 1 or more")
+        _require(
+            len(self.relations) > 0 and len(set(self.relations)) == len(self.relations),
+            "relations",
+            self.relations,
+            "name one or more, each once",
+        )
+        _require(
+            not set(self.relations) <= {"name"},
+            "relations",
+            self.relations,
+            "add others, names alone leave a split without conversations of its own",
+        )
+        for field in ("told", "corrected", "asked"):
+            share = getattr(self, field)
+            _require(0 <= share <= 1, field, share, "use a share from 0 to 1")
+        total = self.told + self.corrected + self.asked
+        _require(
+            total <= 1 + 1e-9,
+            "asked",
+            self.asked,
+            f"use less, told, corrected and asked add up to {total:.3g}",
+        )
+        _require(
+            self.people <= MAX_REAL_PEOPLE or self.invented >= 0.1,
+            "people",
+            self.people,
+            f"use at most {MAX_REAL_PEOPLE}, or 0.1 or more for task.invented",
+        )
+        for field in ("invented", "untold"):
+            share = getattr(self, field)
+            _require(0 <= share < 1, field, share, "use a share from 0 to below 1")
+
+
 TaskConfig = Annotated[
-    Rule110Config | DepoConfig | GsmInfiniteConfig | RecallConfig | TextConfig,
+    ConversationConfig | Rule110Config | DepoConfig | GsmInfiniteConfig | RecallConfig | TextConfig,
     Field(discriminator="name"),
 ]
 

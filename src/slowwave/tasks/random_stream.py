@@ -36,6 +36,10 @@ class RandomStream:
         """A fair coin."""
         return self.below(2) == 0
 
+    def happens(self, share: float) -> bool:
+        """True with this probability, to within 2**-32."""
+        return self.below(2**32) < share * 2**32
+
     def choose(self, items: Sequence[Item]) -> Item:
         """One of the items, all equally likely."""
         return items[self.below(len(items))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slowwave.tasks.base import Task
 from slowwave.tasks.config import (
+    ConversationConfig,
     DepoConfig,
     GsmInfiniteConfig,
     RecallConfig,
@@ -11,6 +12,7 @@ from slowwave.tasks.config import (
     TaskConfig,
     TextConfig,
 )
+from slowwave.tasks.conversation import Conversation
 from slowwave.tasks.depo import Depo
 from slowwave.tasks.gsm_infinite import GsmInfinite
 from slowwave.tasks.recall import Recall
@@ -27,6 +29,8 @@ def make_task(config: TaskConfig) -> Task:
             return Depo(config)
         case RecallConfig():
             return Recall(config)
+        case ConversationConfig():
+            return Conversation(config)
         case TextConfig():
             return Text(config)
         case GsmInfiniteConfig():

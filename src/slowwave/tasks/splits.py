@@ -23,7 +23,7 @@ _BUCKETS = {"test": (0, 1), "validation": (1, 2), "train": (2, 16)}  # of 16
 MAX_INDEX = 2**62
 
 # Fields that seed nothing, as they say how what is drawn is laid out in tokens.
-_UNSEEDED = ("padding", "counting", "told_every")
+_UNSEEDED = ("padding", "counting", "told_every", "tokenizer")
 
 _MAX_ATTEMPTS = 4096  # a row needs more with probability (15 / 16) ** 4096, below 1e-114
 

@@ -7,21 +7,16 @@ files, and how they are split, see `text_corpus`. Ids: bytes, or those of the to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from slowwave.tasks.base import Batch, Example, Labelled
+from slowwave.storage.tokenizer import NUM_BYTES, read_tokenizer_file
+from slowwave.tasks.base import Batch, Example, Labelled, name_range
 from slowwave.tasks.config import TextConfig
 from slowwave.tasks.random_bits import Integers, keyed_hash
 from slowwave.tasks.splits import SPLITS, check_indices, check_split
 from slowwave.tasks.text_corpus import read_corpus
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-NUM_BYTES = 256
 
 
 class Text:
@@ -40,7 +35,9 @@ class Text:
             raise ValueError(
                 "task.files is empty; name files, folders or patterns, such as docs/*.md"
             )
-        self._tokenizer = None if config.tokenizer is None else _load_tokenizer(config.tokenizer)
+        self._tokenizer = (
+            None if config.tokenizer is None else read_tokenizer_file(config.tokenizer)
+        )
         self._corpus = read_corpus(config.files, config.piece, self._tokenizer)
         self._check_size()
         self.vocab_size = NUM_BYTES if self._tokenizer is None else self._tokenizer.get_vocab_size()
@@ -50,7 +47,7 @@ class Text:
         longest = min(config.window, config.context)
         self.group_values = tuple(range(longest.bit_length()))
         self.group_labels = tuple(
-            _name_range(2**group, min(2 ** (group + 1) - 1, longest)) for group in self.group_values
+            name_range(2**group, min(2 ** (group + 1) - 1, longest)) for group in self.group_values
         )
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
@@ -135,27 +132,3 @@ class Text:
         if self._tokenizer is None:
             return bytes(tokens).decode("utf-8", errors="replace")
         return self._tokenizer.decode(tokens, skip_special_tokens=False)
-
-
-def _name_range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"
-
-
-def _load_tokenizer(path: str) -> Tokenizer:
-    try:
-        from tokenizers import Tokenizer
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"task.tokenizer is {path!r}, but tokenizers is not installed; install "
-            "slowwave[text], or leave it out to read bytes"
-        ) from None
-    try:
-        tokenizer = Tokenizer.from_file(path)
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(
-            f"task.tokenizer is {path!r}, which cannot be read ({error}); name a tokenizer.json "
-            "of the tokenizers package"
-        ) from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer

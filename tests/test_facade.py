@@ -6,9 +6,11 @@ import slowwave
 
 
 def test_names_resolve() -> None:
+    from slowwave.generation.model_folder import load
     from slowwave.memory.session import Session
 
     assert slowwave.Session is Session
+    assert slowwave.load is load
 
 
 def test_other_names_do_not() -> None:

@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slowwave.generation.model_folder import load as load
     from slowwave.memory.session import Session as Session
 
-_HOMES = {"Session": "slowwave.memory.session"}
+_HOMES = {"Session": "slowwave.memory.session", "load": "slowwave.generation.model_folder"}
 
 
 def __getattr__(name: str) -> Any:

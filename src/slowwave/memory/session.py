@@ -56,7 +56,8 @@ class Session:
     report of every sleep right after it. A turn is a prompt with its whole reply. One caller at a
     time: threads that share a session take turns by a lock of their own.
 
-    state, entries and sleeps are the memory, the ledger, and the reports of all sleeps.
+    state is the memory, entries the ledger, sleeps the reports. The two lists grow; whoever keeps
+    them elsewhere may clear them between turns.
     """
 
     def __init__(

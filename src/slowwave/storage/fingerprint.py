@@ -40,7 +40,7 @@ def _hash(config: Config, weights: dict[str, Tensor]) -> str:
     for name, tensor in sorted(weights.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         plain = tensor.detach().cpu().contiguous()
-        digest.update(plain.view(-1).view(torch.uint8).numpy())
+        digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -135,6 +135,7 @@ def test_without_a_chat_text_goes_on(session: Session) -> None:
 def test_a_reply_stops(session: Session) -> None:
     whole = session.fork().generate("Hello", max_new_tokens=25)
     stop = whole[4:6]
+    assert session.fork().generate("Hello", max_new_tokens=25, stop=stop) == whole[:4]
     assert session.generate("Hello", max_new_tokens=25, stop=[stop, "never"]) == whole[:4]
     assert session.entries[-1].text == whole[:6] + "\n"
 
@@ -307,6 +308,17 @@ def test_nothing_to_sleep_on(session: Session) -> None:
     assert (session.entries, session.sleeps) == ([], [])
 
 
+def test_a_session_that_never_evicts_does_not_sleep(session: Session) -> None:
+    session.sleep_config = SleepConfig(window=WINDOW, eviction="none")
+    session.read("x" * 3 * WINDOW)
+    assert (session.sleeps, session.state.window_fill) == ([], 3 * WINDOW)
+    pieces = session.stream("Hello", max_new_tokens=3)
+    next(pieces)
+    with pytest.raises(ValueError, match=r"sleep\.eviction is none, which never sleeps"):
+        session.sleep()
+    list(pieces)
+
+
 # Interruptions.
 
 
@@ -376,6 +388,16 @@ def test_a_saved_session_goes_on_as_if_never_stopped(
     assert (restored.entries, restored.sleeps) == ([], [])
     assert restored.generate("Where?") == session.generate("Where?")
     assert_same(restored.state, session.state)
+
+
+def test_a_session_can_be_saved_in_the_middle_of_a_reply(
+    session: Session, start: Start, tmp_path: Path
+) -> None:
+    for _ in session.stream("Hello", max_new_tokens=2 * WINDOW):
+        session.save(tmp_path / "memory")
+        restored = start()
+        restored.load(tmp_path / "memory")
+        assert_same(restored.state, session.state)
 
 
 def test_a_file_of_another_session_changes_nothing(session: Session, tmp_path: Path) -> None:

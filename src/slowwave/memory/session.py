@@ -94,7 +94,7 @@ class Session:
         *,
         source: str = USER,
         max_new_tokens: int = 256,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
     ) -> Iterator[str]:
         """Reads a prompt and yields the reply in pieces of text, up to its end or a stop text.
@@ -110,7 +110,8 @@ class Session:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
         sampling = sampling or self.sampling
-        text = ReplyText(self.tokenizer, [*stop, self.chat.end] if self.chat else stop)
+        stops = [stop] if isinstance(stop, str) else [*stop]
+        text = ReplyText(self.tokenizer, [*stops, self.chat.end] if self.chat else stops)
         told = self._tell(self.chat.format_user(prompt) if self.chat else prompt, source)
         hidden = self.repeat(told)
         assert hidden is not None
@@ -145,7 +146,7 @@ class Session:
         *,
         source: str = USER,
         max_new_tokens: int = 256,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
     ) -> str:
         """The whole reply to a prompt; see `stream`."""
@@ -160,8 +161,11 @@ class Session:
         """Sleeps on the open window, with the passes of the settings if none are given.
 
         While a reply is open this returns None: it waits for the end of the turn, and lapses if the
-        window is empty then. Raises ValueError if passes < 1 or there is nothing to sleep on.
+        window is empty then. Raises ValueError if passes < 1, the settings forbid sleep or there is
+        nothing to sleep on.
         """
+        if self.sleep_config.eviction == "none":
+            raise ValueError("sleep.eviction is none, which never sleeps; use all or sliding")
         if passes is not None and passes < 1:
             raise ValueError(f"passes is {passes}; use 1 (plain eviction) or more")
         entry = Entry(kind="sleep", time=time.time(), source=trigger, passes=passes)

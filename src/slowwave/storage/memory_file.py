@@ -94,7 +94,10 @@ def save_memory(
     _compare("the state", _sizes(tensors), _sizes(expected))
     _check_values("the state", tensors, header, model)
     # Cloned: parts may share memory, or show a part of a buffer that has room to grow.
-    plain = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     text = json.dumps(header.to_dict(), sort_keys=True, separators=(",", ":"))
     write_atomically(path, safetensors.torch.save(plain, {METADATA_KEY: text}))
 

@@ -104,7 +104,7 @@ class HybridLM(nn.Module):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; use 1 or more")
         mixers = [block.mixer for block in self._blocks]
-        dtype = wide_dtype(self.embedding.weight.dtype)
+        dtype = self.embedding.weight.dtype  # of the residual stream
         return MemoryState(
             layers=tuple(mixer.initial_state(batch_size) for mixer in mixers),
             window_tokens=torch.zeros(batch_size, 0, dtype=torch.int64, device=self.device),

@@ -1,0 +1,1 @@
+"""Drawing tokens and turning them into text as they come."""

@@ -1,0 +1,43 @@
+"""The text of a reply while its tokens come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slowwave.storage.tokenizer import TextStream, Tokenizer
+
+
+class ReplyText:
+    """Turns tokens into text up to the first of some stop texts, which is left out.
+
+    Held back is what may become a stop text, or is no whole character yet.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        if "" in stops:
+            raise ValueError("stop holds an empty text, which is everywhere; leave it out")
+        self.is_stopped = False
+        self._stops = stops
+        self._stream = TextStream(tokenizer)
+        self._held = ""
+
+    def push(self, token: int) -> str:
+        """The text that is certain by now and was not before."""
+        text = self._held + self._stream.push(token)
+        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        self.is_stopped = bool(found)
+        certain = min(found) if found else len(text) - self._count_open(text)
+        self._held = "" if found else text[certain:]
+        return text[:certain]
+
+    def finish(self) -> str:
+        """What was held back, when no more tokens come."""
+        return self._held + self._stream.finish() if not self.is_stopped else ""
+
+    def _count_open(self, text: str) -> int:
+        """Characters at the end of `text` with which a stop text may begin."""
+        longest = max(map(len, self._stops), default=0)
+        for count in range(min(longest - 1, len(text)), 0, -1):
+            if any(stop.startswith(text[-count:]) for stop in self._stops):
+                return count
+        return 0

@@ -1,0 +1,1 @@
+"""Living with a model: sessions, what they were told, and what became of it."""

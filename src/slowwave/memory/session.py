@@ -1,0 +1,320 @@
+"""A session: one endless stream that a model reads, answers and sleeps on."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from slowwave.generation.chat import ChatFormat
+from slowwave.generation.config import Sampling
+from slowwave.generation.generate import generate
+from slowwave.generation.reply_text import ReplyText
+from slowwave.generation.sampling import make_generator
+from slowwave.memory.ledger import Entry
+from slowwave.memory.sleep_report import SleepReport, Trigger, report_sleep
+from slowwave.model.hybrid import HybridLM
+from slowwave.sleep.awake import read_awake
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.consolidate import consolidate
+from slowwave.sleep.schedule import cut_stream
+from slowwave.state import MemoryState
+from slowwave.storage.memory_file import load_memory, save_memory
+from slowwave.storage.tokenizer import Tokenizer
+
+USER = "user"
+MODEL = "model"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Where a session stands."""
+
+    tokens_seen: int
+    window_fill: int
+    """Tokens in the open window."""
+    window: int
+    """Window length L."""
+    num_sleeps: int
+    nbytes: int
+    """Size of the state."""
+    num_entries: int
+    """Length of the ledger."""
+    is_replying: bool
+
+
+class Session:
+    """One stream of a model, which sleeps whenever its window is full.
+
+    chat: how a conversation is written; without it prompts are read as they are. on_sleep sees the
+    report of every sleep right after it. A turn is a prompt with its whole reply. One caller at a
+    time: threads that share a session take turns by a lock of their own.
+
+    state is the memory, entries the ledger, sleeps the reports. The two lists grow; whoever keeps
+    them elsewhere may clear them between turns.
+    """
+
+    def __init__(
+        self,
+        model: HybridLM,
+        tokenizer: Tokenizer,
+        sleep: SleepConfig,
+        *,
+        chat: ChatFormat | None = None,
+        sampling: Sampling | None = None,
+        on_sleep: Callable[[SleepReport], object] | None = None,
+    ) -> None:
+        if tokenizer.vocab_size != model.config.vocab_size:
+            raise ValueError(
+                f"tokenizer has {tokenizer.vocab_size} tokens, the model "
+                f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
+            )
+        self.model, self.tokenizer, self.sleep_config = model, tokenizer, sleep
+        self.chat, self.sampling, self.on_sleep = chat, sampling or Sampling(), on_sleep
+        self.state = model.initial_state(1)
+        self.entries: list[Entry] = []
+        self.sleeps: list[SleepReport] = []
+        self._is_replying = False
+        self._deferred: Entry | None = None
+
+    def read(self, text: str, *, source: str = USER) -> None:
+        """Reads text as it is. Raises ValueError if it is empty or a reply is open."""
+        self._require_no_reply()
+        self.repeat(self._tell(text, source))
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        source: str = USER,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        sampling: Sampling | None = None,
+    ) -> Iterator[str]:
+        """Reads a prompt and yields the reply in pieces of text, up to its end or a stop text.
+
+        Nothing happens before the first piece is asked for. The turn ends when the iterator is
+        exhausted or closed; what was said until then stays. In a chat a reply that is cut short has
+        its line ended for it, so that the next one starts on its own. sampling: the session's, if
+        not given; draws depend on its seed and the place in the stream alone.
+
+        Raises ValueError if there is nothing to read, an argument is unfit or a reply is open.
+        """
+        self._require_no_reply()
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
+        sampling = sampling or self.sampling
+        stops = [stop] if isinstance(stop, str) else [*stop]
+        text = ReplyText(self.tokenizer, [*stops, self.chat.end] if self.chat else stops)
+        told = self._tell(self.chat.format_user(prompt) if self.chat else prompt, source)
+        hidden = self.repeat(told)
+        assert hidden is not None
+        start = self.state.tokens_seen
+        tokens: list[int] = []
+
+        def read(token: int) -> Tensor:
+            tokens.append(token)
+            return self._predict(self._read((token,)))
+
+        self._is_replying = True
+        try:
+            for token in generate(
+                self._predict(hidden),
+                read,
+                sampling=sampling,
+                generator=make_generator(sampling, start),
+                max_new_tokens=max_new_tokens,
+            ):
+                if piece := text.push(token):
+                    yield piece
+                if text.is_stopped:
+                    break
+            if piece := text.finish():
+                yield piece
+        finally:
+            self._end_reply(start, tokens)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        source: str = USER,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        sampling: Sampling | None = None,
+    ) -> str:
+        """The whole reply to a prompt; see `stream`."""
+        pieces = self.stream(
+            prompt, source=source, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling
+        )
+        return "".join(pieces)
+
+    def sleep(
+        self, passes: int | None = None, *, trigger: Literal["asked", "idle"] = "asked"
+    ) -> SleepReport | None:
+        """Sleeps on the open window, with the passes of the settings if none are given.
+
+        While a reply is open this returns None: it waits for the end of the turn, and lapses if the
+        window is empty then. Raises ValueError if passes < 1, the settings forbid sleep or there is
+        nothing to sleep on.
+        """
+        if self.sleep_config.eviction == "none":
+            raise ValueError("sleep.eviction is none, which never sleeps; use all or sliding")
+        if passes is not None and passes < 1:
+            raise ValueError(f"passes is {passes}; use 1 (plain eviction) or more")
+        entry = Entry(kind="sleep", time=time.time(), source=trigger, passes=passes)
+        if self._is_replying:
+            self._deferred = entry
+            return None
+        self.repeat(entry)
+        return self.sleeps[-1]
+
+    def repeat(self, entry: Entry) -> Tensor | None:
+        """Goes through an entry, perhaps of another session, and enters it into the ledger.
+
+        The same entries from the same state lead to the same state, to the bit. Returns hidden
+        (1, 1, D) of the last token that was read. Interrupted, it leaves the session as it was.
+        """
+        self._require_no_reply()
+        before, num_sleeps, hidden = self.state, len(self.sleeps), None
+        try:
+            for tokens in entry.calls:
+                hidden = self._read(tokens)
+            if entry.kind == "sleep":
+                trigger = "idle" if entry.source == "idle" else "asked"
+                passes = entry.passes or self.sleep_config.passes
+                self.state, report = self._consolidate(self.state, passes, trigger)
+                self.sleeps.append(report)
+        except BaseException:
+            self.state = before
+            del self.sleeps[num_sleeps:]
+            raise
+        self.entries.append(entry)
+        return hidden
+
+    def status(self) -> Status:
+        """Where the session stands."""
+        return Status(
+            tokens_seen=self.state.tokens_seen,
+            window_fill=self.state.window_fill,
+            window=self.sleep_config.window,
+            num_sleeps=self.state.num_sleeps,
+            nbytes=self.state.nbytes,
+            num_entries=len(self.entries),
+            is_replying=self._is_replying,
+        )
+
+    def fork(self) -> Session:
+        """Another session with the same past. Raises ValueError while a reply is open."""
+        self._require_no_reply()
+        fork = Session(
+            self.model,
+            self.tokenizer,
+            self.sleep_config,
+            chat=self.chat,
+            sampling=self.sampling,
+            on_sleep=self.on_sleep,
+        )
+        fork.state, fork.entries, fork.sleeps = self.state, [*self.entries], [*self.sleeps]
+        return fork
+
+    def save(self, path: str | Path) -> None:
+        """Writes the state as a memory file, atomically; the ledger is not in it."""
+        save_memory(
+            Path(path),
+            self.state,
+            self.model,
+            tokenizer=self.tokenizer.fingerprint,
+            sleep=self.sleep_config,
+        )
+
+    def load(self, path: str | Path) -> None:
+        """Goes on from a memory file, with an empty ledger: what led to it is not known.
+
+        Raises ValueError, and stays as it is, if the file is not of this model, tokenizer and
+        settings, or a reply is open.
+        """
+        self._require_no_reply()
+        self.state = load_memory(
+            Path(path),
+            self.model,
+            tokenizer=self.tokenizer.fingerprint,
+            sleep=self.sleep_config,
+        )
+        self.entries, self.sleeps = [], []
+
+    def _tell(self, text: str, source: str) -> Entry:
+        tokens = tuple(self.tokenizer.encode(text))
+        if not tokens:
+            raise ValueError("the text is empty; give some text to read")
+        return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)
+
+    def _end_reply(self, start: int, tokens: list[int]) -> None:
+        """Ends the line and the turn of a reply that began `start` tokens into the stream."""
+        if sys.is_finalizing():
+            return  # the interpreter ends with the reply open, and torch is gone
+        self._is_replying = False
+        deferred, self._deferred = self._deferred, None
+        try:
+            if self.chat and not self.tokenizer.decode(tokens).endswith(self.chat.end):
+                for token in self.tokenizer.encode(self.chat.end):
+                    tokens.append(token)
+                    self._read((token,))
+        finally:
+            # An interrupt may have come between a token's draw and its reading.
+            said = tuple(tokens[: self.state.tokens_seen - start])
+            text = self.tokenizer.decode(said)
+            if said:
+                self.entries.append(
+                    Entry(kind="reply", time=time.time(), source=MODEL, text=text, tokens=said)
+                )
+        if deferred and self.state.window_fill:
+            self.repeat(deferred)
+
+    def _require_no_reply(self) -> None:
+        if self._is_replying:
+            raise ValueError("a reply is open; exhaust or close what stream returned first")
+
+    # Inference mode must not be left on while a reply waits to be asked for its next piece.
+    @torch.inference_mode()
+    def _read(self, tokens: tuple[int, ...]) -> Tensor:
+        """Reads tokens in one call, window by window; hidden (1, 1, D) of the last one."""
+        state, hidden, reports = self.state, self.state.window_hidden, list[SleepReport]()
+        ids = torch.tensor([tokens], device=self.model.device)
+        for segment in cut_stream(len(tokens), self.sleep_config, window_fill=state.window_fill):
+            piece = ids[:, segment.start : segment.stop]
+            hidden, state = read_awake(self.model, piece, state, self.sleep_config)
+            if segment.closes:
+                state, report = self._consolidate(state, segment.passes, "full")
+                reports.append(report)
+        self.state = state
+        self.sleeps += reports
+        return hidden[:, -1:]
+
+    @torch.inference_mode()
+    def _predict(self, hidden: Tensor) -> Tensor:
+        """hidden (1, 1, D) -> logits (vocab,) of the next token."""
+        return self.model.logits(hidden)[0, 0]
+
+    @torch.inference_mode()
+    def _consolidate(
+        self, state: MemoryState, passes: int, trigger: Trigger
+    ) -> tuple[MemoryState, SleepReport]:
+        began = time.perf_counter()
+        slept = consolidate(self.model, state, passes=passes, sleep=self.sleep_config)
+        report = report_sleep(
+            state,
+            slept,
+            trigger=trigger,
+            passes=passes,
+            milliseconds=1000 * (time.perf_counter() - began),
+        )
+        if self.on_sleep is not None:
+            self.on_sleep(report)
+        return slept, report

@@ -75,7 +75,7 @@ def test_the_rule110_table_is_what_the_runs_hold() -> None:
     by_name = {variant.name: list(variant.runs) for variant in others}
     assert _row("one pass, N = 1") == _rule110_cells(base.by_passes[1])
     assert _row("sleep, N = 4") == _rule110_cells(base.by_passes[4])
-    assert _row("N = 1, FLOPs of N = 4") == _rule110_cells(by_name["train.steps=4594"])
+    assert _row("N = 1, on more tokens") == _rule110_cells(by_name["train.steps=4594"])
     assert _row("N = 4, embeddings") == _rule110_cells(by_name["recirculate=embedding"])
     floors = base.runs[0].summary["floors"]
     shown = [f"{floors[name]:.1%}" for name in ("constant", "marginal", "bit")]

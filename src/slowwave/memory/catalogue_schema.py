@@ -33,7 +33,7 @@ MIGRATIONS = (
     CREATE TABLE points (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         entry INTEGER REFERENCES entries,
-        file TEXT UNIQUE,
+        file TEXT,
         num_entries INTEGER NOT NULL,
         tokens_seen INTEGER NOT NULL,
         num_sleeps INTEGER NOT NULL,

@@ -85,9 +85,7 @@ def run_kills(device: torch.device, machine: Machine) -> list[Section]:
         "bytes left over": count.leftover_nbytes,
     }
     rows = [Row(what=what, by="memory store", count=number) for what, number in counted.items()]
-    note = (
-        f"{seconds:.0f} seconds; at most {1000 * LONGEST:.0f} ms after a start or first turn"
-    )
+    note = f"{seconds:.0f} seconds; at most {1000 * LONGEST:.0f} ms after a start or first turn"
     return [Section(title="Killed at random moments", rows=rows, notes=[note])]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ class _Way:
         numbers = [self.sleeps + 1 + i for i in range(len(placed))]
         tokens = self.tokens + len(node.entry.tokens)
         if [slept.report.number for slept in placed] != numbers or not self.slept <= stop <= tokens:
-            raise ValueError("the sleeps of an exported session are out of order; export it again")
+            raise ValueError("its sleeps are out of order; export it again")
         return _Way(tokens, stop, self.sleeps + len(placed)), placed
 
     def reach(self, manifest: Manifest, state: Path | None) -> Reached:
@@ -234,19 +235,28 @@ class _Way:
         reached = (self.tokens, self.sleeps, self.tokens - self.slept)
         if state is None:
             return Reached(None, *reached)
-        header = read_header(state)
+        try:
+            header = read_header(state)
+        except ValueError:
+            raise ValueError("a state in it is damaged; export it again") from None
         if (
             (header.tokens_seen, header.num_sleeps, header.window_fill) != reached
             or (header.model, header.tokenizer) != (manifest.model, manifest.tokenizer)
             or header.sleep != manifest.sleep
         ):
-            raise ValueError("a state of an exported session is not its own; export it again")
+            raise ValueError("a state in it is of another session; export it again")
         return Reached(state.name, *reached)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number")
+    return value
 
 
 def _parse_manifest(path: Path, text: bytes) -> Manifest:
     try:
-        values: Any = json.loads(text)
+        values: Any = json.loads(text, parse_float=_finite, parse_constant=_finite)
         found = values["format"]
     except (ValueError, RecursionError, TypeError, KeyError):
         raise ValueError(f"{path}: not the manifest of a session; export it again") from None

@@ -265,7 +265,10 @@ class Store:
         with self._catalogue.writing():
             sleep = _dump_settings(manifest.sleep)
             row = self._catalogue.create(name, Owner(manifest.model, manifest.tokenizer, sleep))
-            plant_session(file, row, self._catalogue, self._files)
+            try:
+                plant_session(file, row, self._catalogue, self._files)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
         return self.info(name)
 
     def _create(self, name: str, talker: Talker) -> SessionRow:

@@ -38,7 +38,7 @@ FROM_START = 0.25
 PATIENCE = 60
 """Seconds that a process may take to its first turn."""
 KILLS_PER_SESSION = 25
-MODEL = ModelConfig(
+TINY = ModelConfig(
     vocab_size=256,
     width=16,
     layers=("attn", "gdn"),
@@ -120,7 +120,7 @@ def kill_at_random(directory: Path, kills: int, *, seed: int) -> KillCount:
 def make_talker() -> Talker:
     """A model so small that most of a turn is writing it down."""
     sleep = SleepConfig(window=8, passes=2)
-    return Talker(HybridLM(MODEL), ByteTokenizer(), sleep, ChatFormat())
+    return Talker(HybridLM(TINY), ByteTokenizer(), sleep, ChatFormat())
 
 
 def _talk(directory: Path, name: str, outbox: Connection) -> None:

@@ -48,7 +48,6 @@ def run_store(device: torch.device, machine: Machine) -> list[Section]:
             },
             rounds=ROUNDS,
         )
-        used, entries = store.measure(), kept.status().num_entries
         state = store.info("kept").nbytes
     reference = ("in memory", times["in memory"])
     what = f"a turn of {TURN} tokens"
@@ -61,7 +60,5 @@ def run_store(device: torch.device, machine: Machine) -> list[Section]:
     notes = [
         f"{parameters / 1e6:.1f} M parameters, windows of {WINDOW} tokens, N = {PASSES}; nbytes: "
         "the state file, which every turn writes anew",
-        f"catalogue: {used.catalogue / entries:,.0f} bytes an entry after {entries} turns, "
-        "SQLite's log included",
     ]
     return [Section(title="Sessions in a store", rows=rows, notes=notes)]

@@ -70,6 +70,11 @@ class Catalogue:
         with self.reading() as db:
             return rows.read_sessions(db)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a session of this name."""
+        with self.reading() as db:
+            return rows.has_session(db, name)
+
     def find(self, name: str) -> SessionRow:
         """A session by its name; raises ValueError, which lists those there are."""
         with self.reading() as db:
@@ -123,7 +128,8 @@ class Catalogue:
     def create(self, name: str, owner: Owner, origin: Point | None = None) -> SessionRow:
         """A new session, empty or at a point of another; raises ValueError if the name is taken."""
         with self.writing() as db:
-            rows.require_free(db, name)
+            if rows.has_session(db, name):
+                raise ValueError(f"session {name!r} is there already; choose another name")
             head = origin or rows.insert_point(db, None, 0, Reached(None, 0, 0, 0))
             now = time.time()
             db.execute(

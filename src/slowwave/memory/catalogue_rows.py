@@ -127,9 +127,9 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     return read_session(db, row)
 
 
-def require_free(db: sqlite3.Connection, name: str) -> None:
-    if db.execute("SELECT 1 FROM sessions WHERE name = ?", (name,)).fetchone():
-        raise ValueError(f"session {name!r} is there already; choose another name")
+def has_session(db: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a session of this name."""
+    return db.execute("SELECT 1 FROM sessions WHERE name = ?", (name,)).fetchone() is not None
 
 
 def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:

@@ -6,6 +6,7 @@ what a kill has left: nobody else writes files of that name.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -59,9 +60,10 @@ class StateFiles:
             raise ValueError(f"{error.filename}: missing; rebuild its session first") from None
 
     def remove(self, files: Iterable[str]) -> None:
-        """Removes files that nothing names any more."""
+        """Removes files that nothing names any more; what resists is left to `sweep`."""
         for file in files:
-            self.path(file).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path(file).unlink()
 
     def sweep(self, owner: int, named: Collection[str]) -> None:
         """Removes what a killed process has left of a session: drafts, and files without a name."""

@@ -169,8 +169,10 @@ class Store:
         Raises ValueError if it is not there, is open elsewhere (naming by whom), is of another
         model, tokenizer or settings, or its state file is missing or damaged (see `rebuild`).
         """
-        if create and all(row.name != name for row in self._catalogue.sessions()):
-            self._create(name, talker)
+        if create:
+            with self._catalogue.writing():
+                if not self._catalogue.has(name):
+                    self._create(name, talker)
         row, lock = self._lock(name)
         try:
             _require_talker(row, talker)

@@ -235,16 +235,12 @@ class StoredSession(Session):
 
     def _record_turn(self) -> None:
         """The state file first, then the one transaction that names it."""
-        head = self._row.head
-        slept = head.tokens_seen - head.window_fill
-        steps = map(
-            Step,
-            self.entries,
-            place_sleeps(self.entries, self.sleeps, start=head.tokens_seen, slept=slept),
-        )
-        file = None
+        head, file = self._row.head, None
         try:
             self._require_open()
+            slept = head.tokens_seen - head.window_fill
+            sleeps = place_sleeps(self.entries, self.sleeps, start=head.tokens_seen, slept=slept)
+            steps = map(Step, self.entries, sleeps)
             file = self._files.save(self, self._row.id)
             self._row, removed = self._catalogue.advance(self._row, steps, reach(file, self.state))
         except OSError as error:

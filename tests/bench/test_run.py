@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slowwave import cli
-from slowwave.bench import large, machine, op, peers, read, sleep, timing, train, wake
+from slowwave.bench import kills, large, machine, op, peers, read, sleep, store, timing, train, wake
 from slowwave.bench.run import BENCHMARKS, NEEDS_GPU
 from slowwave.evaluation.flops import forward_flops
 
@@ -29,6 +29,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         read: {"WINDOW": 16, "STREAMS": (70,), "CONTEXTS": (8, 64), "GENERATED": 3, "ROUNDS": 2},
         sleep: {"WINDOW": 16, "ROUNDS": 2},
         wake: {"WINDOW": 16, "FILL": 4, "NUM_WINDOWS": (1, 3), "TOKENS_TIMED": 3, "ROUNDS": 2},
+        store: {"ROUNDS": 2},
+        kills: {"KILLS": 2},
         train: {"BATCH": 2, "ROUNDS": 1, "WARMUPS": 1, "measure_extra_nbytes": _seven},
     }
     for module, values in settings.items():
@@ -64,7 +66,7 @@ def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / f"{name}.json").read_text())
     assert printed["name"] == name
-    assert (tmp_path / "bench.png").exists()
+    assert (tmp_path / "bench.png").exists() == (name not in ("store", "kills"))
     assert printed["environment"]["torch"] == torch.__version__
     assert printed["environment"]["peers"]["transformers"] is not None
     cli.main(["bench", name])
@@ -72,7 +74,8 @@ def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_mistakes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "use one of op, read, wake, sleep, train, large, all" in refuse(["speed"], capsys)
+    known = "op, read, wake, sleep, train, store, kills, large, all"
+    assert f"use one of {known}" in refuse(["speed"], capsys)
     unknown = refuse(["op", "--workers", "triton"], capsys)
     assert "'triton' cannot be measured; there are native, chunk, reference," in unknown
     assert "fla (fla needs a CUDA device" in unknown

@@ -7,6 +7,7 @@ import pytest
 from byte_tokenizer import ByteTokenizer
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
+from slowwave.generation.model_folder import Talker
 from slowwave.memory.session import Session
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
@@ -27,6 +28,12 @@ SIZES = ModelConfig(
 )
 MODEL = HybridLM(SIZES, seed=1)
 Start = Callable[[], Session]
+
+
+@pytest.fixture
+def talker() -> Talker:
+    """What stores make sessions of."""
+    return Talker(MODEL, ByteTokenizer(), SleepConfig(window=WINDOW, passes=2), ChatFormat())
 
 
 @pytest.fixture

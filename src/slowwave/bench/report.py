@@ -21,6 +21,8 @@ class Row:
     """The work that was done."""
     by: str
     """Who did it: a backend of ours, or a peer."""
+    count: int | None = None
+    """Of what is counted rather than timed."""
     context: int | None = None
     """Tokens read before."""
     milliseconds: float | None = None

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from slowwave.bench.figure import draw_benchmarks
+from slowwave.bench.kills import run_kills
 from slowwave.bench.large import run_large
 from slowwave.bench.machine import Machine, measure_machine
 from slowwave.bench.op import OpOptions, run_op
@@ -21,6 +22,7 @@ from slowwave.bench.peers import peer_versions
 from slowwave.bench.read import run_read
 from slowwave.bench.report import Section, section_table
 from slowwave.bench.sleep import run_sleep
+from slowwave.bench.store import run_store
 from slowwave.bench.train import run_train
 from slowwave.bench.wake import run_wake
 from slowwave.ops import native
@@ -33,6 +35,8 @@ BENCHMARKS: dict[str, Callable[[torch.device, Machine], list[Section]]] = {
     "wake": run_wake,
     "sleep": run_sleep,
     "train": run_train,
+    "store": run_store,
+    "kills": run_kills,
     "large": run_large,
 }
 NEEDS_GPU = ("large",)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from slowwave.memory.ledger import Entry
+from slowwave.memory.sleep_report import SleepReport
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_stream
 
@@ -14,6 +16,14 @@ class Span(NamedTuple):
     """Tokens start..stop of the entry at a place of the ledger."""
 
     place: int
+    start: int
+    stop: int
+
+
+class Slept(NamedTuple):
+    """A sleep, and the tokens start..stop of the stream that it consolidated."""
+
+    report: SleepReport
     start: int
     stop: int
 
@@ -43,3 +53,47 @@ def trace(entries: Iterable[Entry], sleep: SleepConfig, *, window_fill: int = 0)
                 sleeps.append(window)
                 window, window_fill = [], 0
     return Provenance(sleeps, window)
+
+
+def place_sleeps(
+    entries: Iterable[Entry], reports: Iterable[SleepReport], *, start: int = 0, slept: int = 0
+) -> list[list[Slept]]:
+    """For every entry the sleeps that happened in it, given all that happened in all of them.
+
+    start: tokens of the stream before the first entry. slept: those of them that the sleeps before
+    consolidated.
+    """
+    placed: list[list[Slept]] = []
+    pending = deque(reports)
+    for entry in entries:
+        start += len(entry.tokens)
+        mine: list[Slept] = []
+        while pending and (pending[0].trigger == "full" or entry.kind == "sleep"):
+            stop = slept + pending[0].tokens
+            if stop > start:
+                break
+            mine.append(Slept(pending.popleft(), slept, stop))
+            slept = stop
+        placed.append(mine)
+    assert not pending, "a sleep happened in no entry"
+    return placed
+
+
+def locate(entries: Iterable[Entry], sleeps: Iterable[Slept]) -> Provenance:
+    """As `trace`, from the sleeps that were recorded."""
+    stops = deque(slept.stop for slept in sleeps)
+    closed: list[list[Span]] = []
+    window: list[Span] = []
+    begin = 0
+    for place, entry in enumerate(entries):
+        at, end = begin, begin + len(entry.tokens)
+        while stops and stops[0] <= end:
+            stop = stops.popleft()
+            if stop > at:
+                window.append(Span(place, at - begin, stop - begin))
+            closed.append(window)
+            window, at = [], stop
+        if end > at:
+            window.append(Span(place, at - begin, end - begin))
+        begin = end
+    return Provenance(closed, window)

@@ -261,13 +261,15 @@ class Session:
             return  # the interpreter ends with the reply open, and torch is gone
         self._is_replying = False
         deferred, self._deferred = self._deferred, None
+        # An interrupt may have come between a token's draw and its reading.
+        del tokens[self.state.tokens_seen - start :]
         try:
             if self.chat and not self.tokenizer.decode(tokens).endswith(self.chat.end):
                 for token in self.tokenizer.encode(self.chat.end):
                     tokens.append(token)
                     self._read((token,))
         finally:
-            # An interrupt may have come between a token's draw and its reading.
+            # Or within the end of the line.
             said = tuple(tokens[: self.state.tokens_seen - start])
             text = self.tokenizer.decode(said)
             if said:

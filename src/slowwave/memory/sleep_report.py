@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from slowwave.state import MemoryState
 
@@ -49,7 +50,12 @@ def report_sleep(
 
 
 def measure_changes(before: MemoryState, after: MemoryState) -> tuple[float, ...]:
-    """|S_after - S_before| / |S_before| of every recurrent layer; 0 where both are zero."""
+    """`measure_change` of every recurrent layer."""
     pairs = zip(before.fast_weights, after.fast_weights, strict=True)
+    return tuple(measure_change(old, new) for old, new in pairs)
+
+
+def measure_change(old: Tensor, new: Tensor) -> float:
+    """|new - old| / |old| of two tensors of one shape; 0 where both are zero."""
     tiny = torch.finfo(torch.float32).tiny  # keeps the quotient finite
-    return tuple(float((new - old).norm() / old.norm().clamp(min=tiny)) for old, new in pairs)
+    return float((new - old).norm() / old.norm().clamp(min=tiny))

@@ -134,6 +134,19 @@ def read_header(path: Path) -> MemoryHeader:
         return _parse_header(path, file.metadata())
 
 
+def read_fast_weights(path: Path) -> list[Tensor]:
+    """(B, G, K, V) of every recurrent layer of a memory file, in order, without its model.
+
+    Raises ValueError as `load_memory`, but checks nothing against a model.
+    """
+    with _open(path) as file:
+        layers = enumerate(_parse_header(path, file.metadata()).layers)
+        names = {f"layers.{i}.fast_weights" for i, layer in layers if layer != "attn"}
+        if not names <= set(file.keys()):
+            raise ValueError(f"{path}: fast weights are missing; restore the file")
+        return [file.get_tensor(name) for name in sorted(names, key=lambda n: int(n.split(".")[1]))]
+
+
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Any]:
     """The file by its header; safetensors checks that tensors fill the rest without gaps."""

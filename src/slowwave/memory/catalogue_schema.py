@@ -1,0 +1,93 @@
+"""The catalogue's tables, and the way from every older version of them to this one."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+APPLICATION_ID = 0x736C7731
+"""Tells our SQLite files from those of others."""
+
+# The script at index v leads from version v to v + 1; once released, a script never changes.
+MIGRATIONS = (
+    """
+    CREATE TABLE entries (
+        id INTEGER PRIMARY KEY,
+        parent INTEGER REFERENCES entries DEFERRABLE INITIALLY DEFERRED,
+        place INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        time REAL NOT NULL,
+        source TEXT NOT NULL,
+        text TEXT NOT NULL,
+        tokens BLOB NOT NULL,
+        passes INTEGER
+    );
+    CREATE TABLE sleeps (
+        entry INTEGER NOT NULL REFERENCES entries ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        stop INTEGER NOT NULL,
+        report TEXT NOT NULL,
+        PRIMARY KEY (entry, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE points (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        entry INTEGER REFERENCES entries,
+        file TEXT,
+        num_entries INTEGER NOT NULL,
+        tokens_seen INTEGER NOT NULL,
+        num_sleeps INTEGER NOT NULL,
+        window_fill INTEGER NOT NULL
+    );
+    CREATE TABLE sessions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        created REAL NOT NULL,
+        changed REAL NOT NULL,
+        model TEXT NOT NULL,
+        tokenizer TEXT NOT NULL,
+        sleep TEXT NOT NULL,
+        head INTEGER NOT NULL REFERENCES points
+    );
+    CREATE TABLE snapshots (
+        session INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        time REAL NOT NULL,
+        point INTEGER NOT NULL REFERENCES points,
+        PRIMARY KEY (session, name)
+    ) WITHOUT ROWID;
+    CREATE INDEX entries_parent ON entries (parent);
+    CREATE INDEX points_entry ON points (entry);
+    CREATE INDEX sessions_head ON sessions (head);
+    CREATE INDEX snapshots_point ON snapshots (point);
+    """,
+)
+
+
+def prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Makes the tables, or brings older ones up to date, in one transaction.
+
+    Raises ValueError if the file is another program's, or of a newer version.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        application = db.execute("PRAGMA application_id").fetchone()[0]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and application != APPLICATION_ID:
+            raise ValueError(f"{path}: not the catalogue of a memory store; name another directory")
+        if version > len(MIGRATIONS):
+            raise ValueError(
+                f"{path}: format {version}, but this slowwave reads up to {len(MIGRATIONS)}; use "
+                "the slowwave that wrote it"
+            )
+        for script in MIGRATIONS[version:]:
+            for statement in script.split(";"):  # executescript would commit by itself
+                db.execute(statement)
+        if version < len(MIGRATIONS):
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")

@@ -1,0 +1,353 @@
+"""A memory store: one directory that keeps sessions for as long as they live.
+
+catalogue.sqlite has what was read and said, states/ what became of it, locks/ who is at it.
+docs/memory-store.md describes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from slowwave.generation.config import Sampling
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.catalogue import Catalogue
+from slowwave.memory.catalogue_rows import Owner, Point, SessionRow, Snapshot, Step
+from slowwave.memory.ledger import Entry
+from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
+from slowwave.memory.replay import replay, resleep
+from slowwave.memory.session import Session
+from slowwave.memory.session_file import (
+    gather_session,
+    plant_session,
+    read_session_file,
+    write_session_file,
+)
+from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.sleep_report import SleepReport, measure_change
+from slowwave.memory.state_files import StateFiles
+from slowwave.memory.stored_session import StoredSession, check_name, reach
+from slowwave.sleep.config import SleepConfig
+from slowwave.storage.fingerprint import fingerprint_model
+from slowwave.storage.memory_file import read_fast_weights
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SessionInfo:
+    """A session as it was after its last acknowledged turn."""
+
+    name: str
+    created: float
+    """Seconds since 1970, as `changed`."""
+    changed: float
+    num_entries: int
+    tokens_seen: int
+    num_sleeps: int
+    window_fill: int
+    nbytes: int
+    """Size of its state file."""
+    snapshots: tuple[Snapshot, ...]
+    model: str
+    """Fingerprints of model and tokenizer."""
+    tokenizer: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What tells two points of sessions apart."""
+
+    changes: tuple[float, ...]
+    """For every recurrent layer |S_second - S_first| / |S_first|, in Frobenius norms."""
+    only_first: list[Entry]
+    only_second: list[Entry]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUse:
+    """Bytes on disk by kind."""
+
+    catalogue: int
+    """Ledgers, sleeps and names, with the log that SQLite keeps beside them."""
+    heads: int
+    """State files that sessions go on from; forks may share one."""
+    snapshots: int
+    """State files that only snapshots need."""
+    leftovers: int
+    """What kills left, until its session is opened again, and what is being written now."""
+
+
+class Store:
+    """Opens the store in a directory, which is made if it is not there.
+
+    Points of sessions are named as "session", the head, or as "session@snapshot". Any number of
+    processes may use a store; one at a time has a session open. Raises ValueError if the catalogue
+    is damaged, foreign or of a newer format, OSError if the disk fails or is full.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self._files = StateFiles(self.directory / "states")
+        self._catalogue = Catalogue(self.directory / "catalogue.sqlite")
+
+    def close(self) -> None:
+        """Closes the catalogue; sessions must be closed before."""
+        self._catalogue.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Looking.
+
+    def sessions(self) -> list[SessionInfo]:
+        """All sessions, by name."""
+        with self._catalogue.writing():  # so that no file goes while it is looked at
+            return [self._describe(row) for row in self._catalogue.sessions()]
+
+    def info(self, name: str) -> SessionInfo:
+        """One session; raises ValueError, which lists those there are."""
+        with self._catalogue.writing():
+            return self._describe(self._catalogue.find(name))
+
+    def entries(self, point: str) -> list[Entry]:
+        """The ledger of a session or snapshot."""
+        return self._catalogue.entries(self._find(point))
+
+    def sleeps(self, point: str) -> list[Slept]:
+        """The sleeps of a session or snapshot, with the tokens that each consolidated."""
+        return self._catalogue.sleeps(self._find(point))
+
+    def provenance(self, point: str) -> Provenance:
+        """Which parts of the ledger each sleep consolidated, and which are in the window."""
+        with self._catalogue.reading():
+            return locate(self.entries(point), self.sleeps(point))
+
+    def diff(self, first: str, second: str) -> Difference:
+        """What tells two points apart, of one session or of two with models of the same sizes."""
+        with self._catalogue.writing():
+            points = [self._find(first), self._find(second)]
+            weights = [self._read_fast_weights(point) for point in points]
+            ledgers = [self._catalogue.keyed_entries(point) for point in points]
+        old, new = weights
+        if [tensor.shape for tensor in old] != [tensor.shape for tensor in new]:
+            raise ValueError(f"{first} and {second} are of models that differ; name two of one")
+        return Difference(
+            changes=tuple(measure_change(a, b) for a, b in zip(old, new, strict=True)),
+            only_first=[entry for id_, entry in ledgers[0].items() if id_ not in ledgers[1]],
+            only_second=[entry for id_, entry in ledgers[1].items() if id_ not in ledgers[0]],
+        )
+
+    def measure(self) -> DiskUse:
+        """What the store takes on disk."""
+        is_head = self._catalogue.files()
+        sizes = {"heads": 0, "snapshots": 0, "leftovers": 0}
+        for path in self._files.folder.iterdir():
+            kind = {True: "heads", False: "snapshots", None: "leftovers"}[is_head.get(path.name)]
+            sizes[kind] += _size(path)
+        catalogue = sum(_size(path) for path in self.directory.glob("catalogue.sqlite*"))
+        return DiskUse(catalogue=catalogue, **sizes)
+
+    # Sessions.
+
+    def open(
+        self,
+        name: str,
+        talker: Talker,
+        *,
+        create: bool = False,
+        sampling: Sampling | None = None,
+        on_sleep: Callable[[SleepReport], object] | None = None,
+    ) -> StoredSession:
+        """Opens a session, or with `create` a new one where there is none.
+
+        Raises ValueError if it is not there, is open elsewhere (naming by whom), is of another
+        model, tokenizer or settings, or its state file is missing or damaged (see `rebuild`).
+        """
+        if create:
+            with self._catalogue.writing():
+                if not self._catalogue.has(name):
+                    self._create(name, talker)
+        row, lock = self._lock(name)
+        try:
+            _require_talker(row, talker)
+            self._files.sweep(row.id, self._catalogue.files())
+            try:
+                state = self._files.load(row.head.file, talker)
+            except ValueError as error:
+                raise ValueError(
+                    f"session {name!r} lost its state, but not its ledger: rebuild it from that "
+                    f"({error})"
+                ) from None
+            return StoredSession(
+                talker,
+                self._catalogue,
+                self._files,
+                row,
+                state,
+                lock,
+                sampling=sampling,
+                on_sleep=on_sleep,
+            )
+        except BaseException:
+            lock.release()
+            raise
+
+    def fork(self, point: str, name: str) -> SessionInfo:
+        """A new session with the past of a session or snapshot; nothing is copied."""
+        source, snapshot = _parse_point(point)
+        self._catalogue.fork(source, snapshot, check_name("session", name))
+        return self.info(name)
+
+    def delete(self, name: str) -> None:
+        """Removes a session with its snapshots; forks keep what they share with it."""
+        row, lock = self._lock(name)
+        try:
+            self._files.remove(self._catalogue.delete(row))
+            self._files.sweep(row.id, self._catalogue.files())
+            self._catalogue.wipe()
+        finally:
+            lock.release()
+
+    def rebuild(self, name: str, talker: Talker) -> list[str]:
+        """Replays the ledger wherever the state of a session or of its snapshots cannot be read.
+
+        Returns the points that were rebuilt. Raises ValueError if another model, tokenizer or
+        setting read it: `resleep` moves it there.
+        """
+        row, lock = self._lock(name)
+        try:
+            _require_talker(row, talker)
+            points = {name: row.head}
+            for snapshot in self._catalogue.snapshots(row):
+                points[f"{name}@{snapshot.name}"] = snapshot.point
+            lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
+            for point in lost.values():
+                rebuilt = replay(lambda: _start(talker), self._catalogue.entries(point))
+                self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
+                self._files.remove([] if point.file is None else [point.file])
+            return list(lost)
+        finally:
+            lock.release()
+
+    def resleep(self, point: str, name: str, talker: Talker) -> SessionInfo:
+        """A new session, of another model, that went through the ledger of a point."""
+        entries = self._catalogue.entries(self._find(point))
+        session = resleep(lambda: _start(talker), entries)
+        sleeps = place_sleeps(session.entries, session.sleeps)
+        with self._catalogue.writing():
+            row = self._create(name, talker)
+            reached = reach(self._files.save(session, row.id), session.state)
+            self._catalogue.advance(row, map(Step, session.entries, sleeps), reached)
+        return self.info(name)
+
+    # Files.
+
+    def export(self, name: str, path: str | Path) -> None:
+        """Writes a session, with its snapshots, as one file that `import_session` reads."""
+        with self._catalogue.writing():
+            row = self._catalogue.find(name)
+            write_session_file(Path(path), gather_session(row, self._catalogue, self._files))
+
+    def import_session(self, path: str | Path, name: str | None = None) -> SessionInfo:
+        """Takes in an exported session, under its own name if none is given.
+
+        Raises ValueError, and leaves nothing, if the file is damaged or the name is taken.
+        """
+        file = read_session_file(Path(path))
+        manifest = file.manifest
+        name = check_name("session", manifest.name if name is None else name)
+        for snapshot in manifest.snapshots:
+            check_name("snapshot", snapshot.name)
+        with self._catalogue.writing():
+            sleep = _dump_settings(manifest.sleep)
+            row = self._catalogue.create(name, Owner(manifest.model, manifest.tokenizer, sleep))
+            try:
+                plant_session(file, row, self._catalogue, self._files)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+        return self.info(name)
+
+    def _create(self, name: str, talker: Talker) -> SessionRow:
+        return self._catalogue.create(check_name("session", name), _own(talker))
+
+    def _lock(self, name: str) -> tuple[SessionRow, SessionLock]:
+        """Takes a session's lock, and then looks where it stands."""
+        row = self._catalogue.find(name)
+        lock = SessionLock(self.directory / "locks" / f"{row.id}.lock", name)
+        try:
+            return self._catalogue.find(name), lock
+        except BaseException:
+            lock.release()
+            raise
+
+    def _find(self, point: str) -> Point:
+        return self._catalogue.find_point(*_parse_point(point))
+
+    def _describe(self, row: SessionRow) -> SessionInfo:
+        head = row.head
+        return SessionInfo(
+            name=row.name,
+            created=row.created,
+            changed=row.changed,
+            num_entries=head.num_entries,
+            tokens_seen=head.tokens_seen,
+            num_sleeps=head.num_sleeps,
+            window_fill=head.window_fill,
+            nbytes=0 if head.file is None else _size(self._files.path(head.file)),
+            snapshots=tuple(self._catalogue.snapshots(row)),
+            model=row.owner.model,
+            tokenizer=row.owner.tokenizer,
+        )
+
+    def _read_fast_weights(self, point: Point) -> list[Tensor]:
+        if point.file is None:
+            raise ValueError("a session that has read nothing has no fast weights; let it read")
+        return read_fast_weights(self._files.path(point.file))
+
+    def _is_lost(self, point: Point, talker: Talker) -> bool:
+        try:
+            self._files.load(point.file, talker)
+        except ValueError:
+            return True
+        return False
+
+
+def _start(talker: Talker) -> Session:
+    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
+
+
+def _own(talker: Talker) -> Owner:
+    return Owner(
+        fingerprint_model(talker.model), talker.tokenizer.fingerprint, _dump_settings(talker.sleep)
+    )
+
+
+def _dump_settings(sleep: SleepConfig) -> str:
+    return json.dumps(sleep.to_dict(), sort_keys=True)
+
+
+def _require_talker(row: SessionRow, talker: Talker) -> None:
+    for field, theirs, ours in zip(Owner._fields, row.owner, _own(talker), strict=True):
+        if theirs != ours:
+            raise ValueError(
+                f"session {row.name!r} was read with another {field}; open it with its own, or "
+                "move it to this one by resleep"
+            )
+
+
+def _parse_point(point: str) -> tuple[str, str | None]:
+    name, at, snapshot = point.partition("@")
+    return name, snapshot if at else None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

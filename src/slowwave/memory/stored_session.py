@@ -1,0 +1,307 @@
+"""A session whose every turn is on disk before it counts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import weakref
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from slowwave.generation.config import Sampling
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.catalogue import Catalogue
+from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
+from slowwave.memory.ledger import Entry
+from slowwave.memory.provenance import place_sleeps
+from slowwave.memory.replay import ForgetPlan, forget, plan_forgetting
+from slowwave.memory.session import USER, Session, Status
+from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.state_files import StateFiles
+from slowwave.state import MemoryState
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Forgetting:
+    """What forgetting would do to a stored session."""
+
+    plan: ForgetPlan
+    snapshots: tuple[str, ...]
+    """Its snapshots that carry something of what goes, and go with it."""
+    also_in: tuple[str, ...]
+    """Other sessions that keep something of what goes; forget it there too."""
+
+
+class StoredSession(Session):
+    """A session of a store, which opens it (`Store.open`) and lets only one process have it.
+
+    A turn is acknowledged when `read`, `generate`, `sleep` or `repeat` returns, or what `stream`
+    returned is exhausted or closed: ledger and state are on disk then, and outlive any kill. Where
+    that fails, the session is as it was before the turn, and OSError or ValueError says why.
+
+    entries and sleeps hold the open turn alone; `ledger` has all of it.
+    """
+
+    def __init__(
+        self,
+        talker: Talker,
+        catalogue: Catalogue,
+        files: StateFiles,
+        row: SessionRow,
+        state: MemoryState,
+        lock: SessionLock,
+        *,
+        sampling: Sampling | None = None,
+        on_sleep: Callable[[SleepReport], object] | None = None,
+    ) -> None:
+        super().__init__(
+            talker.model,
+            talker.tokenizer,
+            talker.sleep,
+            chat=talker.chat,
+            sampling=sampling,
+            on_sleep=on_sleep,
+        )
+        self._catalogue, self._files, self._row, self._lock = catalogue, files, row, lock
+        self.state = self._kept = state
+        self._in_turn = self._is_closed = False
+        self._replies = weakref.WeakSet[Generator[str, None, None]]()
+
+    @property
+    def name(self) -> str:
+        """What the store calls it."""
+        return self._row.name
+
+    # Turns.
+
+    def read(self, text: str, *, source: str = USER) -> None:
+        """See `Session.read`."""
+        with self._turn():
+            super().read(text, source=source)
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        source: str = USER,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        sampling: Sampling | None = None,
+    ) -> Iterator[str]:
+        """See `Session.stream`."""
+        pieces = super().stream(
+            prompt, source=source, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling
+        )
+        reply = self._reply(pieces)
+        self._replies.add(reply)
+        return reply
+
+    def sleep(
+        self, passes: int | None = None, *, trigger: Literal["asked", "idle"] = "asked"
+    ) -> SleepReport | None:
+        """See `Session.sleep`."""
+        with self._turn():
+            return super().sleep(passes, trigger=trigger)
+
+    def repeat(self, entry: Entry) -> Tensor | None:
+        """See `Session.repeat`."""
+        with self._turn():
+            return super().repeat(entry)
+
+    def load(self, path: str | Path) -> None:
+        """Raises ValueError: the ledger of a stored session leads to its state."""
+        raise ValueError(
+            f"session {self.name!r} is in a store, whose ledger {path} is not of; load it into a "
+            "session of its own"
+        )
+
+    def status(self) -> Status:
+        """See `Session.status`."""
+        stored = self._row.head.num_entries
+        return dataclasses.replace(super().status(), num_entries=stored + len(self.entries))
+
+    def ledger(self) -> list[Entry]:
+        """All acknowledged entries, from the first."""
+        return self._catalogue.entries(self._row.head)
+
+    # Going back.
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Gives the last acknowledged turn a name; raises ValueError if it is unfit or taken."""
+        self._require_rest()
+        return self._catalogue.snapshot(self._row, check_name("snapshot", name))
+
+    def rollback(self, snapshot: str) -> None:
+        """Goes back, or forth, to a snapshot; what has none and was read since is gone.
+
+        Raises ValueError if there is no such snapshot, or its state cannot be read.
+        """
+        self._require_rest()
+        point = self._catalogue.find_point(self.name, snapshot)
+        state = self._files.load(point.file, self._talker)
+        self._row, removed = self._catalogue.roll_back(self._row, snapshot)
+        self._arrive(state, removed)
+
+    def drop_snapshot(self, name: str) -> None:
+        """Forgets a snapshot; raises ValueError, which lists those there are."""
+        self._require_rest()
+        self._clear(self._catalogue.drop_snapshot(self._row, name))
+
+    def preview_forgetting(
+        self,
+        *,
+        sources: Collection[str] = (),
+        places: Collection[int] = (),
+        keep: Collection[int] = (),
+    ) -> Forgetting:
+        """What goes if sources and places are forgotten; see `plan_forgetting` for the rules."""
+        self._require_rest()
+        if not (sources or places) or not self._row.head.num_entries:
+            raise ValueError("there is nothing to forget; name sources or places of the ledger")
+        with self._catalogue.reading():
+            ids, entries = zip(*self._catalogue.keyed_entries(self._row.head).items(), strict=True)
+            plan = plan_forgetting(entries, sources=sources, places=places, keep=keep)
+            # Whoever has anything of what goes has the first of it: ledgers are ways in a tree.
+            carriers = self._catalogue.find_carriers(ids[plan.dropped[0]])
+        return Forgetting(
+            plan=plan,
+            snapshots=tuple(mark for name, mark in carriers if name == self.name and mark),
+            also_in=tuple(sorted({name for name, _ in carriers if name != self.name})),
+        )
+
+    def forget(self, forgetting: Forgetting) -> None:
+        """Does what `preview_forgetting` showed: the session is as if given the rest alone.
+
+        Until the last moment it is as before; then all of it changes at once. Raises ValueError if
+        the ledger is no longer that of the preview.
+        """
+        self._require_rest()
+        plan = forgetting.plan
+        if list(plan.entries) != self.ledger():
+            raise ValueError("the ledger is not that of the preview; make a new one")
+        rest = forget(self._start, plan)
+        kept = min(plan.dropped, default=len(plan.entries))
+        steps = map(Step, rest.entries, place_sleeps(rest.entries, rest.sleeps))
+        file = self._files.save(rest, self._row.id)
+        try:
+            self._row, removed = self._catalogue.rewrite(
+                self._row, kept, list(steps)[kept:], reach(file, rest.state), forgetting.snapshots
+            )
+        except BaseException:
+            self._settle(file, rest.state)
+            raise
+        self._arrive(rest.state, removed)
+
+    def close(self) -> None:
+        """Ends an open reply, and lets other processes have the session."""
+        try:
+            for reply in [*self._replies]:
+                reply.close()
+        finally:
+            self._is_closed = True
+            self._lock.release()
+
+    def __enter__(self) -> StoredSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # The end of a turn.
+
+    def _reply(self, pieces: Iterator[str]) -> Generator[str, None, None]:
+        with self._turn():
+            yield from pieces
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """What happens within is one turn, and recorded at its end."""
+        if self._in_turn:
+            yield
+            return
+        self._require_open()
+        self._in_turn = True
+        try:
+            yield
+        finally:
+            self._in_turn = False
+            if self.entries and not sys.is_finalizing():
+                self._record_turn()
+
+    def _record_turn(self) -> None:
+        """The state file first, then the one transaction that names it."""
+        head, file = self._row.head, None
+        try:
+            self._require_open()
+            slept = head.tokens_seen - head.window_fill
+            sleeps = place_sleeps(self.entries, self.sleeps, start=head.tokens_seen, slept=slept)
+            steps = map(Step, self.entries, sleeps)
+            file = self._files.save(self, self._row.id)
+            self._row, removed = self._catalogue.advance(self._row, steps, reach(file, self.state))
+        except OSError as error:
+            self._settle(file, self.state)
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: the turn is not recorded and the session is as before it; "
+                "make room and say it again",
+                error.filename,
+            ) from error
+        except BaseException:
+            self._settle(file, self.state)
+            raise
+        self._kept, self.entries, self.sleeps = self.state, [], []
+        self._files.remove(removed)
+
+    def _settle(self, file: str | None, state: MemoryState) -> None:
+        """After a failure: stands where the catalogue does, for that may have come after it."""
+        self.state, self.entries, self.sleeps = self._kept, [], []
+        if file is None:
+            return
+        row = self._catalogue.find(self.name)
+        if row.head.file == file:
+            self._row, self.state, self._kept = row, state, state
+        else:
+            self._files.remove([file])
+
+    def _arrive(self, state: MemoryState, removed: list[str]) -> None:
+        self.state = self._kept = state
+        self._clear(removed)
+
+    def _clear(self, removed: list[str]) -> None:
+        self._files.remove(removed)
+        self._catalogue.wipe()
+
+    def _start(self) -> Session:
+        return Session(self.model, self.tokenizer, self.sleep_config, chat=self.chat)
+
+    @property
+    def _talker(self) -> Talker:
+        return Talker(self.model, self.tokenizer, self.sleep_config, self.chat)
+
+    def _require_rest(self) -> None:
+        self._require_open()
+        self._require_no_reply()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ValueError(f"session {self.name!r} is closed; open it again")
+
+
+def reach(file: str | None, state: MemoryState) -> Reached:
+    """What the catalogue keeps of a state and its file."""
+    return Reached(file, state.tokens_seen, state.num_sleeps, state.window_fill)
+
+
+def check_name(what: str, name: str) -> str:
+    """A name that can be printed, and told from others; raises ValueError if this is none."""
+    if not (0 < len(name) <= 128 and name.isprintable() and name == name.strip()) or "@" in name:
+        raise ValueError(
+            f"{what} name {name!r} is unfit; use 1 to 128 printable characters without @, and no "
+            "space at either end"
+        )
+    return name

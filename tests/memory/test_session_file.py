@@ -1,0 +1,219 @@
+"""Exported sessions: whole, equal for equal sessions, and refused in one sentence if damaged."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.session_file import read_session_file
+from slowwave.memory.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "store") as store:
+        yield store
+
+
+@pytest.fixture
+def exported(store: Store, talker: Talker, tmp_path: Path) -> Path:
+    """A session whose snapshots are on other ways than its head."""
+    with store.open("ann", talker, create=True) as session:
+        session.snapshot("start")
+        session.read("Ann lives in Lima, and Bob in Rome.", source="notes")
+        session.snapshot("monday")
+        session.generate("Where?", max_new_tokens=5)
+        session.sleep(passes=3)
+        session.snapshot("tuesday")
+        session.rollback("monday")
+        session.read("Another way.")
+    store.export("ann", tmp_path / "ann.session")
+    return tmp_path / "ann.session"
+
+
+def rewrite(path: Path, members: dict[str, bytes | str], **options: Any) -> None:
+    """Writes an archive anew, with some members in place of others; an empty one goes."""
+    with zipfile.ZipFile(path) as archive:
+        found: dict[str, bytes | str] = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in (found | members).items():
+            if content:
+                archive.writestr(name, content)
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("session.json"))
+
+
+def is_empty(store: Store, of: str) -> bool:
+    """Whether nothing is left of an import that failed."""
+    return all(info.name != of for info in store.sessions()) and store.measure().leftovers == 0
+
+
+def test_an_import_is_the_session(
+    store: Store, talker: Talker, exported: Path, tmp_path: Path
+) -> None:
+    with Store(tmp_path / "elsewhere") as other:
+        info = other.import_session(exported)
+        assert (info.name, info.num_entries) == ("ann", 2)
+        for point in ("ann", "ann@start", "ann@monday", "ann@tuesday"):
+            assert other.entries(point) == store.entries(point)
+            assert other.sleeps(point) == store.sleeps(point)
+        assert other.diff("ann@monday", "ann@tuesday") == store.diff("ann@monday", "ann@tuesday")
+        other.export("ann", tmp_path / "again.session")
+        assert (tmp_path / "again.session").read_bytes() == exported.read_bytes()
+        with (
+            store.open("ann", talker) as session,
+            other.open("ann", talker) as twin,
+        ):
+            for point in (None, "tuesday", "start"):
+                if point is not None:
+                    session.rollback(point)
+                    twin.rollback(point)
+                assert session.generate("Who?") == twin.generate("Who?")
+                pairs = zip(session.state.fast_weights, twin.state.fast_weights, strict=True)
+                assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def test_an_import_takes_a_name_that_is_free(store: Store, exported: Path) -> None:
+    with pytest.raises(ValueError, match="session 'ann' is there already; choose another name"):
+        store.import_session(exported)
+    with pytest.raises(ValueError, match="session name 'a@b' is unfit"):
+        store.import_session(exported, "a@b")
+    assert store.import_session(exported, "bob").name == "bob"
+    assert store.measure().leftovers == 0
+
+
+def test_an_empty_session_is_a_file_too(store: Store, talker: Talker, tmp_path: Path) -> None:
+    store.open("ann", talker, create=True).close()
+    store.export("ann", tmp_path / "file")
+    assert store.import_session(tmp_path / "file", "bob").num_entries == 0
+    with store.open("bob", talker) as session:
+        session.read("Hello")
+
+
+def test_a_session_without_its_state_is_not_exported(
+    store: Store, exported: Path, tmp_path: Path
+) -> None:
+    for path in (store.directory / "states").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="safetensors: missing; rebuild its session first"):
+        store.export("ann", tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format 2, but this slowwave reads format 1; use the slowwave that wrote"),
+        ({"extra": 1}, "extra: unknown key in Manifest"),
+        ({"head": 99}, "an entry follows one that is not there"),
+        ({"head": None}, "lacks a state, or has one too many"),
+        ({"head": -1}, "an entry follows one that is not there"),
+        ({"model": "another"}, "a state in it is of another session"),
+        ({"tokenizer": "another"}, "a state in it is of another session"),
+        ({"snapshots": [{"name": "@", "time": 0, "last": 0}] * 2}, "two snapshots have one name"),
+    ],
+)
+def test_wrong_manifests(
+    store: Store, exported: Path, changes: dict[str, Any], message: str
+) -> None:
+    manifest = manifest_of(exported) | changes
+    rewrite(exported, {"session.json": json.dumps(manifest)})
+    with pytest.raises(ValueError, match=message):
+        store.import_session(exported, "bob")
+    assert is_empty(store, "bob")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"before": 5}, "an entry follows one that is not there"),
+        ({"before": 0}, "an entry follows one that is not there"),
+        ({"sleeps": []}, "its sleeps are out of order|a state in it is of another session"),
+        ({"entry": {"tokens": [-1]}}, "a token is negative or too large"),
+        ({"entry": {"tokens": [2**32]}}, "a token is negative or too large"),
+        ({"entry": {"tokens": [1, 2]}}, "out of order"),
+        ({"entry": {"passes": 0}}, "passes of an entry is out of range"),
+        ({"entry": {"kind": "dreamt"}}, "kind"),
+        ({"entry": {"time": float("nan")}}, "not the manifest of a session"),
+        ({"entry": {"time": 10**400}}, "time"),
+        ({"entry": {"text": "\ud800"}}, "surrogates not allowed"),
+    ],
+)
+def test_wrong_entries(store: Store, exported: Path, changes: dict[str, Any], message: str) -> None:
+    manifest = manifest_of(exported)
+    node = manifest["nodes"][0]
+    entry = node["entry"] | changes.get("entry", {})
+    manifest["nodes"][0] = node | changes | {"entry": entry}
+    rewrite(exported, {"session.json": json.dumps(manifest)})
+    with pytest.raises(ValueError, match=message):
+        store.import_session(exported, "bob")
+    assert is_empty(store, "bob")
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", "{}", "\xff", '{"format": 1}'])
+def test_no_manifests(store: Store, exported: Path, text: str) -> None:
+    rewrite(exported, {"session.json": text})
+    with pytest.raises(ValueError, match=r"ann\.session: "):
+        store.import_session(exported, "bob")
+
+
+def test_wrong_states(store: Store, exported: Path) -> None:
+    with zipfile.ZipFile(exported) as archive:
+        other = archive.read("states/2.safetensors")
+    for content, message in (
+        (b"", "lacks a state, or has one too many"),
+        (b"nonsense", "changed: a state in it is damaged; export it again"),
+        (other, "a state in it is of another session"),
+    ):
+        path = exported.with_name("changed")
+        path.write_bytes(exported.read_bytes())
+        rewrite(path, {"states/0.safetensors": content})
+        with pytest.raises(ValueError, match=message):
+            store.import_session(path, "bob")
+        assert is_empty(store, "bob")
+
+
+def test_a_packed_archive_is_refused(store: Store, exported: Path) -> None:
+    """What is compressed could be of any size."""
+    rewrite(exported, {}, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="an archive, but not an exported session; name another"):
+        store.import_session(exported, "bob")
+
+
+def test_no_archives(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file; name an exported session"):
+        store.import_session(tmp_path / "absent")
+    (tmp_path / "file").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="truncated, or not an exported session"):
+        store.import_session(tmp_path / "file")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_happened_to_a_file_is_one_sentence(exported: Path, data: st.DataObject) -> None:
+    content = bytearray(exported.read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        for _ in range(data.draw(st.integers(1, 3))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = exported.with_name("changed")
+    path.write_bytes(content)
+    try:
+        found = read_session_file(path)
+    except ValueError as error:
+        assert str(error).startswith(str(path))
+    else:  # what is not read, or bytes that were drawn as they were
+        assert found == read_session_file(exported)

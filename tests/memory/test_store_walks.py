@@ -1,0 +1,130 @@
+"""Whatever is done to a session, its ledger is what it went through, and leads to its state."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slowwave.generation.config import Sampling
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.ledger import Entry
+from slowwave.memory.provenance import trace
+from slowwave.memory.replay import replay
+from slowwave.memory.session import Session
+from slowwave.memory.store import Store
+from slowwave.memory.stored_session import StoredSession
+from slowwave.sleep.config import SleepConfig
+
+WINDOW = 6
+SLEEPS = {
+    "all": SleepConfig(window=WINDOW, passes=2),
+    "sliding": SleepConfig(window=WINDOW, passes=2, eviction="sliding", sinks=1),
+    "none": SleepConfig(window=WINDOW, eviction="none"),
+    "wake": SleepConfig(window=WINDOW, passes=2, wake_passes=2),
+}
+NAMES = ("monday", "tuesday")
+STEPS = st.one_of(
+    st.tuples(st.just("read"), st.text("ab", min_size=1, max_size=2 * WINDOW)),
+    st.tuples(st.just("generate"), st.integers(1, WINDOW)),
+    st.tuples(st.just("sleep"), st.none()),
+    st.tuples(st.just("open again"), st.none()),
+    st.tuples(st.just("snapshot"), st.sampled_from(NAMES)),
+    st.tuples(st.just("roll back"), st.sampled_from(NAMES)),
+    st.tuples(st.just("fork"), st.none()),
+    st.tuples(st.just("forget"), st.integers(0, 5)),
+)
+
+
+class Walk:
+    """A session of a store, and what its ledger and those of its snapshots must be."""
+
+    def __init__(self, store: Store, talker: Talker) -> None:
+        self.store, self.talker = store, talker
+        self.session = self.open()
+        self.ledger: list[Entry] = []
+        self.snapshots: dict[str, list[Entry]] = {}
+
+    def open(self) -> StoredSession:
+        sampling = Sampling(temperature=1.0, top_k=40)
+        return self.store.open("ann", self.talker, create=True, sampling=sampling)
+
+    def start(self) -> Session:
+        return Session(*self.talker[:3], chat=self.talker.chat)
+
+    def take(self, step: str, what: str | int | None) -> None:
+        match step, what:
+            case "read", str():
+                self.session.read(what, source=what[0])
+            case "generate", int():
+                self.session.generate("a", max_new_tokens=what)
+            case "sleep", _ if self.session.state.window_fill and self.talker.sleep.passes > 1:
+                self.session.sleep()
+            case "open again", _:
+                self.session.close()
+                self.session = self.open()
+            case "snapshot", str() if what not in self.snapshots:
+                self.session.snapshot(what)
+                self.snapshots[what] = self.session.ledger()
+            case "roll back", str() if what in self.snapshots:
+                self.session.rollback(what)
+                self.ledger = self.snapshots[what]
+            case "fork", _ if len(self.store.sessions()) < 3:
+                self.store.fork("ann", f"fork {len(self.store.sessions())}")
+            case "forget", int() if what < len(self.ledger):
+                self.forget(what)
+            case _:
+                return
+        found = self.session.ledger()
+        assert found[: len(self.ledger)] == self.ledger
+        self.ledger = found
+
+    def forget(self, place: int) -> None:
+        preview = self.session.preview_forgetting(places=[place])
+        gone = set(self.ledger[place:])
+        self.session.forget(preview)
+        self.ledger = replay(self.start, preview.plan.kept_entries).entries
+        for name in preview.snapshots:
+            assert gone & set(self.snapshots.pop(name))
+
+    def check(self) -> None:
+        assert self.session.ledger() == self.ledger
+        points = {"ann": self.ledger} | {f"ann@{n}": ls for n, ls in self.snapshots.items()}
+        for point, ledger in points.items():
+            assert self.store.entries(point) == ledger
+            assert self.store.provenance(point) == trace(ledger, self.talker.sleep)
+        self.check_state(self.session)
+        assert [mark.name for mark in self.store.info("ann").snapshots] == list(self.snapshots)
+        assert self.store.measure().leftovers == 0
+        self.session.close()
+        for info in self.store.sessions():
+            with self.store.open(info.name, self.talker) as session:
+                self.check_state(session)
+
+    def check_state(self, session: StoredSession) -> None:
+        twin = replay(self.start, session.ledger())
+        tensors: list[list[torch.Tensor]] = [[], []]
+        for found, state in zip(tensors, (session.state, twin.state), strict=True):
+            state.map(lambda tensor, found=found: (found.append(tensor), tensor)[1])
+        assert all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+        stored = [slept.report for slept in self.store.sleeps(session.name)]
+        assert [plain(report) for report in stored] == [plain(report) for report in twin.sleeps]
+
+
+def plain(report: object) -> object:
+    """A report without the time that a sleep took."""
+    return dataclasses.replace(report, milliseconds=0)  # pyright: ignore[reportArgumentType]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(setting=st.sampled_from(sorted(SLEEPS)), steps=st.lists(STEPS, max_size=10))
+def test_walks(talker: Talker, setting: str, steps: list[tuple[str, str | int | None]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
+        walk = Walk(store, talker._replace(sleep=SLEEPS[setting]))
+        for step, what in steps:
+            walk.take(step, what)
+        walk.check()

@@ -144,6 +144,8 @@ def test_wrong_manifests(
         ({"entry": {"tokens": [-1]}}, "a token is negative or too large"),
         ({"entry": {"tokens": [2**32]}}, "a token is negative or too large"),
         ({"entry": {"tokens": [1, 2]}}, "out of order"),
+        ({"last sleep": {"number": 7}}, "its sleeps are out of order"),
+        ({"last sleep": {"tokens": 2**70}}, "its sleeps are out of order"),
         ({"entry": {"passes": 0}}, "passes of an entry is out of range"),
         ({"entry": {"kind": "dreamt"}}, "kind"),
         ({"entry": {"time": float("nan")}}, "not the manifest of a session"),
@@ -154,6 +156,8 @@ def test_wrong_manifests(
 def test_wrong_entries(store: Store, exported: Path, changes: dict[str, Any], message: str) -> None:
     manifest = manifest_of(exported)
     node = manifest["nodes"][0]
+    node["sleeps"][-1] |= changes.get("last sleep", {})
+    changes = {key: value for key, value in changes.items() if key != "last sleep"}
     entry = node["entry"] | changes.get("entry", {})
     manifest["nodes"][0] = node | changes | {"entry": entry}
     rewrite(exported, {"session.json": json.dumps(manifest)})

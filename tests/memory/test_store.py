@@ -240,6 +240,7 @@ def test_there_and_back(store: Store, talker: Talker) -> None:
         session.rollback("tuesday")
         assert_same(session.state, tuesday)
         assert_led_to(session, talker)
+        assert len(state_files(store)) == 2  # the other way is gone
         session.rollback("start")
         assert session.status().num_entries == session.state.tokens_seen == 0
         session.rollback("tuesday")

@@ -14,6 +14,8 @@ import pytest
 
 from slowwave.generation.model_folder import Talker
 from slowwave.memory import catalogue, catalogue_schema, state_files
+from slowwave.memory import store as store_module
+from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.storage import memory_file
@@ -294,6 +296,24 @@ def test_a_session_is_open_once_in_this_process_too(store: Store, talker: Talker
         with pytest.raises(ValueError, match="session 'ann' is open in another process; close it"):
             begin(store, talker)
         session.read("Hello")
+
+
+def test_a_session_that_is_made_anew_while_it_is_opened(
+    store: Store, talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(store, talker).close()
+    take = store_module.SessionLock
+
+    def replace_first(path: Path, name: str) -> SessionLock:
+        monkeypatch.setattr(store_module, "SessionLock", take)
+        store.delete("ann")
+        begin(store, talker).close()
+        return take(path, name)
+
+    monkeypatch.setattr(store_module, "SessionLock", replace_first)
+    with pytest.raises(ValueError, match="'ann' was deleted and made anew; open it again"):
+        begin(store, talker)
+    begin(store, talker).close()
 
 
 def test_a_session_that_was_moved_behind_its_holder_is_refused(

@@ -281,7 +281,10 @@ class Store:
         row = self._catalogue.find(name)
         lock = SessionLock(self.directory / "locks" / f"{row.id}.lock", name)
         try:
-            return self._catalogue.find(name), lock
+            found = self._catalogue.find(name)
+            if found.id != row.id:
+                raise ValueError(f"session {name!r} was deleted and made anew; open it again")
+            return found, lock
         except BaseException:
             lock.release()
             raise

@@ -1,0 +1,34 @@
+"""Recorded costs are those of the formula of today, so that no table mixes two counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from slowwave.config import override
+from slowwave.evaluation.run_results import Run, find_runs
+from slowwave.experiment import ExperimentConfig, complete
+from slowwave.tasks.registry import make_task
+from slowwave.training.cost import run_flops
+
+RESULTS = Path(__file__).parent.parent.parent / "results"
+RUNS = {str(run.folder.relative_to(RESULTS)): run for run in find_runs(RESULTS, complete)}
+
+
+@cache
+def _count(config: ExperimentConfig) -> int:
+    task = make_task(config.task)
+    model = dataclasses.replace(config.model, vocab_size=task.vocab_size)
+    batch = task.batch("train", range(config.train.batch_size))
+    return run_flops(batch, model, config.sleep, config.train)
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_a_recorded_run_cost_what_is_counted_today(run: Run) -> None:
+    config = ExperimentConfig.from_dict(override({}, run.settings))
+    seedless = dataclasses.replace(config.train, seed=0)
+    whole = _count(dataclasses.replace(config, train=seedless))
+    assert run.summary["flops"] * config.train.steps == run.summary["step"] * whole

@@ -20,7 +20,6 @@ from slowwave.memory.catalogue_rows import Owner, Point, SessionRow, Snapshot, S
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
 from slowwave.memory.replay import replay, resleep
-from slowwave.memory.session import Session
 from slowwave.memory.session_file import (
     gather_session,
     plant_session,
@@ -30,7 +29,7 @@ from slowwave.memory.session_file import (
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport, measure_change
 from slowwave.memory.state_files import StateFiles
-from slowwave.memory.stored_session import StoredSession, check_name, reach
+from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.fingerprint import fingerprint_model
 from slowwave.storage.memory_file import read_fast_weights
@@ -103,8 +102,6 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Looking.
-
     def sessions(self) -> list[SessionInfo]:
         """All sessions, by name."""
         with self._catalogue.writing():  # so that no file goes while it is looked at
@@ -152,8 +149,6 @@ class Store:
             sizes[kind] += _size(path)
         catalogue = sum(_size(path) for path in self.directory.glob("catalogue.sqlite*"))
         return DiskUse(catalogue=catalogue, **sizes)
-
-    # Sessions.
 
     def open(
         self,
@@ -228,7 +223,7 @@ class Store:
                 points[f"{name}@{snapshot.name}"] = snapshot.point
             lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
             for point in lost.values():
-                rebuilt = replay(lambda: _start(talker), self._catalogue.entries(point))
+                rebuilt = replay(lambda: start_session(talker), self._catalogue.entries(point))
                 self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
                 self._files.remove([] if point.file is None else [point.file])
             return list(lost)
@@ -238,15 +233,13 @@ class Store:
     def resleep(self, point: str, name: str, talker: Talker) -> SessionInfo:
         """A new session, of another model, that went through the ledger of a point."""
         entries = self._catalogue.entries(self._find(point))
-        session = resleep(lambda: _start(talker), entries)
+        session = resleep(lambda: start_session(talker), entries)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._catalogue.writing():
             row = self._create(name, talker)
             reached = reach(self._files.save(session, row.id), session.state)
             self._catalogue.advance(row, map(Step, session.entries, sleeps), reached)
         return self.info(name)
-
-    # Files.
 
     def export(self, name: str, path: str | Path) -> None:
         """Writes a session, with its snapshots, as one file that `import_session` reads."""
@@ -319,10 +312,6 @@ class Store:
         except ValueError:
             return True
         return False
-
-
-def _start(talker: Talker) -> Session:
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
 
 
 def _own(talker: Talker) -> Owner:

@@ -77,8 +77,6 @@ class StoredSession(Session):
         """What the store calls it."""
         return self._row.name
 
-    # Turns.
-
     def read(self, text: str, *, source: str = USER) -> None:
         """See `Session.read`."""
         with self._turn():
@@ -128,8 +126,6 @@ class StoredSession(Session):
     def ledger(self) -> list[Entry]:
         """All acknowledged entries, from the first."""
         return self._catalogue.entries(self._row.head)
-
-    # Going back.
 
     def snapshot(self, name: str) -> Snapshot:
         """Gives the last acknowledged turn a name; raises ValueError if it is unfit or taken."""
@@ -184,7 +180,7 @@ class StoredSession(Session):
         plan = forgetting.plan
         if list(plan.entries) != self.ledger():
             raise ValueError("the ledger is not that of the preview; make a new one")
-        rest = forget(self._start, plan)
+        rest = forget(lambda: start_session(self._talker), plan)
         kept = min(plan.dropped, default=len(plan.entries))
         steps = map(Step, rest.entries, place_sleeps(rest.entries, rest.sleeps))
         file = self._files.save(rest, self._row.id)
@@ -211,8 +207,6 @@ class StoredSession(Session):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # The end of a turn.
 
     def _reply(self, pieces: Iterator[str]) -> Generator[str, None, None]:
         with self._turn():
@@ -276,9 +270,6 @@ class StoredSession(Session):
         self._files.remove(removed)
         self._catalogue.wipe()
 
-    def _start(self) -> Session:
-        return Session(self.model, self.tokenizer, self.sleep_config, chat=self.chat)
-
     @property
     def _talker(self) -> Talker:
         return Talker(self.model, self.tokenizer, self.sleep_config, self.chat)
@@ -290,6 +281,11 @@ class StoredSession(Session):
     def _require_open(self) -> None:
         if self._is_closed:
             raise ValueError(f"session {self.name!r} is closed; open it again")
+
+
+def start_session(talker: Talker) -> Session:
+    """A session in memory that nothing was said in yet."""
+    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
 
 
 def reach(file: str | None, state: MemoryState) -> Reached:

@@ -27,26 +27,21 @@ def judge(
     began = time.perf_counter()
     room = talker.sleep.window - max(refused.window_fill, accepted.window_fill)
     before = measure(talker, gate, refused, room=room)
-    after = None
+    after, unread = None, _explain_unread(gate, before, room)
     if all(bool(weights.isfinite().all()) for weights in accepted.fast_weights):
         after = measure(talker, gate, accepted, room=room)
-        reasons = compare(gate, before, after)
+        broken = compare(gate, before, after)
     else:
-        reasons = ["the sleep left NaN or infinity in the fast weights"]
-    if reasons:
+        broken = ["the sleep left NaN or infinity in the fast weights"]
+    if broken:
         outcome = "rejected"
     else:
         outcome = "accepted" if before.right or before.num_tokens else "accepted_unmeasured"
-    if gate.held_out and not before.num_tokens:
-        reasons.append(
-            f"held-out text was not read: {room} more tokens fit into the open window, or no text "
-            "has 2"
-        )
     return Verdict(
         outcome=outcome,
         refused=before,
         accepted=after,
-        reasons=tuple(reasons),
+        reasons=(*broken, *unread),
         milliseconds=1000 * (time.perf_counter() - began),
     )
 
@@ -116,6 +111,16 @@ def compare(gate: GateConfig, refused: Measures, accepted: Measures) -> list[str
                 f"with it, a rise of {after - before:.4f}, and gate.{name} is {limit}"
             )
     return reasons
+
+
+def _explain_unread(gate: GateConfig, refused: Measures, room: int) -> list[str]:
+    if refused.num_tokens:
+        return []
+    if not gate.held_out:
+        return [] if gate.canaries else ["the gate has neither canaries nor held-out text"]
+    if room < 2:
+        return [f"held-out text was not read: the open window has room for {room} more tokens"]
+    return ["held-out text was not read: no text has two tokens"]
 
 
 _NAMES = {

@@ -122,7 +122,8 @@ def run_training(
     """Trains into folder `out`, continuing a run of the same config that it holds.
 
     Returns the summary, or None if the run was interrupted (it can be continued). Raises
-    ValueError if the folder holds another run, TrainingDiverged if numbers stop being numbers.
+    ValueError if the folder holds another run or there is none to start from, TrainingDiverged if
+    numbers stop being numbers.
     """
     import torch
 
@@ -141,6 +142,8 @@ def run_training(
             return folder.summary()
     trainer = Trainer(model, task, config.sleep, config.train, folder)
     if not trainer.resume():
+        if config.train.start_from is not None:
+            trainer.start_from(RunFolder(config.train.start_from))
         folder.begin(resolved, seed=config.train.seed)
     if not trainer.train(report):
         return None

@@ -238,6 +238,29 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     return config, model, task
 
 
+def export_run(folder: str | Path, out: str | Path) -> None:
+    """Makes a model to talk to, as `slowwave.load` reads it, from a run on a task of text.
+
+    Weights are as trained, matrix products in float32 from now on. Raises ValueError if the task is
+    not one of text, or `out` is there already.
+    """
+    from slowwave.generation.chat import ChatFormat
+    from slowwave.generation.model_folder import TalkerConfig, save
+    from slowwave.storage.tokenizer import load_tokenizer
+
+    config, model, _ = load_run(folder)
+    if not isinstance(config.task, ConversationConfig | TextConfig):
+        raise ValueError(
+            f"{folder}: was trained on {config.task.name}, which is no text; name a run of "
+            "conversation or text"
+        )
+    if Path(out).exists():
+        raise ValueError(f"{out} is there already; name another folder")
+    chat = ChatFormat() if isinstance(config.task, ConversationConfig) else None
+    talker = TalkerConfig(model=model.config, sleep=config.sleep, chat=chat)
+    save(out, model, load_tokenizer(config.task.tokenizer), talker)
+
+
 def probe_run(folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES) -> dict[str, Any]:
     """Probes the fast weights of a run, and of its model before training; writes out/probe.json.
 

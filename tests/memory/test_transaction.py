@@ -187,6 +187,15 @@ def test_a_rejected_sleep_leaves_a_report(session: Session) -> None:
     assert session.state.window_fill == 0
 
 
+def test_forks_keep_the_gate(session: Session) -> None:
+    session.gate = REFUSES
+    session.read("x" * 5)
+    fork = session.fork()
+    report = fork.sleep()
+    assert report is not None
+    assert report.is_rejected
+
+
 def test_a_gate_needs_sleeps(talker: Talker) -> None:
     sleep = SleepConfig(window=WINDOW, eviction="none")
     with pytest.raises(ValueError, match=r"there is a gate, but sleep\.eviction is none, which"):

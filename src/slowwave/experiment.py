@@ -149,7 +149,7 @@ def run_training(
         return None
     tried = () if config.sleep.eviction == "none" else PASSES_TRIED
     passes = tuple(sorted({*tried, config.sleep.passes}))
-    records = score(model, task, config, passes=passes)
+    records = score(model, task, config, passes=passes, examples=config.train.test_examples)
     summary = {
         "name": config.name,
         "parameters": model.num_parameters,

@@ -228,3 +228,10 @@ def test_learning_smoke(tmp_path: Path, kind: LayerType) -> None:
     exact = {record["passes"]: record["overall"]["exact"] for record in summary["test"]}
     assert exact[2] > 0.9, f"after {time.monotonic() - began:.0f} s"
     assert exact[2] > summary["floors"]["constant"] + 0.3
+
+
+def test_a_run_is_scored_on_as_many_test_examples_as_it_says(tmp_path: Path) -> None:
+    config = _experiment(train=dataclasses.replace(QUICK, test_examples=3))
+    summary = run_training(config, tmp_path)
+    assert summary is not None
+    assert {record["overall"]["answers"] for record in summary["test"]} == {3 * 5}

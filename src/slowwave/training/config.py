@@ -52,6 +52,8 @@ class TrainConfig(Config):
     """Steps between two evaluations; also after the last step."""
     eval_examples: int = 256
     """Validation examples of each evaluation during training."""
+    test_examples: int | None = None
+    """Test examples that the trained model is scored on; 1,024 if not given."""
     save_every: int = 250
     """Steps between two checkpoints."""
     stop_at: float | None = None
@@ -77,6 +79,8 @@ class TrainConfig(Config):
                 f"train.first_stage_trains is {self.first_stage_trains}, but train.steps has no "
                 "first stage; set train.first_stage_fraction, or use all"
             )
+        if self.test_examples is not None and self.test_examples < 1:
+            raise ValueError(f"train.test_examples is {self.test_examples}; use 1 or more")
         if self.save_every < 1:
             raise ValueError(f"train.save_every is {self.save_every}; use 1 or more")
         if self.warmup_steps < 0:

@@ -6,9 +6,10 @@ docs/memory-store.md describes them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -32,7 +33,7 @@ from slowwave.memory.state_files import StateFiles
 from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.fingerprint import fingerprint_model
-from slowwave.storage.memory_file import read_fast_weights
+from slowwave.storage.memory_file import read_fast_weights, read_header
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class SessionInfo:
     model: str
     """Fingerprints of model and tokenizer."""
     tokenizer: str
+    sleep: SleepConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,13 +203,29 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Removes a session with its snapshots; forks keep what they share with it."""
-        row, lock = self._lock(name)
-        try:
-            self._files.remove(self._catalogue.delete(row))
+        with self._holding(name) as row:
+            removed = self._catalogue.delete(row)
             self._files.sweep(row.id, self._catalogue.files())
-            self._catalogue.wipe()
-        finally:
-            lock.release()
+            self._clear(removed)
+
+    def snapshot(self, name: str, snapshot: str) -> Snapshot:
+        """As `StoredSession.snapshot`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            return self._catalogue.snapshot(row, check_name("snapshot", snapshot))
+
+    def rollback(self, name: str, snapshot: str) -> SessionInfo:
+        """As `StoredSession.rollback`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            point = self._catalogue.find_point(name, snapshot)
+            if point.file is not None:
+                read_header(self._files.path(point.file))
+            self._clear(self._catalogue.roll_back(row, snapshot)[1])
+            return self.info(name)
+
+    def drop_snapshot(self, name: str, snapshot: str) -> None:
+        """As `StoredSession.drop_snapshot`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            self._clear(self._catalogue.drop_snapshot(row, snapshot))
 
     def rebuild(self, name: str, talker: Talker) -> list[str]:
         """Replays the ledger wherever the state of a session or of its snapshots cannot be read.
@@ -215,8 +233,7 @@ class Store:
         Returns the points that were rebuilt. Raises ValueError if another model, tokenizer or
         setting read it: `resleep` moves it there.
         """
-        row, lock = self._lock(name)
-        try:
+        with self._holding(name) as row:
             _require_talker(row, talker)
             points = {name: row.head}
             for snapshot in self._catalogue.snapshots(row):
@@ -227,8 +244,6 @@ class Store:
                 self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
                 self._files.remove([] if point.file is None else [point.file])
             return list(lost)
-        finally:
-            lock.release()
 
     def resleep(self, point: str, name: str, talker: Talker) -> SessionInfo:
         """A new session, of another model, that went through the ledger of a point."""
@@ -282,6 +297,19 @@ class Store:
             lock.release()
             raise
 
+    @contextlib.contextmanager
+    def _holding(self, name: str) -> Iterator[SessionRow]:
+        """Nobody else has the session within."""
+        row, lock = self._lock(name)
+        try:
+            yield row
+        finally:
+            lock.release()
+
+    def _clear(self, removed: list[str]) -> None:
+        self._files.remove(removed)
+        self._catalogue.wipe()
+
     def _find(self, point: str) -> Point:
         return self._catalogue.find_point(*_parse_point(point))
 
@@ -299,6 +327,7 @@ class Store:
             snapshots=tuple(self._catalogue.snapshots(row)),
             model=row.owner.model,
             tokenizer=row.owner.tokenizer,
+            sleep=SleepConfig.from_dict(json.loads(row.owner.sleep)),
         )
 
     def _read_fast_weights(self, point: Point) -> list[Tensor]:

@@ -105,7 +105,9 @@ def open_session(
         )
         yield Opened(session=session, stored=None)
         return
-    name = options.memory
+    from slowwave.memory.stored_session import check_name
+
+    name = check_name("session", options.memory)
     with open_store(options.memory_dir, create=True) as store:
         names = [info.name for info in store.sessions()]
         with store.open(name, talker, create=True, sampling=sampling, on_sleep=on_sleep) as session:

@@ -248,6 +248,8 @@ class Store:
     def resleep(self, point: str, name: str, talker: Talker) -> SessionInfo:
         """A new session, of another model, that went through the ledger of a point."""
         entries = self._catalogue.entries(self._find(point))
+        if self._catalogue.has(name):  # or an hour's replay comes to nothing
+            raise ValueError(f"session {name!r} is there already; choose another name")
         session = resleep(lambda: start_session(talker), entries)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._catalogue.writing():

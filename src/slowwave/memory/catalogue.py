@@ -133,8 +133,8 @@ class Catalogue:
             head = origin or rows.insert_point(db, None, 0, Reached(None, 0, 0, 0))
             now = time.time()
             db.execute(
-                "INSERT INTO sessions (name, created, changed, model, tokenizer, sleep, head) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO sessions (name, created, changed, model, tokenizer, sleep, gate, head)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (name, now, now, *owner, head.id),
             )
             return rows.find_session(db, name)

@@ -50,6 +50,8 @@ class Owner(NamedTuple):
     tokenizer: str
     sleep: str
     """The sleep settings as canonical JSON."""
+    gate: str | None = None
+    """The gate as canonical JSON; None if there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
         name=row["name"],
         created=row["created"],
         changed=row["changed"],
-        owner=Owner(row["model"], row["tokenizer"], row["sleep"]),
+        owner=Owner(row["model"], row["tokenizer"], row["sleep"], row["gate"]),
         head=read_point(db, row["head"]),
     )
 
@@ -175,7 +177,10 @@ def read_entries(db: sqlite3.Connection, point: Point) -> dict[int, Entry]:
 
 def read_sleeps(db: sqlite3.Connection, point: Point) -> list[tuple[int, Slept]]:
     """All sleeps up to a point, in order, each with the id of its entry."""
-    sql = f"{WAY} SELECT sleeps.* FROM way JOIN sleeps ON entry = id ORDER BY number"
+    sql = f"""
+        {WAY} SELECT sleeps.* FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
+        ORDER BY place, number
+    """
     return [
         (row["entry"], Slept(REPORT.validate_json(row["report"]), row["start"], row["stop"]))
         for row in db.execute(sql, (point.entry,))

@@ -15,14 +15,16 @@ from torch import Tensor
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
 from slowwave.generation.generate import generate
+from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import make_generator
+from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import Entry
-from slowwave.memory.sleep_report import SleepReport, Trigger, report_sleep
+from slowwave.memory.sleep_report import SleepReport, Trigger
+from slowwave.memory.transaction import sleep_on
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
@@ -53,8 +55,9 @@ class Session:
     """One stream of a model, which sleeps whenever its window is full.
 
     chat: how a conversation is written; without it prompts are read as they are. on_sleep sees the
-    report of every sleep right after it. A turn is a prompt with its whole reply. One caller at a
-    time: threads that share a session take turns by a lock of their own.
+    report of every sleep right after it. gate: what may reject a sleep; without one all are
+    accepted. A turn is a prompt with its whole reply. One caller at a time: threads that share a
+    session take turns by a lock of their own.
 
     state is the memory, entries the ledger, sleeps the reports. The two lists grow; whoever keeps
     them elsewhere may clear them between turns.
@@ -69,7 +72,9 @@ class Session:
         chat: ChatFormat | None = None,
         sampling: Sampling | None = None,
         on_sleep: Callable[[SleepReport], object] | None = None,
+        gate: GateConfig | None = None,
     ) -> None:
+        require_sleep(gate, sleep)
         if tokenizer.vocab_size != model.config.vocab_size:
             raise ValueError(
                 f"tokenizer has {tokenizer.vocab_size} tokens, the model "
@@ -77,11 +82,17 @@ class Session:
             )
         self.model, self.tokenizer, self.sleep_config = model, tokenizer, sleep
         self.chat, self.sampling, self.on_sleep = chat, sampling or Sampling(), on_sleep
+        self.gate = gate
         self.state = model.initial_state(1)
         self.entries: list[Entry] = []
         self.sleeps: list[SleepReport] = []
         self._is_replying = False
         self._deferred: Entry | None = None
+
+    @property
+    def talker(self) -> Talker:
+        """What reads and answers."""
+        return Talker(self.model, self.tokenizer, self.sleep_config, self.chat)
 
     def read(self, text: str, *, source: str = USER) -> None:
         """Reads text as it is. Raises ValueError if it is empty or a reply is open."""
@@ -160,6 +171,9 @@ class Session:
     ) -> SleepReport | None:
         """Sleeps on the open window, with the passes of the settings if none are given.
 
+        If the gate rejects that, the report says why and the session stays as it is, but for one
+        more entry of the ledger; until more is read the same sleep would be rejected again.
+
         While a reply is open this returns None: it waits for the end of the turn, and lapses if the
         window is empty then. Raises ValueError if passes < 1, the settings forbid sleep or there is
         nothing to sleep on.
@@ -220,6 +234,7 @@ class Session:
             chat=self.chat,
             sampling=self.sampling,
             on_sleep=self.on_sleep,
+            gate=self.gate,
         )
         fork.state, fork.entries, fork.sleeps = self.state, [*self.entries], [*self.sleeps]
         return fork
@@ -308,15 +323,7 @@ class Session:
     def _consolidate(
         self, state: MemoryState, passes: int, trigger: Trigger
     ) -> tuple[MemoryState, SleepReport]:
-        began = time.perf_counter()
-        slept = consolidate(self.model, state, passes=passes, sleep=self.sleep_config)
-        report = report_sleep(
-            state,
-            slept,
-            trigger=trigger,
-            passes=passes,
-            milliseconds=1000 * (time.perf_counter() - began),
-        )
+        after, report = sleep_on(self.talker, state, passes=passes, trigger=trigger, gate=self.gate)
         if self.on_sleep is not None:
             self.on_sleep(report)
-        return slept, report
+        return after, report

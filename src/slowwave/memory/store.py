@@ -17,8 +17,10 @@ from torch import Tensor
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import Owner, Point, SessionRow, Snapshot, Step
+from slowwave.memory.catalogue_rows import Point, SessionRow, Snapshot, Step
+from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.owner import make_owner, own, parse_gate, require_gate, require_talker
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
 from slowwave.memory.replay import replay, resleep
 from slowwave.memory.session_file import (
@@ -32,7 +34,7 @@ from slowwave.memory.sleep_report import SleepReport, measure_change
 from slowwave.memory.state_files import StateFiles
 from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
 from slowwave.sleep.config import SleepConfig
-from slowwave.storage.fingerprint import fingerprint_model
+from slowwave.state import MemoryState
 from slowwave.storage.memory_file import read_fast_weights, read_header
 
 
@@ -127,6 +129,19 @@ class Store:
         with self._catalogue.reading():
             return locate(self.entries(point), self.sleeps(point))
 
+    def gate(self, name: str) -> GateConfig | None:
+        """What may reject the sleeps of a session; None if nothing does."""
+        return parse_gate(self._catalogue.find(name).owner)
+
+    def state(self, point: str, talker: Talker) -> MemoryState:
+        """The memory of a session or snapshot, whoever has it open.
+
+        Raises ValueError if it is of another model, tokenizer or settings, or cannot be read.
+        """
+        with self._catalogue.writing():  # so that its file does not go
+            require_talker(self._catalogue.find(_parse_point(point)[0]), talker)
+            return self._files.load(self._find(point).file, talker)
+
     def diff(self, first: str, second: str) -> Difference:
         """What tells two points apart, of one session or of two with models of the same sizes."""
         with self._catalogue.writing():
@@ -160,19 +175,24 @@ class Store:
         create: bool = False,
         sampling: Sampling | None = None,
         on_sleep: Callable[[SleepReport], object] | None = None,
+        gate: GateConfig | None = None,
     ) -> StoredSession:
         """Opens a session, or with `create` a new one where there is none.
 
+        gate: of a new session what may reject its sleeps, for good. Of one that is there it is
+        known, and can be left out.
+
         Raises ValueError if it is not there, is open elsewhere (naming by whom), is of another
-        model, tokenizer or settings, or its state file is missing or damaged (see `rebuild`).
+        model, tokenizer, settings or gate, or its state file is missing or damaged (see `rebuild`).
         """
         if create:
             with self._catalogue.writing():
                 if not self._catalogue.has(name):
-                    self._create(name, talker)
+                    self._create(name, talker, gate)
         row, lock = self._lock(name)
         try:
-            _require_talker(row, talker)
+            require_talker(row, talker)
+            gate = require_gate(row, gate)
             self._files.sweep(row.id, self._catalogue.files())
             try:
                 state = self._files.load(row.head.file, talker)
@@ -190,6 +210,7 @@ class Store:
                 lock,
                 sampling=sampling,
                 on_sleep=on_sleep,
+                gate=gate,
             )
         except BaseException:
             lock.release()
@@ -234,26 +255,34 @@ class Store:
         setting read it: `resleep` moves it there.
         """
         with self._holding(name) as row:
-            _require_talker(row, talker)
+            require_talker(row, talker)
+            gate = parse_gate(row.owner)
             points = {name: row.head}
             for snapshot in self._catalogue.snapshots(row):
                 points[f"{name}@{snapshot.name}"] = snapshot.point
             lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
             for point in lost.values():
-                rebuilt = replay(lambda: start_session(talker), self._catalogue.entries(point))
+                entries = self._catalogue.entries(point)
+                rebuilt = replay(lambda: start_session(talker, gate), entries)
                 self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
                 self._files.remove([] if point.file is None else [point.file])
             return list(lost)
 
-    def resleep(self, point: str, name: str, talker: Talker) -> SessionInfo:
-        """A new session, of another model, that went through the ledger of a point."""
+    def resleep(
+        self, point: str, name: str, talker: Talker, *, gate: GateConfig | None = None
+    ) -> SessionInfo:
+        """A new session, of another model, that went through the ledger of a point.
+
+        gate: that of the session, if none is given.
+        """
+        gate = gate or self.gate(_parse_point(point)[0])
         entries = self._catalogue.entries(self._find(point))
         if self._catalogue.has(name):  # or an hour's replay comes to nothing
             raise ValueError(f"session {name!r} is there already; choose another name")
-        session = resleep(lambda: start_session(talker), entries)
+        session = resleep(lambda: start_session(talker, gate), entries)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._catalogue.writing():
-            row = self._create(name, talker)
+            row = self._create(name, talker, gate)
             reached = reach(self._files.save(session, row.id), session.state)
             self._catalogue.advance(row, map(Step, session.entries, sleeps), reached)
         return self.info(name)
@@ -275,16 +304,16 @@ class Store:
         for snapshot in manifest.snapshots:
             check_name("snapshot", snapshot.name)
         with self._catalogue.writing():
-            sleep = _dump_settings(manifest.sleep)
-            row = self._catalogue.create(name, Owner(manifest.model, manifest.tokenizer, sleep))
+            owner = make_owner(manifest.model, manifest.tokenizer, manifest.sleep, manifest.gate)
+            row = self._catalogue.create(name, owner)
             try:
                 plant_session(file, row, self._catalogue, self._files)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
         return self.info(name)
 
-    def _create(self, name: str, talker: Talker) -> SessionRow:
-        return self._catalogue.create(check_name("session", name), _own(talker))
+    def _create(self, name: str, talker: Talker, gate: GateConfig | None) -> SessionRow:
+        return self._catalogue.create(check_name("session", name), own(talker, gate))
 
     def _lock(self, name: str) -> tuple[SessionRow, SessionLock]:
         """Takes a session's lock, and then looks where it stands."""
@@ -343,25 +372,6 @@ class Store:
         except ValueError:
             return True
         return False
-
-
-def _own(talker: Talker) -> Owner:
-    return Owner(
-        fingerprint_model(talker.model), talker.tokenizer.fingerprint, _dump_settings(talker.sleep)
-    )
-
-
-def _dump_settings(sleep: SleepConfig) -> str:
-    return json.dumps(sleep.to_dict(), sort_keys=True)
-
-
-def _require_talker(row: SessionRow, talker: Talker) -> None:
-    for field, theirs, ours in zip(Owner._fields, row.owner, _own(talker), strict=True):
-        if theirs != ours:
-            raise ValueError(
-                f"session {row.name!r} was read with another {field}; open it with its own, or "
-                "move it to this one by resleep"
-            )
 
 
 def _parse_point(point: str) -> tuple[str, str | None]:

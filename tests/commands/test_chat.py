@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +157,33 @@ def test_many_sleeps_are_told_in_short(model: Path, speak: Call) -> None:
     out = speak("x" * 95 + "\n", "chat", model, *SHORT)
     assert "[7 sleeps: 84 tokens, " in out and "[sleep 8 (window full): 12 tokens" in out
     assert out.count("window full") == 1
+
+
+def test_an_idle_sleep_that_was_rejected_waits_for_more(
+    model: Path, call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "gate.toml").write_text(
+        'held_out = ["The quick brown fox."]\nmax_median_rise = -99.0\n'
+    )
+
+    def speak() -> None:
+        for line in (b"H\n", b"/status\n"):
+            os.write(keys, line)
+            time.sleep(1)
+        os.close(keys)
+
+    lines, keys = os.pipe()
+    with os.fdopen(lines) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        options = ("--gate", "gate.toml", "--idle-seconds", 0.1, "--json")
+        out = call("chat", model, *SHORT, *options)
+        speaker.join()
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in events] == ["opened", "turn", "sleep", "status"]
+    assert events[2]["sleep"]["verdict"]["outcome"] == "rejected"
+    assert events[3]["status"]["window_fill"] == 10
 
 
 def test_a_full_disk_does_not_end_the_chat(

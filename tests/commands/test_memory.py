@@ -13,7 +13,10 @@ import pytest
 import slowwave
 from slowwave import cli
 from slowwave.commands.memory import COMMANDS
+from slowwave.commands.printing import to_json
 from slowwave.generation.model_folder import Talker
+from slowwave.memory.config import Question
+from slowwave.memory.questions import probe_point
 from slowwave.memory.store import Store
 
 Call = Callable[..., str]
@@ -79,8 +82,8 @@ def test_show_says_which_sleep_consolidated_what(ann: Talker, call: Call) -> Non
     assert early["window"] == [{"place": 0, "start": 12, "stop": 18}]
     assert (early["ledger"][0]["sleeps"], early["ledger"][0]["in_window"]) == ([1], 6)
     table = call("memory", "show", "ann")
-    assert "The secret is XYZZY." in table and "(sleep, N = 3)" in table and "sleep 1 to 2" in table
-    assert "sleep 1, window (6 tokens)" in call("memory", "show", "ann@monday")
+    assert "The secret is XYZZY." in table and "(sleep, N = 3)" in table and " 1-2" in table
+    assert " 1, window" in call("memory", "show", "ann@monday")
 
 
 def test_what_was_said_cannot_steer_the_terminal(talker: Talker, call: Call) -> None:
@@ -205,6 +208,43 @@ def test_the_environment_names_the_directory(
     assert len(read(call, "list")["sessions"]) == 2
 
 
+def test_probe(ann: Talker, model: Path, call: Call, folder: Path) -> None:
+    (folder / "questions.toml").write_text(
+        '[[questions]]\nquestion = "Where is Ann?"\nanswer = "Lima"\n'
+    )
+    options = ("--model", model, "--questions", "questions.toml", "--ask", "Who?")
+    options += ("--passes", 1, 3, "--max-new-tokens", 5)
+    questions = [Question(question="Who?"), Question(question="Where is Ann?", answer="Lima")]
+    with Store("memories") as store:
+        asked = probe_point(store, "ann@monday", ann, questions, passes=[1, 3], max_new_tokens=5)
+        with store.open("ann", ann):  # which does not matter
+            told = read(call, "probe", "ann@monday", *options)
+    assert told["asked"] == to_json(asked)
+    shown = call("memory", "probe", "ann@monday", *options)
+    assert "Where is Ann? (Lima)" in shown and "slept, N = 3" in shown and "wrong: " in shown
+
+
+def test_gate(ann: Talker, model: Path, call: Call, speak: Call, folder: Path) -> None:
+    gate = folder / "gate.toml"
+    gate.write_text('held_out = ["The quick brown fox."]\nmax_median_rise = -99.0\n')
+    chat = ("chat", model, "--max-new-tokens", 5, "--gate", gate)
+    out = speak("H\n/sleep\n/ledger\nH\n", *chat, "--memory", "eve")
+    why = "the median NLL of held-out text is "
+    assert f", rejected, the window stays open: {why}" in out
+    assert f", rejected, one pass instead: {why}" in out
+    told = read(call, "show", "eve")
+    reports = [sleep["report"] for sleep in told["sleeps"]]
+    assert [(r["number"], r["trigger"]) for r in reports] == [(1, "asked"), (1, "full")]
+    assert [row["sleeps"] for row in told["ledger"]] == [[1], [1], [], [1], []]
+    assert call("memory", "show", "eve").count("rejected") == 2
+    assert read(call, "info", "eve")["gate"]["max_median_rise"] == -99
+    assert "max_median_rise -99" in call("memory", "info", "eve")
+    assert read(call, "info", "ann")["gate"] is None
+    made = ("memory", "resleep", "ann", "dan", "--model", model, "--gate", gate)
+    call(*made)
+    assert read(call, "info", "dan")["gate"]["max_median_rise"] == -99
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -226,6 +266,10 @@ def test_the_environment_names_the_directory(
         (["forget", "ann", "--model", "MODEL"], "there is nothing to forget; name sources or"),
         (["forget", "ann", "--model", "MODEL", "--place", "9"], "place 9 is not in the ledger"),
         (["forget", "eve", "--model", "x", "--place", "0"], "no session 'eve'; there are ann, bob"),
+        (["probe", "ann", "--model", "MODEL"], "there is nothing to ask; give questions by --ask"),
+        (["probe", "ann", "--model", "MODEL", "--ask", "x", "--passes", "0"], "--passes is (0,);"),
+        (["probe", "ann", "--model", "MODEL", "--questions", "cut"], "cut: not valid TOML"),
+        (["probe", "eve", "--model", "x", "--ask", "x"], "no session 'eve'; there are ann, bob"),
         (["resleep", "ann", "bob", "--model", "MODEL"], "session 'bob' is there already; choose"),
     ],
 )
@@ -253,6 +297,7 @@ def test_mistakes(
         ["delete", "ann"],
         ["forget", "ann", "--model", "m", "--place", "0"],
         ["export", "ann", "file"],
+        ["probe", "ann", "--model", "m", "--ask", "x"],
         ["rebuild", "ann", "--model", "m"],
         ["resleep", "ann", "bob", "--model", "m"],
         ["import", "none"],

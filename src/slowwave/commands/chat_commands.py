@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from slowwave.commands.open_session import Opened, Stored
 from slowwave.commands.printing import count, describe_sleep, show_bytes
 from slowwave.commands.rollback_loss import count_lost, describe_loss
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Provenance, trace
+from slowwave.memory.provenance import Provenance, locate, place_sleeps
 
 LEDGER_ENTRIES = 20
 
@@ -155,7 +156,8 @@ class ChatCommands:
             name = stored.session.name
             return stored.session.ledger(), stored.store.provenance(name)
         entries = self._session.entries
-        return entries, trace(entries, self._session.sleep_config)
+        slept = itertools.chain(*place_sleeps(entries, self._session.sleeps))
+        return entries, locate(entries, slept)
 
     def _require_memory(self, command: str) -> Stored:
         if self._opened.stored is None:

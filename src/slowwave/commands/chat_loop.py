@@ -31,6 +31,8 @@ class Chat:
         self._session, self._lines, self._view, self._sleeps = opened.session, lines, view, sleeps
         self._commands = ChatCommands(opened, view, lambda: lines.read("yes or no? "))
         self._max_new_tokens, self._idle_seconds = max_new_tokens, idle_seconds
+        self._idle_place = -1
+        """Tokens that were read before the last idle sleep."""
         self._restored = opened.stored.restored if opened.stored else None
 
     def run(self) -> None:
@@ -72,10 +74,16 @@ class Chat:
         return False
 
     def _sleep_if_idle(self) -> None:
-        """Waits for a line if there is something to sleep on, and sleeps if none comes in time."""
-        if self._idle_seconds is None or not self._session.status().window_fill:
+        """Waits for a line if there is something to sleep on, and sleeps if none comes in time.
+
+        Once, until more is said: what a gate rejected it would reject again.
+        """
+        status = self._session.status()
+        was_tried = self._idle_place == status.tokens_seen
+        if self._idle_seconds is None or not status.window_fill or was_tried:
             return
         if not self._lines.wait(self._view.prompt, self._idle_seconds):
+            self._idle_place = status.tokens_seen
             report = self._session.sleep(trigger="idle")
             assert report is not None, "no reply is open"
             self._view.idle_sleep(report)

@@ -7,15 +7,17 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
-from rich.text import Text
 
 from slowwave.commands.printing import shorten, show_changes, show_time
+from slowwave.commands.tables import make_table
 
 if TYPE_CHECKING:
     from slowwave.memory.ledger import Entry
     from slowwave.memory.provenance import Provenance, Slept, Span
+    from slowwave.memory.sleep_report import SleepReport
 
-TEXT_LENGTH = 60
+TEXT_LENGTH = 200
+SOURCE_LENGTH = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ def list_ledger(
 ) -> list[LedgerRow]:
     """The entries at some places, or all."""
     sleeps: dict[int, list[int]] = {}
-    for number, spans in enumerate(provenance.sleeps, start=1):
+    # A sleep that was called for and rejected has no spans, and leaves its number to the next.
+    for number, spans in enumerate(filter(None, provenance.sleeps), start=1):
         for span in spans:
             sleeps.setdefault(span.place, []).append(number)
     in_window = {span.place: span.stop - span.start for span in provenance.window}
@@ -65,39 +68,43 @@ def list_ledger(
 
 def ledger_table(rows: Iterable[LedgerRow], title: str | None = None) -> Table:
     """A line for each entry."""
-    table = Table(title=title, title_justify="left")
-    for column in ("place", "time", "source", "text", "tokens", "slept on in"):
-        justify = "right" if column in ("place", "tokens") else "left"
-        table.add_column(column, justify=justify, no_wrap=column != "text")
-    for row in rows:
-        table.add_row(
+    lines = [
+        (
             str(row.place),
             show_time(row.time),
-            Text(shorten(row.source, 24)),
-            Text(_say(row)),
+            shorten(row.source, SOURCE_LENGTH),
+            _say(row),
             f"{row.num_tokens:,}",
             _place(row),
         )
-    return table
+        for row in rows
+    ]
+    columns = ("place", "time", "source", "text", "tokens", "sleep")
+    return make_table(columns, lines, right=("place", "tokens"), cut="text", title=title)
 
 
 def sleeps_table(sleeps: Iterable[tuple[Slept, Sequence[Span]]]) -> Table:
     """A line for each sleep: what it consolidated, and what that did."""
-    table = Table()
-    for column in ("sleep", "why", "tokens of the stream", "of places", "N", "ms", "change"):
-        justify = "right" if column in ("sleep", "N", "ms") else "left"
-        table.add_column(column, justify=justify, no_wrap=column != "change")
-    for (report, start, stop), spans in sleeps:
-        table.add_row(
+    lines = [
+        (
             str(report.number),
             "window full" if report.trigger == "full" else report.trigger,
-            f"{start:,} to {stop:,}",
+            f"{start:,} to {stop:,}" if stop > start else "",
             _join([span.place for span in spans]),
             str(report.passes),
             f"{report.milliseconds:,.0f}",
-            show_changes(report.changes) if report.changes else "",
+            _show_outcome(report),
         )
-    return table
+        for (report, start, stop), spans in sleeps
+    ]
+    columns = ("sleep", "why", "tokens", "places", "N", "ms", "change")
+    return make_table(columns, lines, right=("sleep", "N", "ms"), wrapped=("change",))
+
+
+def _show_outcome(report: SleepReport) -> str:
+    if report.is_rejected:
+        return "rejected" if report.is_undone else "rejected, one pass instead"
+    return show_changes(report.changes) if report.changes else ""
 
 
 def _say(row: LedgerRow) -> str:
@@ -107,14 +114,12 @@ def _say(row: LedgerRow) -> str:
 
 
 def _place(row: LedgerRow) -> str:
-    parts = [f"sleep {_join(row.sleeps)}"] if row.sleeps else []
-    if row.in_window:
-        parts.append("window" if not row.sleeps else f"window ({row.in_window:,} tokens)")
-    return ", ".join(parts)
+    parts = [_join(row.sleeps)] if row.sleeps else []
+    return ", ".join([*parts, "window"] if row.in_window else parts)
 
 
 def _join(numbers: Sequence[int]) -> str:
-    """ "3" or "3 to 7", of numbers without gaps."""
+    """ "3" or "3-7", of numbers without gaps."""
     if not numbers:
         return ""
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"

@@ -18,6 +18,7 @@ COMMANDS = {
     "fork": ("memory_points", "a new session with the past of another"),
     "delete": ("memory_points", "remove a session or a snapshot"),
     "forget": ("memory_forget", "forget sources or entries, after a preview"),
+    "probe": ("memory_probe", "ask questions before a sleep and after it"),
     "export": ("memory_move", "write a session, with its snapshots, as one file"),
     "import": ("memory_move", "take in an exported session"),
     "rebuild": ("memory_move", "replay the ledger of a session whose state is lost"),

@@ -62,11 +62,12 @@ def show(arguments: list[str]) -> None:
         entries, sleeps = store.entries(options.point), store.sleeps(options.point)
         provenance = store.provenance(options.point)
     first = max(0, len(entries) - (options.last or len(entries)))
+    begin = sum(len(entry.tokens) for entry in entries[:first])
     rows = list_ledger(entries, provenance, range(first, len(entries)))
     spans = [
         (slept, consolidated)
         for slept, consolidated in zip(sleeps, provenance.sleeps, strict=True)
-        if consolidated and consolidated[-1].place >= first
+        if not first or slept.stop > begin
     ]
     if options.json:
         told = [{**to_json(slept._asdict()), "spans": to_spans(made)} for slept, made in spans]
@@ -96,6 +97,8 @@ def info(arguments: list[str]) -> None:
     else:
         with options.open_store() as store:
             told = describe(store.info(options.what))
+            gate = store.gate(options.what)
+        told["gate"] = gate and gate.to_dict()
     if options.json:
         print_json(told)
         return

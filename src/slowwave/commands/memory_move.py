@@ -11,6 +11,7 @@ import tyro
 from slowwave.commands.arguments import parse
 from slowwave.commands.memory_options import MemoryOptions, load_model
 from slowwave.commands.printing import print_json, show_bytes
+from slowwave.memory.config import read_gate
 
 Model = Annotated[Path, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
@@ -94,14 +95,19 @@ class ResleepOptions(MemoryOptions):
     """Name of the new session."""
     model: Model
     """Folder of the model that it is for."""
+    gate: Path | None = None
+    """TOML file of what may reject the sleeps of the new session; that of the old one if not
+    given."""
 
 
 def resleep(arguments: list[str]) -> None:
     """slowwave memory resleep POINT NEW_NAME --model MODEL [--json]"""
     options = parse(ResleepOptions, arguments, prog="slowwave memory resleep")
+    gate = None if options.gate is None else read_gate(options.gate)
     with options.open_store() as store:
         store.entries(options.point)
-        info = store.resleep(options.point, options.name, load_model(options.model))
+        talker = load_model(options.model)
+        info = store.resleep(options.point, options.name, talker, gate=gate)
     if options.json:
         told = {"tokens_seen": info.tokens_seen, "num_sleeps": info.num_sleeps}
         print_json({"session": info.name, **told})

@@ -12,10 +12,12 @@ from rich.text import Text
 from slowwave.commands.forget_view import ForgetPreview, describe_preview
 from slowwave.commands.ledger_view import LedgerRow, ledger_table, sleeps_table
 from slowwave.commands.printing import count, printable, shorten, show_bytes, show_time
+from slowwave.commands.tables import make_table
 
 if TYPE_CHECKING:
     from slowwave.memory.ledger import Entry
     from slowwave.memory.provenance import Slept, Span
+    from slowwave.memory.questions import Asked
     from slowwave.memory.store import Difference, DiskUse, SessionInfo
 
 FEW_ENTRIES = 20
@@ -23,20 +25,21 @@ FEW_ENTRIES = 20
 
 def print_sessions(sessions: Sequence[SessionInfo], disk: DiskUse) -> None:
     """A line for each session, and what all take on disk."""
-    table = Table()
-    for column in ("session", "tokens", "sleeps", "window", "last used", "snapshots", "state"):
-        is_text = column in ("session", "last used", "snapshots")
-        table.add_column(column, justify="left" if is_text else "right")
-    for info in sessions:
-        table.add_row(
-            Text(info.name),
+    lines = [
+        (
+            info.name,
             f"{info.tokens_seen:,}",
             f"{info.num_sleeps:,}",
             f"{info.window_fill:,} of {info.sleep.window:,}",
             show_time(info.changed),
-            Text(", ".join(mark.name for mark in info.snapshots)),
+            ", ".join(mark.name for mark in info.snapshots),
             show_bytes(info.nbytes),
         )
+        for info in sessions
+    ]
+    columns = ("session", "tokens", "sleeps", "window", "last used", "snapshots", "state")
+    right = ("tokens", "sleeps", "window", "state")
+    table = make_table(columns, lines, right=right, wrapped=("session", "snapshots"))
     console = _console()
     console.print(table if sessions else "no sessions yet")
     line = (
@@ -53,6 +56,7 @@ def print_ledger(rows: Sequence[LedgerRow], sleeps: Sequence[tuple[Slept, Sequen
     console = _console()
     console.print(ledger_table(rows) if rows else "nothing was said yet")
     if sleeps:
+        console.print()
         console.print(sleeps_table(sleeps))
 
 
@@ -81,6 +85,24 @@ def print_preview(shown: ForgetPreview) -> None:
     console.print(describe_preview(shown), soft_wrap=True)
 
 
+def print_probe(asked: Sequence[Asked]) -> None:
+    """A row for each question: the reply before a sleep, and after one of each number of passes."""
+    lines = list[list[str]]()
+    for found in asked:
+        expected = found.question.answer
+        question = found.question.question + (f" ({expected})" if expected else "")
+        replies = [(reply.text, reply.is_right) for reply in found.after]
+        shown = [_mark(*reply) for reply in [(found.before, found.was_right), *replies]]
+        lines.append([printable(question), *shown])
+    columns = ["question", "awake", *(f"slept, N = {reply.passes}" for reply in asked[0].after)]
+    _console().print(make_table(columns, lines, wrapped=columns))
+
+
+def _mark(reply: str, is_right: bool | None) -> str:
+    mark = {True: "right: ", False: "wrong: ", None: ""}[is_right]
+    return mark + shorten(reply, 200)
+
+
 def _print_only(console: Console, point: str, entries: Sequence[Entry]) -> None:
     if not entries:
         console.print(f"nothing is only in {point}", soft_wrap=True)
@@ -101,11 +123,19 @@ def _show(name: str, value: Any) -> str:
         return show_bytes(value)
     if name == "snapshots":
         return ", ".join(_show_mark(mark) for mark in value) or "none"
+    if name == "gate":
+        return "none" if value is None else _show_gate(value)
     if isinstance(value, dict):
         return ", ".join(f"{key} {part}" for key, part in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if type(value) is int else printable(str(value))
+
+
+def _show_gate(gate: dict[str, Any]) -> str:
+    limits = {name: value for name, value in gate.items() if name.startswith("max_")}
+    texts = f"canaries {len(gate['canaries'])}, held-out texts {len(gate['held_out'])}"
+    return texts + "".join(f", {name} {value}" for name, value in limits.items())
 
 
 def _show_mark(mark: Any) -> str:

@@ -12,6 +12,7 @@ import tyro
 
 from slowwave.commands.memory_options import default_directory, load_model, open_store
 from slowwave.generation.config import Sampling
+from slowwave.memory.config import read_gate
 
 if TYPE_CHECKING:
     from slowwave.memory.session import Session
@@ -30,6 +31,8 @@ class SessionOptions:
     """Name of the session to go on with, made if it is new; all is forgotten if not given."""
     memory_dir: Path = dataclasses.field(default_factory=default_directory)
     """Directory of memories; SLOWWAVE_MEMORY_DIR, else memories in the current directory."""
+    gate: Path | None = None
+    """TOML file of what may reject the sleeps of a new session, for good (docs/gate.md)."""
     max_new_tokens: int = 256
     """Tokens after which a reply ends at the latest."""
     temperature: float = 0.0
@@ -91,6 +94,7 @@ def open_session(
 ) -> Iterator[Opened]:
     """The session within; raises ValueError or OSError if it cannot be had."""
     sampling = options.sampling
+    gate = None if options.gate is None else read_gate(options.gate)
     talker = load_model(options.model)
     if options.memory is None:
         from slowwave.memory.session import Session
@@ -102,6 +106,7 @@ def open_session(
             chat=talker.chat,
             sampling=sampling,
             on_sleep=on_sleep,
+            gate=gate,
         )
         yield Opened(session=session, stored=None)
         return
@@ -110,7 +115,9 @@ def open_session(
     name = check_name("session", options.memory)
     with open_store(options.memory_dir, create=True) as store:
         names = [info.name for info in store.sessions()]
-        with store.open(name, talker, create=True, sampling=sampling, on_sleep=on_sleep) as session:
+        with store.open(
+            name, talker, create=True, sampling=sampling, on_sleep=on_sleep, gate=gate
+        ) as session:
             info = store.info(name)
             restored = Restored(
                 memory=name,

@@ -50,11 +50,16 @@ def count(number: int, noun: str) -> str:
 
 
 def describe_sleep(report: SleepReport) -> str:
-    """A sleep in one line: why, tokens, passes, time, and how much the fast weights changed."""
+    """A sleep in one line: why, tokens, passes, time, and how much the fast weights changed; or why
+    it was rejected."""
     why = "window full" if report.trigger == "full" else report.trigger
     passes = "1 pass" if report.passes == 1 else f"{report.passes} passes"
     line = f"sleep {report.number:,} ({why}): {count(report.tokens, 'token')}, {passes}"
     line += f", {report.milliseconds:,.0f} ms"
+    if report.is_rejected:
+        assert report.verdict is not None
+        left = "the window stays open" if report.is_undone else "one pass instead"
+        return f"{line}, rejected, {left}: {'; '.join(report.verdict.reasons)}"
     if report.changes:
         line += f", fast weights changed by {show_changes(report.changes)}"
     return line

@@ -12,6 +12,8 @@ import torch
 
 from slowwave import cli
 from slowwave.bench import kills, large, machine, op, peers, read, sleep, store, timing, train, wake
+from slowwave.bench.memory import Pause
+from slowwave.bench.report import Row, Section
 from slowwave.bench.run import BENCHMARKS, NEEDS_GPU
 from slowwave.evaluation.flops import forward_flops
 
@@ -38,7 +40,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, name, value)
         if hasattr(module, "MODEL"):
             monkeypatch.setattr(module, "MODEL", SMALL_MODEL)
-    monkeypatch.setattr(wake, "measure_resident_nbytes", lambda *_: [7, 14])
+    monkeypatch.setattr(wake, "measure_paused", lambda *_: [Pause(7, 0), Pause(14, 0)])
+    # It reads the shipped model, and has tests of its own.
+    living = Section(title="live", rows=[Row(what="reading a token", by="a session")])
+    monkeypatch.setitem(BENCHMARKS, "live", lambda *_: [living])
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(train, "keep_freed_memory", lambda: True)
 
@@ -66,7 +71,7 @@ def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / f"{name}.json").read_text())
     assert printed["name"] == name
-    assert (tmp_path / "bench.png").exists() == (name not in ("store", "kills"))
+    assert (tmp_path / "bench.png").exists() == (name not in ("store", "kills", "live"))
     assert printed["environment"]["torch"] == torch.__version__
     assert printed["environment"]["peers"]["transformers"] is not None
     cli.main(["bench", name])

@@ -17,8 +17,8 @@ class BenchOptions:
 
     what: tyro.conf.Positional[str]
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
-    train, store (keeping a session), kills (a thousand, some minutes), large (1.4 B weights, needs
-    a GPU), or all."""
+    train, store (keeping a session), kills (a thousand, some minutes), live (1 M tokens through one
+    session of the shipped model), large (1.4 B weights, needs a GPU), or all."""
     shape: Annotated[tuple[int, ...], tyro.conf.arg(metavar="B T H K V")] = ()
     """Sizes of the only delta rule to measure: rows, tokens, heads, keys, values."""
     workers: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class BenchOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """slowwave bench {op,read,wake,sleep,train,store,kills,large,all} [--out results/bench]"""
+    """slowwave bench {op,read,wake,sleep,train,store,kills,live,large,all} [--out results/bench]"""
     options = parse(BenchOptions, arguments, prog="slowwave bench")
     from slowwave.bench.op import OpOptions
     from slowwave.bench.run import run_benchmarks

@@ -6,8 +6,10 @@ docs/memory-store.md describes them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -31,8 +33,9 @@ from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport, measure_change
 from slowwave.memory.state_files import StateFiles
 from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
+from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
-from slowwave.storage.memory_file import read_fast_weights
+from slowwave.storage.memory_file import read_fast_weights, read_header
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ class SessionInfo:
     model: str
     """Fingerprints of model and tokenizer."""
     tokenizer: str
+    sleep: SleepConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,13 +224,29 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Removes a session with its snapshots; forks keep what they share with it."""
-        row, lock = self._lock(name)
-        try:
-            self._files.remove(self._catalogue.delete(row))
+        with self._holding(name) as row:
+            removed = self._catalogue.delete(row)
             self._files.sweep(row.id, self._catalogue.files())
-            self._catalogue.wipe()
-        finally:
-            lock.release()
+            self._clear(removed)
+
+    def snapshot(self, name: str, snapshot: str) -> Snapshot:
+        """As `StoredSession.snapshot`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            return self._catalogue.snapshot(row, check_name("snapshot", snapshot))
+
+    def rollback(self, name: str, snapshot: str) -> SessionInfo:
+        """As `StoredSession.rollback`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            point = self._catalogue.find_point(name, snapshot)
+            if point.file is not None:
+                read_header(self._files.path(point.file))
+            self._clear(self._catalogue.roll_back(row, snapshot)[1])
+            return self.info(name)
+
+    def drop_snapshot(self, name: str, snapshot: str) -> None:
+        """As `StoredSession.drop_snapshot`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            self._clear(self._catalogue.drop_snapshot(row, snapshot))
 
     def rebuild(self, name: str, talker: Talker) -> list[str]:
         """Replays the ledger wherever the state of a session or of its snapshots cannot be read.
@@ -234,8 +254,7 @@ class Store:
         Returns the points that were rebuilt. Raises ValueError if another model, tokenizer or
         setting read it: `resleep` moves it there.
         """
-        row, lock = self._lock(name)
-        try:
+        with self._holding(name) as row:
             require_talker(row, talker)
             gate = parse_gate(row.owner)
             points = {name: row.head}
@@ -248,8 +267,6 @@ class Store:
                 self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
                 self._files.remove([] if point.file is None else [point.file])
             return list(lost)
-        finally:
-            lock.release()
 
     def resleep(
         self, point: str, name: str, talker: Talker, *, gate: GateConfig | None = None
@@ -260,6 +277,8 @@ class Store:
         """
         gate = gate or self.gate(_parse_point(point)[0])
         entries = self._catalogue.entries(self._find(point))
+        if self._catalogue.has(name):  # or an hour's replay comes to nothing
+            raise ValueError(f"session {name!r} is there already; choose another name")
         session = resleep(lambda: start_session(talker, gate), entries)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._catalogue.writing():
@@ -309,6 +328,19 @@ class Store:
             lock.release()
             raise
 
+    @contextlib.contextmanager
+    def _holding(self, name: str) -> Iterator[SessionRow]:
+        """Nobody else has the session within."""
+        row, lock = self._lock(name)
+        try:
+            yield row
+        finally:
+            lock.release()
+
+    def _clear(self, removed: list[str]) -> None:
+        self._files.remove(removed)
+        self._catalogue.wipe()
+
     def _find(self, point: str) -> Point:
         return self._catalogue.find_point(*_parse_point(point))
 
@@ -326,6 +358,7 @@ class Store:
             snapshots=tuple(self._catalogue.snapshots(row)),
             model=row.owner.model,
             tokenizer=row.owner.tokenizer,
+            sleep=SleepConfig.from_dict(json.loads(row.owner.sleep)),
         )
 
     def _read_fast_weights(self, point: Point) -> list[Tensor]:

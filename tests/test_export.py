@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import slowwave
+from slowwave import cli
 from slowwave.experiment import ExperimentConfig, export_run, run_training
 from slowwave.memory.session import Session
 from slowwave.model.config import ModelConfig
@@ -33,7 +34,7 @@ def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_exported_run_talks_in_its_own_window(tmp_path: Path) -> None:
     run_training(TINY, tmp_path / "run")
-    export_run(tmp_path / "run", tmp_path / "model")
+    cli.main(["export", str(tmp_path / "run"), str(tmp_path / "model")])
     model, tokenizer, sleep, chat = slowwave.load(tmp_path / "model")
     trained = load_tensors(tmp_path / "run" / "checkpoint" / "model.safetensors")
     assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())

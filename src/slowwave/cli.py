@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": ("watch trained models read, sleep, forget the cache, and still answer", ""),
     "train": ("train by a recipe, or continue a run:", "slowwave train recipes/depo-mini.toml"),
     "eval": ("score a run on unseen examples:", "slowwave eval RUN --passes 1 2 4"),
+    "export": ("make a model to talk to from a run:", "slowwave export RUN OUT"),
     "probe": ("find what each pass left in fast weights:", "slowwave probe RUN"),
     "reproduce": ("make a figure, or list them:", "slowwave reproduce fig3 --jobs 2"),
     "plot": ("draw figures from runs on disk:", "slowwave plot results/depo-mini"),

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, cast
 import tyro
 
 from slowwave.experiment import PROBE_EXAMPLES, ExperimentConfig, complete, load_experiment
+from slowwave.serving.config import ServeConfig
 
 Options = TypeVar("Options")
 
@@ -37,6 +38,7 @@ commands:
   plot      draw figures from what runs left on disk:  slowwave plot results/depo-mini
   tasks     list the tasks, or show examples:          slowwave tasks depo --show 3
   bench     measure speed and memory beside peers:     slowwave bench op
+  serve     memories for OpenAI's clients:             slowwave serve MODEL --memory-dir DIR
   doctor    what this machine offers slowwave
 
 slowwave COMMAND --help explains each of them."""
@@ -393,6 +395,53 @@ def doctor(arguments: list[str]) -> None:
     run_doctor(as_json=options.json)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Serve a model, and memories that live on, to OpenAI's clients and to a browser.
+
+    Memories lie in a directory, and are there again after a restart. SIGTERM or Ctrl-C ends open
+    replies and loses nothing.
+    """
+
+    model: tyro.conf.Positional[Path]
+    """Folder of a model to talk to: model.safetensors, config.json and, unless it reads bytes,
+    tokenizer.json."""
+    memory_dir: Path
+    """Directory of the memories; it is made if it is not there."""
+    host: str = "127.0.0.1"
+    """Address to listen at; one that others can reach needs --api-keys."""
+    port: int = 8000
+    """Port to listen at."""
+    api_keys: Path | None = None
+    """File of lines "owner key"; each owner has memories of its own."""
+    model_name: str | None = None
+    """What clients call the model; the name of its folder if not given."""
+    limits: ServeConfig = dataclasses.field(default_factory=ServeConfig)
+
+
+def serve(arguments: list[str]) -> None:
+    """slowwave serve MODEL --memory-dir DIR [--port 8000] [--api-keys FILE]"""
+    options = _parse(ServeOptions, arguments, prog="slowwave serve")
+    if not 0 < options.port < 65536:
+        raise ValueError(f"--port is {options.port}; use 1 to 65535")
+    try:
+        from slowwave.serving import run
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is not installed, and serve needs it; install slowwave[serve]"
+        ) from None
+
+    run.serve(
+        options.model,
+        memory_dir=options.memory_dir,
+        host=options.host,
+        port=options.port,
+        api_keys=options.api_keys,
+        model_name=options.model_name,
+        config=options.limits,
+    )
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "train": train,
@@ -402,6 +451,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "plot": plot,
     "tasks": tasks,
     "bench": bench,
+    "serve": serve,
     "doctor": doctor,
 }
 

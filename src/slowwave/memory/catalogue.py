@@ -28,6 +28,7 @@ from slowwave.memory.catalogue_rows import (
 from slowwave.memory.catalogue_schema import prepare
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
+from slowwave.memory.refusals import TakenName
 
 BUSY_SECONDS = 30
 
@@ -93,10 +94,10 @@ class Catalogue:
                 return session.head
             return rows.find_snapshot(db, session.id, snapshot).point
 
-    def entries(self, point: Point) -> list[Entry]:
-        """The ledger up to a point."""
+    def entries(self, point: Point, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """The ledger up to a point, or its places start..stop."""
         with self.reading() as db:
-            return list(rows.read_entries(db, point).values())
+            return list(rows.read_entries(db, point, start=start, stop=stop).values())
 
     def keyed_entries(self, point: Point) -> dict[int, Entry]:
         """The ledger up to a point, by ids that are equal where ledgers share an entry."""
@@ -129,7 +130,7 @@ class Catalogue:
         """A new session, empty or at a point of another; raises ValueError if the name is taken."""
         with self.writing() as db:
             if rows.has_session(db, name):
-                raise ValueError(f"session {name!r} is there already; choose another name")
+                raise TakenName(f"session {name!r} is there already; choose another name")
             head = origin or rows.insert_point(db, None, 0, Reached(None, 0, 0, 0))
             now = time.time()
             db.execute(
@@ -163,7 +164,7 @@ class Catalogue:
         """Names the head of a session; raises ValueError if the name is taken."""
         with self.writing() as db:
             if any(name == taken.name for taken in rows.read_snapshots(db, session.id)):
-                raise ValueError(f"snapshot {name!r} is there already; choose another name")
+                raise TakenName(f"snapshot {name!r} is there already; choose another name")
             rows.insert_snapshot(db, session.id, name, time.time(), session.head)
             return rows.find_snapshot(db, session.id, name)
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
+from slowwave.memory.refusals import UnknownName
 from slowwave.memory.sleep_report import SleepReport
 
 REPORT = TypeAdapter(SleepReport)
@@ -123,7 +124,7 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     row = db.execute("SELECT * FROM sessions WHERE name = ?", (name,)).fetchone()
     if row is None:
         names = [each["name"] for each in db.execute("SELECT name FROM sessions ORDER BY name")]
-        raise ValueError(f"no session {name!r}; there are {', '.join(names) or 'none'}")
+        raise UnknownName(f"no session {name!r}; there are {', '.join(names) or 'none'}")
     return read_session(db, row)
 
 
@@ -141,7 +142,7 @@ def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
 def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
     snapshots = {snapshot.name: snapshot for snapshot in read_snapshots(db, session)}
     if name not in snapshots:
-        raise ValueError(f"no snapshot {name!r}; there are {', '.join(snapshots) or 'none'}")
+        raise UnknownName(f"no snapshot {name!r}; there are {', '.join(snapshots) or 'none'}")
     return snapshots[name]
 
 
@@ -157,9 +158,15 @@ def insert_snapshot(
     db.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", values)
 
 
-def read_entries(db: sqlite3.Connection, point: Point) -> dict[int, Entry]:
-    """The ledger up to a point, by id, in order."""
-    sql = f"{WAY} SELECT entries.* FROM way JOIN entries USING (id) ORDER BY place"
+def read_entries(
+    db: sqlite3.Connection, point: Point, *, start: int = 0, stop: int | None = None
+) -> dict[int, Entry]:
+    """The ledger up to a point, or its places start..stop, by id, in order."""
+    sql = (
+        f"{WAY} SELECT entries.* FROM way JOIN entries USING (id) "
+        "WHERE place >= ? AND place < ? ORDER BY place"
+    )
+    stop = point.num_entries if stop is None else stop
     return {
         row["id"]: Entry(
             kind=row["kind"],
@@ -169,7 +176,7 @@ def read_entries(db: sqlite3.Connection, point: Point) -> dict[int, Entry]:
             tokens=tuple(np.frombuffer(row["tokens"], "<u4").tolist()),
             passes=row["passes"],
         )
-        for row in db.execute(sql, (point.entry,))
+        for row in db.execute(sql, (point.entry, start, stop))
     }
 
 

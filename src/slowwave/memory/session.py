@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.ledger import Entry
 from slowwave.memory.sleep_report import SleepReport, Trigger, report_sleep
-from slowwave.memory.turn_steps import Line, Progress, Steps, finish
+from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
@@ -87,7 +87,7 @@ class Session:
     def read(self, text: str, *, source: str = USER) -> None:
         """Reads text as it is. Raises ValueError if it is empty or a reply is open."""
         self._require_no_reply()
-        self.repeat(self._tell(text, source))
+        self.repeat(tell(self.tokenizer, text, source))
 
     def stream(
         self,
@@ -109,9 +109,9 @@ class Session:
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
-        told = Line(self.chat.format_user(prompt) if self.chat else prompt, source)
+        text = self.chat.format_user(prompt) if self.chat else prompt
         steps = self.take_turn(
-            [told],
+            [tell(self.tokenizer, text, source)],
             max_new_tokens=max_new_tokens,
             stop=[stop] if isinstance(stop, str) else stop,
             end=self.chat.end if self.chat else "",
@@ -122,27 +122,26 @@ class Session:
 
     def take_turn(
         self,
-        told: Iterable[Line],
+        told: Sequence[Entry],
         *,
         max_new_tokens: int,
         stop: Sequence[str] = (),
         end: str = "",
         sampling: Sampling | None = None,
     ) -> Steps[None]:
-        """Reads lines as they are and draws a reply to the last, in steps of bounded work.
+        """Reads what is told and draws a reply to the last of it, in steps of bounded work.
 
-        max_new_tokens: 0 draws no reply. end: what ends a reply besides the stop texts, and is read
-        at its end where it was cut short; "" is nothing. See `stream` for the rest. Closed before
-        the reply begins, the turn has not been.
+        told: as `tell` makes it. max_new_tokens: 0 draws no reply. end: what ends a reply besides
+        the stop texts, and is read at its end where it was cut short; "" is nothing. See `stream`
+        for the rest. Closed before the reply begins, the turn has not been.
         """
         self._require_no_reply()
         if max_new_tokens < 0:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 0 (no reply) or more")
-        entries = [self._tell(text, source) for text, source in told]
-        if not entries:
-            raise ValueError("there is nothing to read; give a line or more")
+        if not told:
+            raise ValueError("there is nothing to read; give some text to read")
         text = ReplyText(self.tokenizer, [*stop, *filter(None, [end])])
-        hidden = yield from self._go_through(entries)
+        hidden = yield from self._go_through(told)
         if max_new_tokens:
             assert hidden is not None
             yield from self._reply(hidden, text, max_new_tokens, end, sampling or self.sampling)
@@ -255,12 +254,6 @@ class Session:
             sleep=self.sleep_config,
         )
         self.entries, self.sleeps = [], []
-
-    def _tell(self, text: str, source: str) -> Entry:
-        tokens = tuple(self.tokenizer.encode(text))
-        if not tokens:
-            raise ValueError("the text is empty; give some text to read")
-        return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)
 
     def _go_through(self, entries: Sequence[Entry]) -> Steps[Tensor | None]:
         """All entries or, interrupted, none; returns hidden (1, 1, D) of the last token read."""
@@ -378,3 +371,11 @@ class Session:
         if self.on_sleep is not None:
             self.on_sleep(report)
         return state, report
+
+
+def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
+    """What a text will be in the ledger once it is read; raises ValueError if it is empty."""
+    tokens = tuple(tokenizer.encode(text))
+    if not tokens:
+        raise ValueError("the text is empty; give some text to read")
+    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)

@@ -112,9 +112,10 @@ class Store:
         with self._catalogue.writing():
             return self._describe(self._catalogue.find(name))
 
-    def entries(self, point: str) -> list[Entry]:
-        """The ledger of a session or snapshot."""
-        return self._catalogue.entries(self._find(point))
+    def entries(self, point: str, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """The ledger of a session or snapshot, or its places start..stop."""
+        with self._catalogue.reading():
+            return self._catalogue.entries(self._find(point), start, stop)
 
     def sleeps(self, point: str) -> list[Slept]:
         """The sleeps of a session or snapshot, with the tokens that each consolidated."""

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from slowwave.memory.session import Session, Status
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.state_files import StateFiles
-from slowwave.memory.turn_steps import Line, Progress, Result, Steps, finish
+from slowwave.memory.turn_steps import Progress, Result, Steps, finish
 from slowwave.state import MemoryState
 
 
@@ -80,7 +80,7 @@ class StoredSession(Session):
 
     def take_turn(
         self,
-        told: Iterable[Line],
+        told: Sequence[Entry],
         *,
         max_new_tokens: int,
         stop: Sequence[str] = (),
@@ -115,9 +115,9 @@ class StoredSession(Session):
         stored = self._row.head.num_entries
         return dataclasses.replace(super().status(), num_entries=stored + len(self.entries))
 
-    def ledger(self) -> list[Entry]:
-        """All acknowledged entries, from the first."""
-        return self._catalogue.entries(self._row.head)
+    def ledger(self, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """All acknowledged entries, from the first, or those at the places start..stop."""
+        return self._catalogue.entries(self._row.head, start, stop)
 
     def snapshot(self, name: str) -> Snapshot:
         """Gives the last acknowledged turn a name; raises ValueError if it is unfit or taken."""

@@ -8,13 +8,6 @@ from typing import Literal, NamedTuple, TypeVar
 Result = TypeVar("Result")
 
 
-class Line(NamedTuple):
-    """What a session is told: a text as it is to be read, and who said it or what it is from."""
-
-    text: str
-    source: str
-
-
 class Progress(NamedTuple):
     """A step that was done, and what the next one will do."""
 

@@ -28,7 +28,7 @@ from slowwave.memory.catalogue_rows import (
 from slowwave.memory.catalogue_schema import prepare
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
-from slowwave.memory.refusals import TakenName
+from slowwave.memory.refusals import Damaged, TakenName
 
 BUSY_SECONDS = 30
 
@@ -289,7 +289,7 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> Exception:
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:
             return OSError(errno.EIO, f"{error}; see to the disk and its rights", str(path))
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return ValueError(
+            return Damaged(
                 f"{path}: damaged, or no catalogue ({error}); restore it from a copy, or start "
                 "anew in another directory and import exported sessions"
             )

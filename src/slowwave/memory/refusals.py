@@ -11,3 +11,11 @@ class TakenName(ValueError):
 
 class HeldElsewhere(ValueError):
     """Somebody else has the session open."""
+
+
+class OtherModel(ValueError):
+    """The session was read with another model, tokenizer or setting."""
+
+
+class Damaged(ValueError):
+    """What is on disk cannot be read."""

@@ -19,6 +19,7 @@ from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_rows import Owner, Point, SessionRow, Snapshot, Step
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
+from slowwave.memory.refusals import Damaged, OtherModel
 from slowwave.memory.replay import replay, resleep
 from slowwave.memory.session_file import (
     gather_session,
@@ -176,7 +177,7 @@ class Store:
             try:
                 state = self._files.load(row.head.file, talker)
             except ValueError as error:
-                raise ValueError(
+                raise Damaged(
                     f"session {name!r} lost its state, but not its ledger: rebuild it from that "
                     f"({error})"
                 ) from None
@@ -328,7 +329,7 @@ def _dump_settings(sleep: SleepConfig) -> str:
 def _require_talker(row: SessionRow, talker: Talker) -> None:
     for field, theirs, ours in zip(Owner._fields, row.owner, _own(talker), strict=True):
         if theirs != ours:
-            raise ValueError(
+            raise OtherModel(
                 f"session {row.name!r} was read with another {field}; open it with its own, or "
                 "move it to this one by resleep"
             )

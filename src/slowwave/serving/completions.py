@@ -10,11 +10,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from slowwave.memory.session import USER
-from slowwave.memory.stored_session import check_name
 from slowwave.serving.access import Access, Asked
 from slowwave.serving.errors import ApiError, explain
 from slowwave.serving.event_stream import EventStream, comment, event, wait_until_gone
-from slowwave.serving.feed import Key
+from slowwave.serving.feed import make_key
 from slowwave.serving.requests import ChatRequest, CompletionFields, CompletionRequest
 from slowwave.serving.server import Server
 from slowwave.serving.shapes import ChatShape, Shape, TextShape
@@ -78,7 +77,7 @@ def _make_wish(
     if "" in body.stops:
         raise ApiError(400, "stop holds an empty text, which is everywhere; leave it out")
     return Wish(
-        key=None if body.memory is None else Key(access.owner, check_name("memory", body.memory)),
+        key=None if body.memory is None else make_key(access.owner, body.memory),
         prompt=prompt,
         source=body.source or USER,
         max_tokens=max_tokens,

@@ -62,7 +62,7 @@ class Engine:
         self._numbers = itertools.count()
         self._level = 0.0
         self._is_closed = False
-        self.jobs: set[Job] = set()
+        self._jobs: set[Job] = set()
         self._threads = [
             threading.Thread(target=self._work, name=f"model-{i}", daemon=True)
             for i in range(workers)
@@ -82,8 +82,8 @@ class Engine:
         is_background: only while no other turn can go on.
         """
         job = Job(steps, on_progress, is_background)
-        self.jobs.add(job)
-        job.result.add_done_callback(lambda _: self.jobs.discard(job))
+        self._jobs.add(job)
+        job.result.add_done_callback(lambda _: self._jobs.discard(job))
         with self._ready:
             job.spent = self._level
             self._push(job)
@@ -104,13 +104,16 @@ class Engine:
         """Calls what waits for a disk in another thread."""
         return await self._loop.run_in_executor(self._disk, function, *arguments)
 
-    async def close(self) -> None:
-        """Ends all turns, each kept as far as it is, and the threads."""
-        for job in self.jobs:
+    def stop_all(self) -> None:
+        """Stops every turn."""
+        for job in self._jobs:
             self.stop(job)
-        while self.jobs:
-            await asyncio.wait([job.result for job in self.jobs])
-            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Ends the threads, once all turns have ended."""
+        while self._jobs:
+            await asyncio.wait([job.result for job in self._jobs])
+            await asyncio.sleep(0)  # until their callbacks have taken them out
         with self._ready:
             self._is_closed = True
             self._ready.notify_all()

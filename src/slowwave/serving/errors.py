@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from slowwave.memory.refusals import HeldElsewhere, TakenName, UnknownName
+from slowwave.memory.refusals import Damaged, HeldElsewhere, OtherModel, TakenName, UnknownName
 from slowwave.serving.engine import Ended
 
 KINDS = {
@@ -81,6 +81,10 @@ def explain(error: BaseException) -> ApiError:
             return ApiError(409, str(error), code="name_taken")
         case HeldElsewhere():
             return ApiError(409, str(error), code="memory_in_use")
+        case OtherModel():
+            return ApiError(409, str(error), code="other_model")
+        case Damaged():
+            return ApiError(500, str(error), code="memory_damaged")
         case ValueError():
             return ApiError(400, str(error))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):

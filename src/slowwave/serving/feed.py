@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from slowwave.memory.stored_session import check_name
+
 LONGEST = 256
 """Events that wait for a slow watcher; older ones are left out."""
 
@@ -17,6 +19,14 @@ class Key(NamedTuple):
 
     owner: str
     name: str
+
+
+def make_key(owner: str, name: str) -> Key:
+    """The key of a memory that may be new; raises ValueError if the name is unfit."""
+    check_name("memory", name)
+    if "/" in name or name in (".", ".."):
+        raise ValueError(f"memory name {name!r} cannot stand in an address; use one without /")
+    return Key(owner, name)
 
 
 class Event(NamedTuple):

@@ -19,10 +19,10 @@ from slowwave.memory.catalogue_rows import Snapshot
 from slowwave.memory.session import tell
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import SessionInfo, Store
-from slowwave.memory.stored_session import Forgetting, StoredSession, check_name
+from slowwave.memory.stored_session import Forgetting, StoredSession
 from slowwave.serving.access import Access, Asked
 from slowwave.serving.event_stream import EventStream, comment, event
-from slowwave.serving.feed import Key
+from slowwave.serving.feed import Key, make_key
 from slowwave.serving.requests import (
     ForgetRequest,
     ForkRequest,
@@ -65,8 +65,10 @@ async def show_memory(access: Asked, name: str) -> dict[str, Any]:
 @router.delete("/{name}")
 async def delete_memory(access: Asked, name: str) -> dict[str, Any]:
     """Deletes a memory with its snapshots; forks stay."""
+    key = Key(access.owner, name)
     with access.server.take_place():
-        await access.server.sessions.remove(Key(access.owner, name))
+        await access.server.sessions.remove(key)
+    access.server.feed.publish(key, "deleted", {"name": name})
     return {"name": name, "object": "memory", "deleted": True}
 
 
@@ -126,7 +128,7 @@ async def export(access: Asked, name: str) -> Response:
 @router.post("/{name}/read")
 async def read(access: Asked, name: str, body: ReadRequest) -> dict[str, Any]:
     """Reads a text as it is; the memory is made if it is not there."""
-    server, key = access.server, Key(access.owner, check_name("memory", name))
+    server, key = access.server, make_key(access.owner, name)
     sleeps = list[SleepReport]()
     async with server.use_stored(key, create=True) as session:
         told = await server.engine.call(tell, session.tokenizer, body.text, body.source)
@@ -178,7 +180,8 @@ async def fork(access: Asked, name: str, body: ForkRequest) -> dict[str, Any]:
     """A new memory with the past of this one."""
     store = await access.server.sessions.store(access.owner)
     point = name if body.snapshot is None else f"{name}@{body.snapshot}"
-    return _describe(access, await access.server.engine.call(store.fork, point, body.name))
+    made = make_key(access.owner, body.name).name
+    return _describe(access, await access.server.engine.call(store.fork, point, made))
 
 
 @router.post("/{name}/forget")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ from slowwave.generation.model_folder import Talker
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
-from slowwave.serving.engine import Engine, Job
+from slowwave.serving.engine import Ended, Engine, Job
 from slowwave.serving.feed import Key
+
+LOG = logging.getLogger("slowwave.serving")
 
 
 class Place:
@@ -147,12 +150,16 @@ class OpenSessions:
             session = place.session
             if session is None or place.users or not session.status().window_fill:
                 return
-            loop = asyncio.get_running_loop()
-            session.on_sleep = functools.partial(loop.call_soon_threadsafe, self._on_sleep, key)
+            loop, tell = asyncio.get_running_loop(), functools.partial(self._on_sleep, key)
+            session.on_sleep = lambda report: loop.call_soon_threadsafe(tell, report)
             steps = session.sleep_by_pass(trigger="idle")
             place.idle_sleep = self._engine.start(steps, is_background=True)
             try:
                 await place.idle_sleep.wait()
+            except Ended:
+                pass  # somebody came, or the server stops
+            except (OSError, ValueError) as error:
+                LOG.warning("a memory could not sleep: %s", error)
             finally:
                 place.idle_sleep = None
                 place.last_used = time.monotonic()

@@ -57,12 +57,16 @@ class Server:
             idle_seconds=config.idle_seconds,
             on_sleep=self._tell_of_sleep,
         )
-        self.is_stopping = False
+        self._stopping = asyncio.Event()
         self._num_turns = 0
-        self._jobs: set[Job] = set()
         metrics.watch("open_turns", "Turns that are open or wait", lambda: self._num_turns)
         metrics.watch("open_sessions", "Memories that are open", lambda: len(self.sessions))
         self._idle = asyncio.create_task(self._sleep_when_idle())
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it takes no more work."""
+        return self._stopping.is_set()
 
     def stop_soon(self) -> None:
         """As `stop`, for signals and other threads."""
@@ -70,17 +74,14 @@ class Server:
 
     def stop(self) -> None:
         """Takes no more work, and ends all turns, each kept as far as it is."""
-        self.is_stopping = True
+        self._stopping.set()
         self.feed.close()
-        for job in self._jobs:
-            self.engine.stop(job)
+        self.engine.stop_all()
 
     async def close(self) -> None:
         """Ends everything; what was acknowledged is on disk."""
         self.stop()
-        self._idle.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._idle
+        await self._idle
         while self._num_turns:
             await asyncio.sleep(0.01)
         await self.sessions.close()
@@ -159,7 +160,6 @@ class Server:
 
         session.on_sleep = functools.partial(loop.call_soon_threadsafe, tell_of_sleep)
         job = self.engine.start(steps, tell_of_progress)
-        self._jobs.add(job)
         if on_start is not None:
             on_start(job)
         alarm = loop.call_later(self.config.request_seconds, be_late)
@@ -171,7 +171,6 @@ class Server:
             raise
         finally:
             alarm.cancel()
-            self._jobs.discard(job)
             if key is not None:
                 self._tell_of_window(key, session, "rest")
 
@@ -213,6 +212,7 @@ class Server:
     async def _sleep_when_idle(self) -> None:
         if not self.config.idle_seconds or self.talker.sleep.eviction == "none":
             return
-        while True:
-            await asyncio.sleep(min(IDLE_ROUNDS, self.config.idle_seconds))
+        while not self.is_stopping:
             await self.sessions.sleep_idle()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), IDLE_ROUNDS)

@@ -134,7 +134,7 @@ async def read(access: Asked, name: str, body: ReadRequest) -> dict[str, Any]:
         told = await server.engine.call(tell, session.tokenizer, body.text, body.source)
         server.require_room(len(told.tokens), "text")
         steps = session.take_turn([told], max_new_tokens=0)
-        await server.work(key, session, steps, on_sleep=sleeps.append)
+        await server.work_in_time(key, session, steps, on_sleep=sleeps.append)
         server.metrics.tokens_read.inc(len(told.tokens))
         access.notes.update(told=len(told.tokens), sleeps=len(sleeps))
         reports = [dataclasses.asdict(report) for report in sleeps]
@@ -147,7 +147,7 @@ async def sleep(access: Asked, name: str, body: SleepRequest | None = None) -> d
     key, passes = Key(access.owner, name), body.passes if body else None
     async with access.server.use_stored(key) as session:
         steps = session.sleep_by_pass(passes)
-        report = await access.server.work(key, session, steps)
+        report = await access.server.work_in_time(key, session, steps)
         return {"report": dataclasses.asdict(report), **_describe_status(session)}
 
 
@@ -206,7 +206,7 @@ async def forget(access: Asked, name: str, body: ForgetRequest) -> dict[str, Any
             "is_done": not body.dry_run,
         }
         if not body.dry_run:
-            await server.work(key, session, session.forget_by_step(forgetting))
+            await server.work_in_time(key, session, session.forget_by_step(forgetting))
         return {**told, **_describe_status(session)}
 
 

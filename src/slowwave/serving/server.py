@@ -134,11 +134,10 @@ class Server:
     ) -> Any:
         """Does what is to be done with a session, step by step, and returns what that returns.
 
-        on_sleep is called in the event loop, as on_progress. Raises Ended if the job is stopped,
-        ApiError if it takes too long.
+        on_sleep is called in the event loop, as on_progress. Raises Ended if the job is stopped.
         """
         self._require_running()
-        loop, looked, is_late = self._loop, 0.0, False
+        loop, looked = self._loop, 0.0
 
         def tell_of_sleep(report: SleepReport) -> None:
             self._tell_of_sleep(key, report)
@@ -153,26 +152,35 @@ class Server:
                 looked = time.monotonic()
                 self._tell_of_window(key, session, progress.next)
 
-        def be_late() -> None:
-            nonlocal is_late
-            is_late = True
-            self.engine.stop(job)
-
         session.on_sleep = functools.partial(loop.call_soon_threadsafe, tell_of_sleep)
         job = self.engine.start(steps, tell_of_progress)
         if on_start is not None:
             on_start(job)
-        alarm = loop.call_later(self.config.request_seconds, be_late)
         try:
             return await job.wait()
-        except Ended:
-            if is_late:
-                raise too_late(self.config.request_seconds, "nothing was done") from None
-            raise
         finally:
-            alarm.cancel()
             if key is not None:
                 self._tell_of_window(key, session, "rest")
+
+    async def work_in_time(
+        self,
+        key: Key,
+        session: Session,
+        steps: Steps[Any],
+        *,
+        on_sleep: Callable[[SleepReport], object] | None = None,
+    ) -> Any:
+        """As `work`, but raises ApiError where that takes too long; it has not been then."""
+        jobs, seconds = list[Job](), self.config.request_seconds
+        alarm = self._loop.call_later(seconds, lambda: [self.engine.stop(job) for job in jobs])
+        try:
+            return await self.work(key, session, steps, on_sleep=on_sleep, on_start=jobs.append)
+        except Ended:
+            if self.is_stopping:
+                raise
+            raise too_late(seconds, "nothing was done") from None
+        finally:
+            alarm.cancel()
 
     def require_room(self, num_tokens: int, param: str) -> None:
         """Raises ApiError if these are more tokens than may be read at once."""

@@ -55,10 +55,10 @@ async def show_memory(access: Asked, name: str) -> dict[str, Any]:
     """Where a memory stands, its snapshots and its last sleeps."""
     store = await access.server.sessions.store(access.owner)
     info = await access.server.engine.call(store.info, name)
-    sleeps = await access.server.engine.call(store.sleeps, name)
+    sleeps = await access.server.engine.call(store.sleeps, name, RECENT)
     return {
         **_describe(access, info),
-        "sleeps": [dataclasses.asdict(slept.report) for slept in sleeps[-RECENT:]],
+        "sleeps": [dataclasses.asdict(slept.report) for slept in sleeps],
     }
 
 
@@ -87,10 +87,12 @@ async def show_ledger(
 
 
 @router.get("/{name}/sleeps")
-async def show_sleeps(access: Asked, name: str) -> dict[str, Any]:
-    """All sleeps, each with the tokens of the stream that it consolidated."""
+async def show_sleeps(
+    access: Asked, name: str, last: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> dict[str, Any]:
+    """The last sleeps, each with the tokens of the stream that it consolidated."""
     store = await access.server.sessions.store(access.owner)
-    sleeps = await access.server.engine.call(store.sleeps, name)
+    sleeps = await access.server.engine.call(store.sleeps, name, last)
     data = [
         {**dataclasses.asdict(slept.report), "start": slept.start, "stop": slept.stop}
         for slept in sleeps

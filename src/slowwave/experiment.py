@@ -122,7 +122,8 @@ def run_training(
     """Trains into folder `out`, continuing a run of the same config that it holds.
 
     Returns the summary, or None if the run was interrupted (it can be continued). Raises
-    ValueError if the folder holds another run, TrainingDiverged if numbers stop being numbers.
+    ValueError if the folder holds another run or there is none to start from, TrainingDiverged if
+    numbers stop being numbers.
     """
     import torch
 
@@ -141,6 +142,8 @@ def run_training(
             return folder.summary()
     trainer = Trainer(model, task, config.sleep, config.train, folder)
     if not trainer.resume():
+        if config.train.start_from is not None:
+            trainer.start_from(RunFolder(config.train.start_from))
         folder.begin(resolved, seed=config.train.seed)
     if not trainer.train(report):
         return None
@@ -233,6 +236,29 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     weights = path / "checkpoint" / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     return config, model, task
+
+
+def export_run(folder: str | Path, out: str | Path) -> None:
+    """Makes a model to talk to, as `slowwave.load` reads it, from a run on a task of text.
+
+    Weights are as trained, matrix products in float32 from now on. Raises ValueError if the task is
+    not one of text, or `out` is there already.
+    """
+    from slowwave.generation.chat import ChatFormat
+    from slowwave.generation.model_folder import TalkerConfig, save
+    from slowwave.storage.tokenizer import load_tokenizer
+
+    config, model, _ = load_run(folder)
+    if not isinstance(config.task, ConversationConfig | TextConfig):
+        raise ValueError(
+            f"{folder}: was trained on {config.task.name}, which is no text; name a run of "
+            "conversation or text"
+        )
+    if Path(out).exists():
+        raise ValueError(f"{out} is there already; name another folder")
+    chat = ChatFormat() if isinstance(config.task, ConversationConfig) else None
+    talker = TalkerConfig(model=model.config, sleep=config.sleep, chat=chat)
+    save(out, model, load_tokenizer(config.task.tokenizer), talker)
 
 
 def probe_run(folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES) -> dict[str, Any]:

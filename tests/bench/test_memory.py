@@ -31,12 +31,12 @@ def make_buffers(count: str) -> Callable[[], torch.Tensor]:
     return lambda: torch.ones(int(count) * MIB, dtype=torch.uint8)
 
 
-def leak(count: str) -> Iterator[None]:
-    """A run that holds `count` MiB more at every pause."""
+def leak(count: str) -> Iterator[int]:
+    """A run that holds `count` MiB more at every pause, and says how many there were."""
     held: list[torch.Tensor] = []
-    for _ in range(3):
+    for pauses in range(3):
         held.append(torch.ones(int(count) * MIB, dtype=torch.uint8))
-        yield
+        yield pauses
 
 
 def fail() -> None:
@@ -53,10 +53,11 @@ def test_memory_is_what_one_call_adds() -> None:
 
 @pytest.mark.parametrize("count", ["0", "40"])
 def test_a_leak_shows(count: str) -> None:
-    resident = memory.measure_resident_nbytes("test_memory", "leak", count)
-    assert resident is not None
-    for before, after in itertools.pairwise(resident):
-        assert after - before == pytest.approx(int(count) * MIB, abs=4 * MIB)
+    pauses = memory.measure_paused("test_memory", "leak", count)
+    assert pauses is not None
+    assert [pause.value for pause in pauses] == [0, 1, 2]
+    for before, after in itertools.pairwise(pauses):
+        assert after.nbytes - before.nbytes == pytest.approx(int(count) * MIB, abs=4 * MIB)
 
 
 def test_a_process_that_fails_says_why() -> None:
@@ -67,7 +68,7 @@ def test_a_process_that_fails_says_why() -> None:
 def test_memory_is_not_known_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "STATUS", tmp_path / "missing")
     assert memory.measure_extra_nbytes("test_memory", "make_buffers", "1") is None
-    assert memory.measure_resident_nbytes("test_memory", "leak", "1") is None
+    assert memory.measure_paused("test_memory", "leak", "1") is None
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])

@@ -25,6 +25,8 @@ from slowwave.bench import (
     train,
     wake,
 )
+from slowwave.bench.memory import Pause
+from slowwave.bench.report import Row, Section
 from slowwave.bench.run import BENCHMARKS, NEEDS_GPU
 from slowwave.evaluation.flops import forward_flops
 
@@ -59,7 +61,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, name, value)
         if hasattr(module, "MODEL"):
             monkeypatch.setattr(module, "MODEL", SMALL_MODEL)
-    monkeypatch.setattr(wake, "measure_resident_nbytes", lambda *_: [7, 14])
+    monkeypatch.setattr(wake, "measure_paused", lambda *_: [Pause(7, 0), Pause(14, 0)])
+    # It reads the shipped model, and has tests of its own.
+    living = Section(title="live", rows=[Row(what="reading a token", by="a session")])
+    monkeypatch.setitem(BENCHMARKS, "live", lambda *_: [living])
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(train, "keep_freed_memory", lambda: True)
 
@@ -87,7 +92,8 @@ def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / f"{name}.json").read_text())
     assert printed["name"] == name
-    assert (tmp_path / "bench.png").exists() == (name not in ("store", "kills", "serve"))
+    unseen = ("store", "kills", "live", "serve")
+    assert (tmp_path / "bench.png").exists() == (name not in unseen)
     assert printed["environment"]["torch"] == torch.__version__
     assert printed["environment"]["peers"]["transformers"] is not None
     cli.main(["bench", name])
@@ -95,7 +101,7 @@ def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_mistakes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    known = "op, read, wake, sleep, train, store, kills, serve, large, all"
+    known = "op, read, wake, sleep, train, store, kills, live, serve, large, all"
     assert f"use one of {known}" in refuse(["speed"], capsys)
     unknown = refuse(["op", "--workers", "triton"], capsys)
     assert "'triton' cannot be measured; there are native, chunk, reference," in unknown

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 import slowwave
+from slowwave.commands.errors import BROKEN_PIPE
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.sleep.config import SleepConfig
@@ -205,6 +208,19 @@ def test_a_full_disk_does_not_end_the_chat(
     with Store("memories") as store:
         texts = [entry.text for entry in store.entries("ann") if entry.kind == "told"]
     assert texts == ["> one\n", "> three\n"]
+
+
+def test_a_reader_that_has_enough_ends_the_chat_quietly(model: Path) -> None:
+    command = [sys.executable, "-m", "slowwave.cli", "chat", str(model), "--json"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as chat:
+        assert chat.stdin is not None and chat.stdout is not None and chat.stderr is not None
+        assert '"opened"' in chat.stdout.readline()
+        chat.stdout.close()
+        chat.stdin.write("/status\n")
+        chat.stdin.flush()
+        assert chat.wait(60) == BROKEN_PIPE
+        assert chat.stderr.read() == ""
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.transaction import sleep_on
+from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import BetweenPasses, SleepConfig
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.sleep.stream import read_stream
@@ -77,6 +78,19 @@ def test_changes_of_every_pass(talker: Talker, between: BetweenPasses) -> None:
         assert found == pytest.approx(wanted, rel=1e-5)
         assert min(found) > 1e-3
     assert report.verdict is None
+
+
+def test_changes_of_a_prelude_and_a_coda(talker: Talker) -> None:
+    """A prelude runs once; a coda begins again at the window's start, after the last pass."""
+    sizes = dataclasses.replace(talker.model.config, layers=("gdn",) * 3, prelude=1, coda=1)
+    talker = talker._replace(model=HybridLM(sizes, seed=1))
+    with torch.inference_mode():
+        _, report = sleep_on(talker, open_window(talker, 7), passes=4, trigger="asked")
+    prelude, core, coda = zip(*report.pass_changes, strict=True)
+    assert prelude == (0, 0, 0)
+    assert min(core) > 1e-3
+    assert coda[:2] == (0, 0)
+    assert coda[2] > 1e-3
 
 
 def test_two_passes_change_what_the_sleep_changes(session: Session) -> None:
@@ -173,6 +187,15 @@ def test_a_rejected_sleep_leaves_a_report(session: Session) -> None:
     session.read("x" * WINDOW)
     assert (session.sleeps[-1].number, session.state.num_sleeps) == (2, 2)
     assert session.state.window_fill == 0
+
+
+def test_forks_keep_the_gate(session: Session) -> None:
+    session.gate = REFUSES
+    session.read("x" * 5)
+    fork = session.fork()
+    report = fork.sleep()
+    assert report is not None
+    assert report.is_rejected
 
 
 def test_a_gate_needs_sleeps(talker: Talker) -> None:

@@ -26,9 +26,16 @@ def _count(config: ExperimentConfig) -> int:
     return run_flops(batch, model, config.sleep, config.train)
 
 
+def _cost_before(config: ExperimentConfig) -> int:
+    """What the run that it starts from cost, if there is one."""
+    before = config.train.start_from
+    return 0 if before is None else RUNS[before.removeprefix("results/")].summary["flops"]
+
+
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_a_recorded_run_cost_what_is_counted_today(run: Run) -> None:
     config = ExperimentConfig.from_dict(override({}, run.settings))
     seedless = dataclasses.replace(config.train, seed=0)
     whole = _count(dataclasses.replace(config, train=seedless))
-    assert run.summary["flops"] * config.train.steps == run.summary["step"] * whole
+    own = run.summary["flops"] - _cost_before(config)
+    assert own * config.train.steps == run.summary["step"] * whole

@@ -155,6 +155,20 @@ def test_tests_are_all_combinations_and_hold_the_trained_n(tiny: Path) -> None:
     ]
 
 
+def test_a_run_that_others_start_from_is_not_tested(tiny: Path) -> None:
+    start = 'start_from = "results/tiny/n1-seed0"'
+    more = f"""[[mini]]
+recipe = "tiny"
+name = "longer"
+set = {{ train.{start}, sleep.passes = 1 }}
+seeds = 1
+"""
+    file = tiny / "recipes" / "figures" / "small.toml"
+    file.write_text(FIGURE.replace("[[retests]]", f"{more}[[retests]]"))
+    _, retests = _plan(1)
+    assert {retest.run.name for retest in retests} == {"n2-seed0", "longer"}
+
+
 def test_a_figure_is_tested_once(
     tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

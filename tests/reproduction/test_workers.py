@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -124,3 +125,21 @@ def test_progress_starts_where_a_run_was_saved_and_follows_its_log() -> None:
     (whole,) = (line for line in lines if line.startswith("all runs: "))
     done, total = whole.removeprefix("all runs: ").split()[0].split("/")
     assert int(total) == pytest.approx(2 * int(done), abs=1)
+
+
+def test_a_run_waits_for_the_one_it_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    second, first, other = _runs("second", "first", "other")
+    config = dataclasses.replace(
+        second.config,
+        train=dataclasses.replace(second.config.train, start_from=str(first.folder)),
+    )
+    second = dataclasses.replace(second, config=config)
+    runs = [second, first, other]
+    with Watcher(runs) as watcher:
+        train_runs(runs, watcher, jobs=3, command=COMMAND)
+    done = {run.name: (run.folder / "done").stat().st_mtime_ns for run in runs}
+    assert done["second"] == max(done.values())
+    assert watcher.most_at_work == 2

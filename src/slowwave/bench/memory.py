@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +18,13 @@ STATUS = Path("/proc/self/status")
 # Freed blocks above this size go back to the system, so that what a later call takes is seen.
 RETURN_NBYTES = 64 * 1024
 CALLS = 3
+
+
+class Pause(NamedTuple):
+    """A pause of a run: the process's resident memory, and what the run yielded there."""
+
+    nbytes: int
+    value: int
 
 
 def measure_extra_nbytes(module: str, function: str, *arguments: str) -> int | None:
@@ -29,9 +37,13 @@ def measure_extra_nbytes(module: str, function: str, *arguments: str) -> int | N
     return None if extra is None else int(extra[0])
 
 
-def measure_resident_nbytes(module: str, function: str, *arguments: str) -> list[int] | None:
-    """Resident memory at every pause of a run: `function` makes an iterator from `arguments`."""
-    return _run_fresh("report_resident", module, function, *arguments)
+def measure_paused(module: str, function: str, *arguments: str) -> list[Pause] | None:
+    """Resident memory at every pause of a run: `function` makes an iterator from `arguments`.
+
+    None where the system does not tell (it must be Linux).
+    """
+    pauses = _run_fresh("report_paused", module, function, *arguments)
+    return None if pauses is None else [Pause(*pause) for pause in pauses]
 
 
 def report_extra(module: str, function: str, *arguments: str) -> list[int]:
@@ -42,13 +54,13 @@ def report_extra(module: str, function: str, *arguments: str) -> list[int]:
     return [int(statistics.median(measure(work) for _ in range(CALLS)))]
 
 
-def report_resident(module: str, function: str, *arguments: str) -> list[int]:
+def report_paused(module: str, function: str, *arguments: str) -> list[tuple[int, int]]:
     """Runs in the fresh process."""
     pauses = getattr(importlib.import_module(module), function)(*arguments)
-    return [_resident("VmRSS") for _ in pauses]
+    return [(_resident("VmRSS"), value) for value in pauses]
 
 
-def _run_fresh(reporter: str, *arguments: str) -> list[int] | None:
+def _run_fresh(reporter: str, *arguments: str) -> list[Any] | None:
     if not (torch.cuda.is_available() or STATUS.exists()):
         return None
     environment = dict(os.environ)

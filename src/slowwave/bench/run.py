@@ -16,6 +16,7 @@ from rich.console import Console
 from slowwave.bench.figure import draw_benchmarks
 from slowwave.bench.kills import run_kills
 from slowwave.bench.large import run_large
+from slowwave.bench.live import run_live
 from slowwave.bench.machine import Machine, measure_machine
 from slowwave.bench.op import OpOptions, run_op
 from slowwave.bench.peers import peer_versions
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Measure] = {
     "train": run_train,
     "store": run_store,
     "kills": run_kills,
+    "live": run_live,
     "serve": run_serve,
     "large": run_large,
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from slowwave.bench.machine import Machine
-from slowwave.bench.memory import measure_resident_nbytes
+from slowwave.bench.memory import measure_paused
 from slowwave.bench.models import MODEL, generate, moved_nbytes, read_random, read_random_window
 from slowwave.bench.report import Row, Section, timed_row
 from slowwave.bench.timing import Work, time_in_turn
@@ -86,17 +86,17 @@ def _measure_resident() -> list[Section]:
     """Resident memory of one process while it reads on and on."""
     rows: list[Row] = []
     for passes in PASSES:
-        resident = measure_resident_nbytes(__name__, "stream_with_pauses", str(passes))
+        resident = measure_paused(__name__, "stream_with_pauses", str(passes))
         if resident is None:
             return []
-        for windows, nbytes in zip(NUM_WINDOWS, resident, strict=True):
+        for windows, (nbytes, _) in zip(NUM_WINDOWS, resident, strict=True):
             rows.append(
                 Row(
                     what="resident memory",
                     by=f"N = {passes}",
                     context=windows * WINDOW,
                     nbytes=nbytes,
-                    memory_ratio=nbytes / resident[0],
+                    memory_ratio=nbytes / resident[0].nbytes,
                     ratio_to=f"N = {passes}, {NUM_WINDOWS[0] * WINDOW:,} tokens",
                 )
             )

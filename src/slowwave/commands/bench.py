@@ -17,8 +17,9 @@ class BenchOptions:
 
     what: tyro.conf.Positional[str]
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
-    train, store (keeping a session), kills (a thousand, some minutes), serve (a hundred sessions at
-    once, half an hour), large (1.4 B weights, needs a GPU), or all."""
+    train, store (keeping a session), kills (a thousand, some minutes), live (1 M tokens through one
+    session of the shipped model), serve (a hundred sessions at once, half an hour), large (1.4 B
+    weights, needs a GPU), or all."""
     shape: Annotated[tuple[int, ...], tyro.conf.arg(metavar="B T H K V")] = ()
     """Sizes of the only delta rule to measure: rows, tokens, heads, keys, values."""
     workers: tuple[str, ...] = ()
@@ -32,7 +33,7 @@ class BenchOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """slowwave bench {op,read,wake,sleep,train,store,kills,serve,large,all} [--out DIR]"""
+    """slowwave bench {op,read,wake,sleep,train,store,kills,live,serve,large,all} [--out DIR]"""
     options = parse(BenchOptions, arguments, prog="slowwave bench")
     from slowwave.bench.op import OpOptions
     from slowwave.bench.run import run_benchmarks

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from slowwave.commands.arguments import parse
 from slowwave.commands.line_input import LineInput, PipeInput, TerminalInput, find_history
@@ -24,7 +26,7 @@ class ChatOptions(SessionOptions):
     the name of a command, under which the rest is. The first is opened; sleep tells of idle sleeps.
     """
 
-    idle_seconds: float | None = None
+    idle_seconds: Annotated[float | None, tyro.conf.arg(metavar="S")] = None
     """Sleep when nobody has said anything for so long."""
     history: bool = True
     """Keep what is typed, for the next chat's arrow keys, in $XDG_STATE_HOME/slowwave/chat-history

@@ -43,7 +43,8 @@ def preview(forgetting: Forgetting, provenance: Provenance) -> ForgetPreview:
 def describe_preview(shown: ForgetPreview) -> str:
     """What a table of what goes does not say."""
     tokens = count(shown.replayed_tokens, "token")
-    lines = [f"The rest, {_count_entries(shown.num_kept)} with {tokens}, is read again."]
+    rest = f"The rest, {_count_entries(shown.num_kept)} with {tokens}, is read again."
+    lines = [rest if shown.num_kept else "Nothing else is left."]
     if any(row.kind == "reply" for row in shown.dropped):
         lines.append("Replies after the first of it may carry it and go too, unless you keep them.")
     if shown.snapshots:

@@ -30,15 +30,15 @@ class GenerateOptions(SessionOptions):
 
     prompt: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="PROMPT")] = None
     """What to say; or give it by --file or --stdin."""
-    file: Path | None = None
+    file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Text file to take the prompt from."""
     stdin: bool = False
     """Take the prompt from standard input."""
     read: bool = False
     """Only read the text, as it is, and say nothing."""
-    source: str | None = None
+    source: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Whom the text is from, by which it can be forgotten; user, or the name of --file."""
-    stop: tuple[str, ...] = ()
+    stop: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT ...")] = ()
     """Texts that end the reply, and are left out of it."""
     json: bool = False
     """Print one JSON document on stdout: the reply, tokens, sleeps, milliseconds."""

@@ -25,11 +25,11 @@ class ForgetOptions(MemoryOptions):
     """Name of the session."""
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
     """Folder of its model, which reads the rest again."""
-    source: tuple[str, ...] = ()
+    source: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Forget all that is from these."""
-    place: tuple[int, ...] = ()
+    place: Annotated[tuple[int, ...], tyro.conf.arg(metavar="PLACE ...")] = ()
     """Forget the entries at these places of the ledger."""
-    keep: tuple[int, ...] = ()
+    keep: Annotated[tuple[int, ...], tyro.conf.arg(metavar="PLACE ...")] = ()
     """Places of replies to keep, though they came after what goes."""
     yes: bool = False
     """Do not ask."""

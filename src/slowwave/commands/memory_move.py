@@ -45,7 +45,7 @@ class ImportOptions(MemoryOptions):
 
     file: File
     """What `slowwave memory export` wrote."""
-    name: str | None = None
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name for it; its own if not given."""
 
 
@@ -95,7 +95,7 @@ class ResleepOptions(MemoryOptions):
     """Name of the new session."""
     model: Model
     """Folder of the model that it is for."""
-    gate: Path | None = None
+    gate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """TOML file of what may reject the sleeps of the new session; that of the old one if not
     given."""
 

@@ -6,13 +6,17 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 if TYPE_CHECKING:
     from slowwave.generation.model_folder import Talker
     from slowwave.memory.store import Store
 
 DIRECTORY = "SLOWWAVE_MEMORY_DIR"
+
+Directory = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 
 
 def default_directory() -> Path:
@@ -24,7 +28,7 @@ def default_directory() -> Path:
 class MemoryOptions:
     """What all commands for memories take."""
 
-    memory_dir: Path = dataclasses.field(default_factory=default_directory)
+    memory_dir: Directory = dataclasses.field(default_factory=default_directory)
     """Directory of memories; SLOWWAVE_MEMORY_DIR, else memories in the current directory."""
     json: bool = False
     """Print one JSON document on stdout."""

@@ -34,11 +34,11 @@ class ProbeOptions(MemoryOptions):
     """NAME, or NAME@SNAPSHOT."""
     model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
     """Folder of its model."""
-    ask: tuple[str, ...] = ()
+    ask: Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUESTION ...")] = ()
     """Questions."""
-    questions: Path | None = None
+    questions: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """TOML file of more: [[questions]] with question, and perhaps the answer that is right."""
-    passes: tuple[int, ...] = ()
+    passes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
     """Numbers of passes to sleep with; the model's own if not given."""
     max_new_tokens: int = 64
     """Tokens after which a reply ends at the latest."""

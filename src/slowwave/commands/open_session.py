@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from slowwave.commands.memory_options import default_directory, load_model, open_store
+from slowwave.commands.memory_options import Directory, default_directory, load_model, open_store
 from slowwave.generation.config import Sampling
 from slowwave.memory.config import read_gate
 
@@ -27,11 +27,11 @@ class SessionOptions:
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Folder of a model: config.json, model.safetensors and perhaps tokenizer.json."""
-    memory: str | None = None
+    memory: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the session to go on with, made if it is new; all is forgotten if not given."""
-    memory_dir: Path = dataclasses.field(default_factory=default_directory)
+    memory_dir: Directory = dataclasses.field(default_factory=default_directory)
     """Directory of memories; SLOWWAVE_MEMORY_DIR, else memories in the current directory."""
-    gate: Path | None = None
+    gate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """TOML file of what may reject the sleeps of a new session, for good (docs/gate.md)."""
     max_new_tokens: int = 256
     """Tokens after which a reply ends at the latest."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from slowwave.config import Config, read_toml
 from slowwave.sleep.config import SleepConfig
 
+MOST_NEW_TOKENS = 4096  # a gate may come with a stranger's session, and must come to an end
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Question(Config):
@@ -73,8 +75,10 @@ class GateConfig(Config):
             limit = getattr(self, name)
             if limit is not None and not math.isfinite(limit):
                 raise ValueError(f"gate.{name} is {limit}; use a number of nats per token, or none")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"gate.max_new_tokens is {self.max_new_tokens}; use 1 or more")
+        if not 1 <= self.max_new_tokens <= MOST_NEW_TOKENS:
+            raise ValueError(
+                f"gate.max_new_tokens is {self.max_new_tokens}; use 1 to {MOST_NEW_TOKENS}"
+            )
 
 
 def read_gate(path: str | Path) -> GateConfig:

@@ -44,8 +44,13 @@ class PlannedRetest:
 
 
 def plan_retests(figure: FigureConfig, runs: Sequence[PlannedRun]) -> list[PlannedRetest]:
-    """Every test of every run, run by run. Raises ValueError on a task that its config refuses."""
-    return [retest for run in runs for tests in figure.retests for retest in _expand(tests, run)]
+    """Every test of every run that no other run starts from, run by run.
+
+    Raises ValueError on a task that its config refuses.
+    """
+    starts = {run.config.train.start_from for run in runs}
+    last = [run for run in runs if str(run.folder) not in starts]
+    return [retest for run in last for tests in figure.retests for retest in _expand(tests, run)]
 
 
 def find_retest_state(retest: PlannedRetest) -> RetestState:

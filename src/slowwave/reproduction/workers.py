@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -44,19 +43,20 @@ def train_runs(
 ) -> None:
     """Trains all of `runs`, each by its own command, `jobs` at a time.
 
-    A run that fails does not stop the others; in the end ValueError says why it did. Ctrl-C (or a
-    terminate signal) lets every run save itself and raises KeyboardInterrupt; a second Ctrl-C
-    kills them, which leaves the checkpoints before.
+    A run that starts from another of them waits for it. A run that fails does not stop the others;
+    in the end ValueError says why it did. Ctrl-C (or a terminate signal) lets every run save itself
+    and raises KeyboardInterrupt; a second Ctrl-C kills them, which leaves the checkpoints before.
     """
-    waiting = deque(runs)
+    waiting = [*runs]
     workers: list[Worker] = []
     failures: list[str] = []
     with _terminate_as_interrupt():
         try:
             while waiting or workers:
-                while waiting and len(workers) < jobs:
-                    workers.append(Worker(waiting.popleft(), command))
-                    progress.start(workers[-1].run)
+                while len(workers) < jobs and (run := _find_ready(waiting, workers)):
+                    waiting.remove(run)
+                    workers.append(Worker(run, command))
+                    progress.start(run)
                 time.sleep(POLL_SECONDS)
                 for worker in [w for w in workers if w.process.poll() is not None]:
                     workers.remove(worker)
@@ -68,6 +68,12 @@ def train_runs(
             _save(workers)
     if failures:
         raise ValueError("; ".join(failures))
+
+
+def _find_ready(waiting: Sequence[PlannedRun], workers: Sequence[Worker]) -> PlannedRun | None:
+    """The first run that starts from none that is still to end."""
+    pending = {str(run.folder) for run in [*waiting, *(worker.run for worker in workers)]}
+    return next((run for run in waiting if run.config.train.start_from not in pending), None)
 
 
 def _failure(worker: Worker) -> str:

@@ -41,6 +41,9 @@ class TrainConfig(Config):
     for sliding windows (section 3). Evaluations are under sleep.eviction throughout."""
     first_stage_trains: Literal["all", "recurrent"] = "all"
     """What learns in it: all weights, or (where others are pretrained) the recurrent layers'."""
+    start_from: str | None = None
+    """Folder of a finished run, whose weights training starts with and on whose tokens, FLOPs and
+    seconds it counts on; fresh weights if not given."""
     seed: int = 0
     """Draws the initial weights and the order of the training examples."""
     log_every: int = 10

@@ -63,4 +63,9 @@ def load_progress(
         parameter = parameters[name]
         value = value if key == "step" else value.to(parameter.device)
         owners[id(parameter)].state[parameter][key] = value
+    return load_counters(folder)
+
+
+def load_counters(folder: Path) -> Progress:
+    """The counters of a checkpoint."""
     return Progress(**read_json(folder / "progress.json"))

@@ -19,13 +19,14 @@ from slowwave.evaluation.evaluate import Record, evaluate, predict
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
+from slowwave.storage.checkpoint import load_tensors, load_weights
 from slowwave.tasks.base import Task
 from slowwave.training.config import TrainConfig
 from slowwave.training.cost import count_tokens, step_flops
 from slowwave.training.data import BatchesAhead
 from slowwave.training.optimizer import make_optimizers, set_learning_rates
 from slowwave.training.progress import Progress, find_checkpoint
-from slowwave.training.resume import load_progress, save_progress
+from slowwave.training.resume import load_counters, load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.stages import freeze_at, sleep_at
 
@@ -64,6 +65,7 @@ class Trainer:
             task, seed=config.seed, batch_size=config.batch_size, device=model.device
         )
         self.progress = Progress()
+        self._timed_steps, self._timed_seconds, self._batch_tokens = 0, 0.0, 0
         self.newest: Record | None = None
         model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
         if config.compile and model.device.type == "cpu" and native.find_obstacle() is None:
@@ -79,6 +81,21 @@ class Trainer:
         self.progress = load_progress(found, self.model, self.optimizers)
         self.folder.drop_metrics_after(self.progress.step)
         return True
+
+    def start_from(self, folder: RunFolder) -> None:
+        """Starts with the weights of a finished run, and counts on from what it cost.
+
+        Raises ValueError if the run is not finished, or its model has other sizes.
+        """
+        found = find_checkpoint(folder.checkpoint)
+        if found is None or not folder.is_finished:
+            raise ValueError(
+                f"train.start_from is {folder.path}, which holds no finished run with its "
+                "checkpoint; train it first"
+            )
+        weights = found / "model.safetensors"
+        load_weights(self.model, load_tensors(weights), weights)
+        self.progress = dataclasses.replace(load_counters(found), step=0)
 
     def train(self, report: Callable[[StepReport], None] | None = None) -> bool:
         """Runs to the end of the schedule; returns False if it was interrupted (and saved).
@@ -135,9 +152,12 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - began
+        self._timed_steps += 1
+        self._timed_seconds += seconds
+        self._batch_tokens = count_tokens(batch)
         self.progress = Progress(
             step=step + 1,
-            tokens=self.progress.tokens + count_tokens(batch),
+            tokens=self.progress.tokens + self._batch_tokens,
             flops=self.progress.flops + step_flops(batch, self.model.config, sleep),
             seconds=self.progress.seconds + seconds,
         )
@@ -170,13 +190,13 @@ class Trainer:
         self.folder.append_metrics(line)
 
     def _report(self, loss: float, seconds: float) -> StepReport:
-        mean_seconds = self.progress.seconds / self.progress.step
+        mean_seconds = self._timed_seconds / self._timed_steps
         return StepReport(
             progress=self.progress,
             steps=self.config.steps,
             loss=loss,
             exact=None if self.newest is None else self.newest.overall.exact,
-            tokens_per_second=self.progress.tokens / self.progress.step / seconds,
+            tokens_per_second=self._batch_tokens / seconds,
             seconds_left=mean_seconds * (self.config.steps - self.progress.step),
         )
 

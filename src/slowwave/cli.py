@@ -16,6 +16,7 @@ COMMANDS = {
     "chat": ("talk with a model that remembers:", "slowwave chat MODEL --memory ann"),
     "generate": ("one reply, or only read:", 'slowwave generate MODEL "Where is Ann?"'),
     "memory": ("look into, undo, forget, move memories:", "slowwave memory list"),
+    "serve": ("memories for OpenAI's clients:", "slowwave serve MODEL --memory-dir memories"),
     "demo": ("watch trained models read, sleep, forget the cache, and still answer", ""),
     "train": ("train by a recipe, or continue a run:", "slowwave train recipes/depo-mini.toml"),
     "eval": ("score a run on unseen examples:", "slowwave eval RUN --passes 1 2 4"),

@@ -8,7 +8,8 @@ import torch
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.answers import answer, contains, measure_answer
-from slowwave.memory.session import Session
+from slowwave.memory.session import Session, tell
+from slowwave.memory.turn_steps import finish
 
 WINDOW = 12
 
@@ -36,12 +37,12 @@ def test_an_answer_is_measured_token_by_token(session: Session) -> None:
     session.read("x" * (WINDOW + 7))
     measured = measure_answer(session.talker, session.state, "Where?", "in Lima or so.")
     fork = session.fork()
-    hidden = fork.repeat(fork._tell("> Where?\n", "user"))
+    hidden = fork.repeat(tell(fork.tokenizer, "> Where?\n"))
     expected = list[float]()
     for token in b"in Lima or so.":
         assert hidden is not None
         expected.append(-float(fork._predict(hidden).log_softmax(0)[token]))
-        hidden = fork._read((token,))
+        hidden = finish(fork._read((token,)))
     assert measured.tolist() == pytest.approx(expected, rel=1e-5)
 
 

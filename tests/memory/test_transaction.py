@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.transaction import sleep_on
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import BetweenPasses, SleepConfig
-from slowwave.sleep.consolidate import consolidate
+from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 
@@ -244,13 +246,11 @@ def test_reports_of_before_are_read() -> None:
 def test_a_sleep_that_broke_is_told_in_numbers(
     talker: Talker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_weights(*arguments: object, **options: object) -> MemoryState:
-        slept = consolidate(*arguments, **options)  # pyright: ignore[reportArgumentType]
-        if options["passes"] == 1:
-            return slept
+    def break_weights(*arguments: Any, **options: Any) -> Generator[MemoryState, None, MemoryState]:
+        slept = yield from consolidate_by_pass(*arguments, **options)
         return slept.map(lambda t: t * float("nan") if t.is_floating_point() else t)
 
-    monkeypatch.setattr("slowwave.memory.transaction.consolidate", break_weights)
+    monkeypatch.setattr("slowwave.memory.transaction.consolidate_by_pass", break_weights)
     state = open_window(talker, 5)
     with torch.inference_mode():
         after, report = sleep_on(talker, state, passes=2, trigger="idle", gate=GateConfig())

@@ -18,11 +18,14 @@ class BenchOptions:
     what: tyro.conf.Positional[str]
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
     train, store (keeping a session), kills (a thousand, some minutes), live (1 M tokens through one
-    session of the shipped model), large (1.4 B weights, needs a GPU), or all."""
+    session of the shipped model), serve (a hundred sessions at once, half an hour), large (1.4 B
+    weights, needs a GPU), or all."""
     shape: Annotated[tuple[int, ...], tyro.conf.arg(metavar="B T H K V")] = ()
     """Sizes of the only delta rule to measure: rows, tokens, heads, keys, values."""
     workers: tuple[str, ...] = ()
     """Backends and peers of the delta rule, such as native "transformers chunk"; all if none."""
+    seconds: float | None = None
+    """Of the load in bench serve; 600 if not given."""
     out: Path | None = None
     """Folder for the measurements (WHAT.json) and bench.png; nothing is written if not given."""
     json: bool = False
@@ -30,10 +33,12 @@ class BenchOptions:
 
 
 def run(arguments: list[str]) -> None:
-    """slowwave bench {op,read,wake,sleep,train,store,kills,live,large,all} [--out results/bench]"""
+    """slowwave bench {op,read,wake,sleep,train,store,kills,live,serve,large,all} [--out DIR]"""
     options = parse(BenchOptions, arguments, prog="slowwave bench")
     from slowwave.bench.op import OpOptions
     from slowwave.bench.run import run_benchmarks
 
     chosen = OpOptions(shape=options.shape, workers=options.workers)
-    run_benchmarks(options.what, chosen, out=options.out, as_json=options.json)
+    run_benchmarks(
+        options.what, chosen, out=options.out, as_json=options.json, seconds=options.seconds
+    )

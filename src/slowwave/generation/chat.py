@@ -27,6 +27,10 @@ class ChatFormat(Config):
         """The line that tells the model `text`; raises ValueError if that is nothing."""
         return self._format(self.system_mark, text)
 
+    def format_reply(self, text: str) -> str:
+        """The line that says `text` as the model; raises ValueError if that is nothing."""
+        return self._format("", text)
+
     def _format(self, mark: str, text: str) -> str:
         # One line only, so that no text can speak for somebody else.
         line = " ".join(text.splitlines()).strip()

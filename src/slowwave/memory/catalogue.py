@@ -28,6 +28,7 @@ from slowwave.memory.catalogue_rows import (
 from slowwave.memory.catalogue_schema import prepare
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
+from slowwave.memory.refusals import Damaged, TakenName
 
 BUSY_SECONDS = 30
 
@@ -93,20 +94,20 @@ class Catalogue:
                 return session.head
             return rows.find_snapshot(db, session.id, snapshot).point
 
-    def entries(self, point: Point) -> list[Entry]:
-        """The ledger up to a point."""
+    def entries(self, point: Point, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """The ledger up to a point, or its places start..stop."""
         with self.reading() as db:
-            return list(rows.read_entries(db, point).values())
+            return list(rows.read_entries(db, point, start=start, stop=stop).values())
 
     def keyed_entries(self, point: Point) -> dict[int, Entry]:
         """The ledger up to a point, by ids that are equal where ledgers share an entry."""
         with self.reading() as db:
             return rows.read_entries(db, point)
 
-    def sleeps(self, point: Point) -> list[Slept]:
-        """All sleeps up to a point."""
+    def sleeps(self, point: Point, last: int | None = None) -> list[Slept]:
+        """All sleeps up to a point, or the last so many."""
         with self.reading() as db:
-            return [slept for _, slept in rows.read_sleeps(db, point)]
+            return [slept for _, slept in rows.read_sleeps(db, point, last=last)]
 
     def keyed_sleeps(self, point: Point) -> list[tuple[int, Slept]]:
         """All sleeps up to a point, each with the id of the entry that it happened in."""
@@ -129,7 +130,7 @@ class Catalogue:
         """A new session, empty or at a point of another; raises ValueError if the name is taken."""
         with self.writing() as db:
             if rows.has_session(db, name):
-                raise ValueError(f"session {name!r} is there already; choose another name")
+                raise TakenName(f"session {name!r} is there already; choose another name")
             head = origin or rows.insert_point(db, None, 0, Reached(None, 0, 0, 0))
             now = time.time()
             db.execute(
@@ -163,7 +164,7 @@ class Catalogue:
         """Names the head of a session; raises ValueError if the name is taken."""
         with self.writing() as db:
             if any(name == taken.name for taken in rows.read_snapshots(db, session.id)):
-                raise ValueError(f"snapshot {name!r} is there already; choose another name")
+                raise TakenName(f"snapshot {name!r} is there already; choose another name")
             rows.insert_snapshot(db, session.id, name, time.time(), session.head)
             return rows.find_snapshot(db, session.id, name)
 
@@ -288,7 +289,7 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> Exception:
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:
             return OSError(errno.EIO, f"{error}; see to the disk and its rights", str(path))
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return ValueError(
+            return Damaged(
                 f"{path}: damaged, or no catalogue ({error}); restore it from a copy, or start "
                 "anew in another directory and import exported sessions"
             )

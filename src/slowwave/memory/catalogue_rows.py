@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
+from slowwave.memory.refusals import UnknownName
 from slowwave.memory.sleep_report import SleepReport
 
 REPORT = TypeAdapter(SleepReport)
@@ -125,7 +126,7 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     row = db.execute("SELECT * FROM sessions WHERE name = ?", (name,)).fetchone()
     if row is None:
         names = [each["name"] for each in db.execute("SELECT name FROM sessions ORDER BY name")]
-        raise ValueError(f"no session {name!r}; there are {', '.join(names) or 'none'}")
+        raise UnknownName(f"no session {name!r}; there are {', '.join(names) or 'none'}")
     return read_session(db, row)
 
 
@@ -143,7 +144,7 @@ def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
 def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
     snapshots = {snapshot.name: snapshot for snapshot in read_snapshots(db, session)}
     if name not in snapshots:
-        raise ValueError(f"no snapshot {name!r}; there are {', '.join(snapshots) or 'none'}")
+        raise UnknownName(f"no snapshot {name!r}; there are {', '.join(snapshots) or 'none'}")
     return snapshots[name]
 
 
@@ -159,9 +160,15 @@ def insert_snapshot(
     db.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", values)
 
 
-def read_entries(db: sqlite3.Connection, point: Point) -> dict[int, Entry]:
-    """The ledger up to a point, by id, in order."""
-    sql = f"{WAY} SELECT entries.* FROM way JOIN entries USING (id) ORDER BY place"
+def read_entries(
+    db: sqlite3.Connection, point: Point, *, start: int = 0, stop: int | None = None
+) -> dict[int, Entry]:
+    """The ledger up to a point, or its places start..stop, by id, in order."""
+    sql = (
+        f"{WAY} SELECT entries.* FROM way JOIN entries USING (id) "
+        "WHERE place >= ? AND place < ? ORDER BY place"
+    )
+    stop = point.num_entries if stop is None else stop
     return {
         row["id"]: Entry(
             kind=row["kind"],
@@ -171,19 +178,22 @@ def read_entries(db: sqlite3.Connection, point: Point) -> dict[int, Entry]:
             tokens=tuple(np.frombuffer(row["tokens"], "<u4").tolist()),
             passes=row["passes"],
         )
-        for row in db.execute(sql, (point.entry,))
+        for row in db.execute(sql, (point.entry, start, stop))
     }
 
 
-def read_sleeps(db: sqlite3.Connection, point: Point) -> list[tuple[int, Slept]]:
-    """All sleeps up to a point, in order, each with the id of its entry."""
+def read_sleeps(
+    db: sqlite3.Connection, point: Point, *, last: int | None = None
+) -> list[tuple[int, Slept]]:
+    """The sleeps up to a point, or the last so many, in order, each with the id of its entry."""
     sql = f"""
         {WAY} SELECT sleeps.* FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
-        ORDER BY place, number
+        ORDER BY place DESC, number DESC LIMIT ?
     """
+    found = db.execute(sql, (point.entry, -1 if last is None else last)).fetchall()
     return [
         (row["entry"], Slept(REPORT.validate_json(row["report"]), row["start"], row["stop"]))
-        for row in db.execute(sql, (point.entry,))
+        for row in reversed(found)
     ]
 
 

@@ -8,6 +8,7 @@ from slowwave.config import Config
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue_rows import Owner, SessionRow
 from slowwave.memory.config import GateConfig, require_sleep
+from slowwave.memory.refusals import OtherModel
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.fingerprint import fingerprint_model
 
@@ -33,7 +34,7 @@ def require_talker(row: SessionRow, talker: Talker) -> None:
     """Raises ValueError if a session is of another model, tokenizer or sleep settings."""
     for field, theirs, ours in zip(Owner._fields, row.owner, own(talker, None), strict=True):
         if field != "gate" and theirs != ours:
-            raise ValueError(
+            raise OtherModel(
                 f"session {row.name!r} was read with another {field}; open it with its own, or "
                 "move it to this one by resleep"
             )

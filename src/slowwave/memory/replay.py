@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
+from slowwave.memory.turn_steps import Steps, finish
 from slowwave.storage.tokenizer import Tokenizer
 
 
@@ -16,10 +17,15 @@ def replay(start: Callable[[], Session], entries: Iterable[Entry]) -> Session:
     Sleeps that were asked for lapse where, without what is missing, the window is empty.
     """
     session = start()
+    finish(replay_by_step(session, entries))
+    return session
+
+
+def replay_by_step(session: Session, entries: Iterable[Entry]) -> Steps[None]:
+    """As `replay`, in steps of bounded work, with a session that goes on from where it is."""
     for entry in entries:
         if entry.kind != "sleep" or session.state.window_fill:
-            session.repeat(entry)
-    return session
+            yield from session.repeat_by_step(entry)
 
 
 def resleep(start: Callable[[], Session], entries: Iterable[Entry]) -> Session:

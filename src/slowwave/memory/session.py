@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -14,14 +15,14 @@ from torch import Tensor
 
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
-from slowwave.generation.generate import generate
 from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
-from slowwave.generation.sampling import make_generator
+from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import Entry
 from slowwave.memory.sleep_report import SleepReport, Trigger
-from slowwave.memory.transaction import sleep_on
+from slowwave.memory.transaction import sleep_by_pass
+from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
@@ -97,7 +98,7 @@ class Session:
     def read(self, text: str, *, source: str = USER) -> None:
         """Reads text as it is. Raises ValueError if it is empty or a reply is open."""
         self._require_no_reply()
-        self.repeat(self._tell(text, source))
+        self.repeat(tell(self.tokenizer, text, source))
 
     def stream(
         self,
@@ -117,39 +118,46 @@ class Session:
 
         Raises ValueError if there is nothing to read, an argument is unfit or a reply is open.
         """
-        self._require_no_reply()
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
-        sampling = sampling or self.sampling
-        stops = [stop] if isinstance(stop, str) else [*stop]
-        text = ReplyText(self.tokenizer, [*stops, self.chat.end] if self.chat else stops)
-        told = self._tell(self.chat.format_user(prompt) if self.chat else prompt, source)
-        hidden = self.repeat(told)
-        assert hidden is not None
-        start = self.state.tokens_seen
-        tokens: list[int] = []
+        text = self.chat.format_user(prompt) if self.chat else prompt
+        steps = self.take_turn(
+            [tell(self.tokenizer, text, source)],
+            max_new_tokens=max_new_tokens,
+            stop=[stop] if isinstance(stop, str) else stop,
+            end=self.chat.end if self.chat else "",
+            sampling=sampling,
+        )
+        with contextlib.closing(steps):
+            yield from (step.text for step in steps if step.text)
 
-        def read(token: int) -> Tensor:
-            tokens.append(token)
-            return self._predict(self._read((token,)))
+    def take_turn(
+        self,
+        told: Sequence[Entry],
+        *,
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        end: str = "",
+        sampling: Sampling | None = None,
+    ) -> Steps[None]:
+        """Reads what is told and draws a reply to the last of it, in steps of bounded work.
 
-        self._is_replying = True
-        try:
-            for token in generate(
-                self._predict(hidden),
-                read,
-                sampling=sampling,
-                generator=make_generator(sampling, start),
-                max_new_tokens=max_new_tokens,
-            ):
-                if piece := text.push(token):
-                    yield piece
-                if text.is_stopped:
-                    break
-            if piece := text.finish():
-                yield piece
-        finally:
-            self._end_reply(start, tokens)
+        told: as `tell` makes it. max_new_tokens: 0 draws no reply. end: what ends a reply besides
+        the stop texts, and is read at its end where it was cut short; "" is nothing. See `stream`
+        for the rest. Closed before the reply begins, the turn has not been.
+        """
+        self._require_no_reply()
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens is {max_new_tokens}; use 0 (no reply) or more")
+        if not told:
+            raise ValueError("there is nothing to read; give some text to read")
+        text = ReplyText(self.tokenizer, [*stop, *filter(None, [end])])
+        hidden = yield from self._go_through(told)
+        if max_new_tokens:
+            assert hidden is not None
+            yield from self._reply(hidden, text, max_new_tokens, end, sampling or self.sampling)
+        else:
+            yield Progress("record")
 
     def generate(
         self,
@@ -178,6 +186,12 @@ class Session:
         window is empty then. Raises ValueError if passes < 1, the settings forbid sleep or there is
         nothing to sleep on.
         """
+        return finish(self.sleep_by_pass(passes, trigger=trigger))
+
+    def sleep_by_pass(
+        self, passes: int | None = None, *, trigger: Literal["asked", "idle"] = "asked"
+    ) -> Steps[SleepReport | None]:
+        """As `sleep`, in steps; closed before its end it has not been."""
         if self.sleep_config.eviction == "none":
             raise ValueError("sleep.eviction is none, which never sleeps; use all or sliding")
         if passes is not None and passes < 1:
@@ -186,8 +200,10 @@ class Session:
         if self._is_replying:
             self._deferred = entry
             return None
-        self.repeat(entry)
-        return self.sleeps[-1]
+        yield from self._go_through([entry])
+        report = self.sleeps[-1]
+        yield Progress("record")
+        return report
 
     def repeat(self, entry: Entry) -> Tensor | None:
         """Goes through an entry, perhaps of another session, and enters it into the ledger.
@@ -195,22 +211,12 @@ class Session:
         The same entries from the same state lead to the same state, to the bit. Returns hidden
         (1, 1, D) of the last token that was read. Interrupted, it leaves the session as it was.
         """
+        return finish(self.repeat_by_step(entry))
+
+    def repeat_by_step(self, entry: Entry) -> Steps[Tensor | None]:
+        """As `repeat`, in steps; closed before its end the session is as it was."""
         self._require_no_reply()
-        before, num_sleeps, hidden = self.state, len(self.sleeps), None
-        try:
-            for tokens in entry.calls:
-                hidden = self._read(tokens)
-            if entry.kind == "sleep":
-                trigger = "idle" if entry.source == "idle" else "asked"
-                passes = entry.passes or self.sleep_config.passes
-                self.state, report = self._consolidate(self.state, passes, trigger)
-                self.sleeps.append(report)
-        except BaseException:
-            self.state = before
-            del self.sleeps[num_sleeps:]
-            raise
-        self.entries.append(entry)
-        return hidden
+        return (yield from self._go_through([entry]))
 
     def status(self) -> Status:
         """Where the session stands."""
@@ -264,13 +270,53 @@ class Session:
         )
         self.entries, self.sleeps = [], []
 
-    def _tell(self, text: str, source: str) -> Entry:
-        tokens = tuple(self.tokenizer.encode(text))
-        if not tokens:
-            raise ValueError("the text is empty; give some text to read")
-        return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)
+    def _go_through(self, entries: Sequence[Entry]) -> Steps[Tensor | None]:
+        """All entries or, interrupted, none; returns hidden (1, 1, D) of the last token read."""
+        before, known, slept, hidden = self.state, len(self.entries), len(self.sleeps), None
+        was_replying, self._is_replying = self._is_replying, True
+        try:
+            for entry in entries:
+                for tokens in entry.calls:
+                    hidden = yield from self._read(tokens)
+                if entry.kind == "sleep":
+                    trigger = "idle" if entry.source == "idle" else "asked"
+                    passes = entry.passes or self.sleep_config.passes
+                    self.state, report = yield from self._sleep(self.state, passes, trigger)
+                    self.sleeps.append(report)
+                self.entries.append(entry)
+        except BaseException:
+            self.state = before
+            del self.entries[known:], self.sleeps[slept:]
+            raise
+        finally:
+            self._is_replying = was_replying
+        return hidden
 
-    def _end_reply(self, start: int, tokens: list[int]) -> None:
+    def _reply(
+        self, hidden: Tensor, text: ReplyText, max_new_tokens: int, end: str, sampling: Sampling
+    ) -> Steps[None]:
+        start, tokens = self.state.tokens_seen, list[int]()
+        generator = make_generator(sampling, start)
+        self._is_replying = True
+        try:
+            while len(tokens) < max_new_tokens and not text.is_stopped:
+                tokens.append(draw(self._predict(hidden), sampling, generator))
+                hidden = yield from self._read(tokens[-1:])
+                yield Progress("draw", text.push(tokens[-1]), num_drawn=1)
+            yield from self._end_line(tokens, end)
+            reason = "stop" if text.is_stopped else "length"
+            yield Progress("record", text.finish(), finish=reason)
+        finally:
+            self._end_reply(start, tokens, end)
+
+    def _end_line(self, tokens: list[int], end: str) -> Steps[None]:
+        """Reads the end of a line that was cut short."""
+        if end and not self.tokenizer.decode(tokens).endswith(end):
+            for token in self.tokenizer.encode(end):
+                tokens.append(token)
+                yield from self._read([token])
+
+    def _end_reply(self, start: int, tokens: list[int], end: str) -> None:
         """Ends the line and the turn of a reply that began `start` tokens into the stream."""
         if sys.is_finalizing():
             return  # the interpreter ends with the reply open, and torch is gone
@@ -279,10 +325,7 @@ class Session:
         # An interrupt may have come between a token's draw and its reading.
         del tokens[self.state.tokens_seen - start :]
         try:
-            if self.chat and not self.tokenizer.decode(tokens).endswith(self.chat.end):
-                for token in self.tokenizer.encode(self.chat.end):
-                    tokens.append(token)
-                    self._read((token,))
+            finish(self._end_line(tokens, end))
         finally:
             # Or within the end of the line.
             said = tuple(tokens[: self.state.tokens_seen - start])
@@ -292,7 +335,7 @@ class Session:
                     Entry(kind="reply", time=time.time(), source=MODEL, text=text, tokens=said)
                 )
         if deferred and self.state.window_fill:
-            self.repeat(deferred)
+            finish(self._go_through([deferred]))
 
     def _require_no_reply(self) -> None:
         if self._is_replying:
@@ -300,15 +343,17 @@ class Session:
 
     # Inference mode must not be left on while a reply waits to be asked for its next piece.
     @torch.inference_mode()
-    def _read(self, tokens: tuple[int, ...]) -> Tensor:
+    def _read(self, tokens: Sequence[int]) -> Steps[Tensor]:
         """Reads tokens in one call, window by window; hidden (1, 1, D) of the last one."""
         state, hidden, reports = self.state, self.state.window_hidden, list[SleepReport]()
-        ids = torch.tensor([tokens], device=self.model.device)
+        ids = torch.tensor([list(tokens)], device=self.model.device)
         for segment in cut_stream(len(tokens), self.sleep_config, window_fill=state.window_fill):
+            if segment.start:
+                yield Progress("read")
             piece = ids[:, segment.start : segment.stop]
             hidden, state = read_awake(self.model, piece, state, self.sleep_config)
             if segment.closes:
-                state, report = self._consolidate(state, segment.passes, "full")
+                state, report = yield from self._sleep(state, segment.passes, "full")
                 reports.append(report)
         self.state = state
         self.sleeps += reports
@@ -320,10 +365,20 @@ class Session:
         return self.model.logits(hidden)[0, 0]
 
     @torch.inference_mode()
-    def _consolidate(
+    def _sleep(
         self, state: MemoryState, passes: int, trigger: Trigger
-    ) -> tuple[MemoryState, SleepReport]:
-        after, report = sleep_on(self.talker, state, passes=passes, trigger=trigger, gate=self.gate)
+    ) -> Steps[tuple[MemoryState, SleepReport]]:
+        after, report = yield from sleep_by_pass(
+            self.talker, state, passes=passes, trigger=trigger, gate=self.gate
+        )
         if self.on_sleep is not None:
             self.on_sleep(report)
         return after, report
+
+
+def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
+    """What a text will be in the ledger once it is read; raises ValueError if it is empty."""
+    tokens = tuple(tokenizer.encode(text))
+    if not tokens:
+        raise ValueError("the text is empty; give some text to read")
+    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)

@@ -9,6 +9,8 @@ import socket
 import time
 from pathlib import Path
 
+from slowwave.memory.refusals import HeldElsewhere
+
 
 class SessionLock:
     """Held from its making until `release`, or until the process ends in whatever way.
@@ -26,7 +28,7 @@ class SessionLock:
             self._file.seek(0)
             holder = self._file.read()
             self._file.close()
-            raise ValueError(
+            raise HeldElsewhere(
                 f"session {name!r} is open in {_name_holder(holder)}; close it there first"
             ) from None
         self._file.truncate(0)

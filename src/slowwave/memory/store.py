@@ -22,6 +22,7 @@ from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.owner import make_owner, own, parse_gate, require_gate, require_talker
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
+from slowwave.memory.refusals import Damaged
 from slowwave.memory.replay import replay, resleep
 from slowwave.memory.session_file import (
     gather_session,
@@ -116,13 +117,15 @@ class Store:
         with self._catalogue.writing():
             return self._describe(self._catalogue.find(name))
 
-    def entries(self, point: str) -> list[Entry]:
-        """The ledger of a session or snapshot."""
-        return self._catalogue.entries(self._find(point))
+    def entries(self, point: str, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """The ledger of a session or snapshot, or its places start..stop."""
+        with self._catalogue.reading():
+            return self._catalogue.entries(self._find(point), start, stop)
 
-    def sleeps(self, point: str) -> list[Slept]:
-        """The sleeps of a session or snapshot, with the tokens that each consolidated."""
-        return self._catalogue.sleeps(self._find(point))
+    def sleeps(self, point: str, last: int | None = None) -> list[Slept]:
+        """The sleeps of a session or snapshot, or the last so many, and what each consolidated."""
+        with self._catalogue.reading():
+            return self._catalogue.sleeps(self._find(point), last)
 
     def provenance(self, point: str) -> Provenance:
         """Which parts of the ledger each sleep consolidated, and which are in the window."""
@@ -197,7 +200,7 @@ class Store:
             try:
                 state = self._files.load(row.head.file, talker)
             except ValueError as error:
-                raise ValueError(
+                raise Damaged(
                     f"session {name!r} lost its state, but not its ledger: rebuild it from that "
                     f"({error})"
                 ) from None

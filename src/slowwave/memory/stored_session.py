@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import sys
 import weakref
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -19,11 +19,12 @@ from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import place_sleeps
-from slowwave.memory.replay import ForgetPlan, forget, plan_forgetting
-from slowwave.memory.session import USER, Session, Status
+from slowwave.memory.replay import ForgetPlan, plan_forgetting, replay_by_step
+from slowwave.memory.session import Session, Status
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.state_files import StateFiles
+from slowwave.memory.turn_steps import Progress, Result, Steps, finish
 from slowwave.state import MemoryState
 
 
@@ -73,46 +74,37 @@ class StoredSession(Session):
         self._catalogue, self._files, self._row, self._lock = catalogue, files, row, lock
         self.state = self._kept = state
         self._in_turn = self._is_closed = False
-        self._replies = weakref.WeakSet[Generator[str, None, None]]()
+        self._turns = weakref.WeakSet[Steps[Any]]()
 
     @property
     def name(self) -> str:
         """What the store calls it."""
         return self._row.name
 
-    def read(self, text: str, *, source: str = USER) -> None:
-        """See `Session.read`."""
-        with self._turn():
-            super().read(text, source=source)
-
-    def stream(
+    def take_turn(
         self,
-        prompt: str,
+        told: Sequence[Entry],
         *,
-        source: str = USER,
-        max_new_tokens: int = 256,
-        stop: str | Sequence[str] = (),
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        end: str = "",
         sampling: Sampling | None = None,
-    ) -> Iterator[str]:
-        """See `Session.stream`."""
-        pieces = super().stream(
-            prompt, source=source, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling
+    ) -> Steps[None]:
+        """See `Session.take_turn`."""
+        steps = super().take_turn(
+            told, max_new_tokens=max_new_tokens, stop=stop, end=end, sampling=sampling
         )
-        reply = self._reply(pieces)
-        self._replies.add(reply)
-        return reply
+        return self._hold(steps)
 
-    def sleep(
+    def sleep_by_pass(
         self, passes: int | None = None, *, trigger: Literal["asked", "idle"] = "asked"
-    ) -> SleepReport | None:
-        """See `Session.sleep`."""
-        with self._turn():
-            return super().sleep(passes, trigger=trigger)
+    ) -> Steps[SleepReport | None]:
+        """See `Session.sleep_by_pass`."""
+        return self._hold(super().sleep_by_pass(passes, trigger=trigger))
 
-    def repeat(self, entry: Entry) -> Tensor | None:
-        """See `Session.repeat`."""
-        with self._turn():
-            return super().repeat(entry)
+    def repeat_by_step(self, entry: Entry) -> Steps[Tensor | None]:
+        """See `Session.repeat_by_step`."""
+        return self._hold(super().repeat_by_step(entry))
 
     def load(self, path: str | Path) -> None:
         """Raises ValueError: the ledger of a stored session leads to its state."""
@@ -126,9 +118,9 @@ class StoredSession(Session):
         stored = self._row.head.num_entries
         return dataclasses.replace(super().status(), num_entries=stored + len(self.entries))
 
-    def ledger(self) -> list[Entry]:
-        """All acknowledged entries, from the first."""
-        return self._catalogue.entries(self._row.head)
+    def ledger(self, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """All acknowledged entries, from the first, or those at the places start..stop."""
+        return self._catalogue.entries(self._row.head, start, stop)
 
     def snapshot(self, name: str) -> Snapshot:
         """Gives the last acknowledged turn a name; raises ValueError if it is unfit or taken."""
@@ -179,11 +171,17 @@ class StoredSession(Session):
         Until the last moment it is as before; then all of it changes at once. Raises ValueError if
         the ledger is no longer that of the preview.
         """
+        finish(self.forget_by_step(forgetting))
+
+    def forget_by_step(self, forgetting: Forgetting) -> Steps[None]:
+        """As `forget`, in steps; closed before its end nothing is forgotten."""
         self._require_rest()
         plan = forgetting.plan
         if list(plan.entries) != self.ledger():
             raise ValueError("the ledger is not that of the preview; make a new one")
-        rest = forget(lambda: start_session(self.talker, self.gate), plan)
+        rest = start_session(self.talker, self.gate)
+        yield from replay_by_step(rest, plan.kept_entries)
+        yield Progress("record")
         kept = min(plan.dropped, default=len(plan.entries))
         steps = map(Step, rest.entries, place_sleeps(rest.entries, rest.sleeps))
         file = self._files.save(rest, self._row.id)
@@ -199,8 +197,8 @@ class StoredSession(Session):
     def close(self) -> None:
         """Ends an open reply, and lets other processes have the session."""
         try:
-            for reply in [*self._replies]:
-                reply.close()
+            for turn in [*self._turns]:
+                turn.close()
         finally:
             self._is_closed = True
             self._lock.release()
@@ -211,9 +209,15 @@ class StoredSession(Session):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _reply(self, pieces: Iterator[str]) -> Generator[str, None, None]:
+    def _hold(self, steps: Steps[Result]) -> Steps[Result]:
+        """The steps of a turn, which `close` ends."""
+        held = self._take(steps)
+        self._turns.add(held)
+        return held
+
+    def _take(self, steps: Steps[Result]) -> Steps[Result]:
         with self._turn():
-            yield from pieces
+            return (yield from steps)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:

@@ -8,8 +8,9 @@ from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import GateConfig
 from slowwave.memory.gate import judge
 from slowwave.memory.sleep_report import SleepReport, Trigger, measure_changes
+from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.memory.verdict import Verdict
-from slowwave.sleep.consolidate import consolidate
+from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.state import MemoryState
 
 
@@ -27,38 +28,69 @@ def sleep_on(
     evicted with one pass then, for attention never learned to see more than a window. One pass,
     plain eviction, cannot be refused. Raises ValueError as `consolidate`.
     """
-    began = time.perf_counter()
-    pass_changes = list[tuple[float, ...]]()
-    last = state
+    return finish(sleep_by_pass(talker, state, passes=passes, trigger=trigger, gate=gate))
 
-    def follow(n: int, left: MemoryState) -> None:
-        nonlocal last
-        if n > 1:
+
+def sleep_by_pass(
+    talker: Talker,
+    state: MemoryState,
+    *,
+    passes: int,
+    trigger: Trigger,
+    gate: GateConfig | None = None,
+) -> Steps[tuple[MemoryState, SleepReport]]:
+    """As `sleep_on`, in steps of a pass each; what a gate measures is one more."""
+    pass_changes = list[tuple[float, ...]]()
+    steps = consolidate_by_pass(talker.model, state, passes=passes, sleep=talker.sleep)
+    last, num_passes, seconds = state, 0, 0.0
+    while True:
+        began = time.perf_counter()
+        try:
+            left = next(steps)
+        except StopIteration as woken:
+            slept: MemoryState = woken.value
+            break
+        num_passes += 1
+        if num_passes > 1:
             pass_changes.append(measure_changes(last, left))
         last = left
-
-    slept = consolidate(talker.model, state, passes=passes, sleep=talker.sleep, on_pass=follow)
+        seconds += time.perf_counter() - began
+        yield Progress("sleep")
     changes = measure_changes(state, slept)
-    milliseconds = 1000 * (time.perf_counter() - began)
-    number, after, verdict = slept.num_sleeps, slept, None
-    if gate is not None and passes == 1:
-        reason = "one pass is plain eviction, which cannot be refused"
-        verdict = Verdict(outcome="accepted_unmeasured", reasons=(reason,))
-    elif gate is not None:
-        refused = state
-        if trigger == "full":
-            refused = consolidate(talker.model, state, passes=1, sleep=talker.sleep)
-        verdict = judge(talker, gate, refused=refused, accepted=slept)
-        after = refused if verdict.outcome == "rejected" else slept
+    seconds += time.perf_counter() - began
+    after, verdict = slept, None
+    if gate is not None:
+        yield Progress("sleep")
+        after, verdict = _judge(talker, state, slept, passes=passes, trigger=trigger, gate=gate)
     return after, SleepReport(
         trigger=trigger,
-        number=number,
+        number=slept.num_sleeps,
         tokens=state.window_fill,
         passes=passes,
-        milliseconds=milliseconds,
+        milliseconds=1000 * seconds,
         bytes_before=state.nbytes,
         bytes_after=after.nbytes,
         changes=changes,
         pass_changes=tuple(pass_changes),
         verdict=verdict,
     )
+
+
+def _judge(
+    talker: Talker,
+    state: MemoryState,
+    slept: MemoryState,
+    *,
+    passes: int,
+    trigger: Trigger,
+    gate: GateConfig,
+) -> tuple[MemoryState, Verdict]:
+    """The state to go on with, and why."""
+    if passes == 1:
+        reason = "one pass is plain eviction, which cannot be refused"
+        return slept, Verdict(outcome="accepted_unmeasured", reasons=(reason,))
+    refused = state
+    if trigger == "full":
+        refused = consolidate(talker.model, state, passes=1, sleep=talker.sleep)
+    verdict = judge(talker, gate, refused=refused, accepted=slept)
+    return refused if verdict.outcome == "rejected" else slept, verdict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +37,30 @@ def consolidate(
     after sliding), or the state at the window's start is asked for and was not noted (see
     `open_window`).
     """
+    steps = consolidate_by_pass(model, state, passes=passes, sleep=sleep, run=run)
+    n = 0
+    while True:
+        try:
+            passed = next(steps)
+        except StopIteration as woken:
+            return woken.value
+        n += 1
+        if on_pass is not None:
+            on_pass(n, passed)
+
+
+def consolidate_by_pass(
+    model: HybridLM,
+    state: MemoryState,
+    *,
+    passes: int,
+    sleep: SleepConfig = PAPER,
+    run: Run | None = None,
+) -> Generator[MemoryState, None, MemoryState]:
+    """As `consolidate`, pass by pass: yields the state after each, and returns that of waking up.
+
+    Whoever stops asking has not slept.
+    """
     if passes < 1:
         raise ValueError(f"passes is {passes}; use 1 (plain eviction) or more")
     if state.window_fill == 0:
@@ -54,8 +78,7 @@ def consolidate(
     start = slept = state.evict()
     if sleep.between_passes == "reset" and passes > 1:
         start = dataclasses.replace(start, layers=_rewrite(start.layers, _noted_start(state)))
-    if on_pass is not None:
-        on_pass(1, slept)
+    yield slept
     for n in range(2, passes + 1):
         # One name for both states: the pass's keys and values are freed before the next pass runs.
         read = reread(model, hidden, tokens, sleep.recirculate)
@@ -67,8 +90,7 @@ def consolidate(
             _, slept = run(hidden, begun, mask=mask, evicts=evicts, part="coda")
         if n < passes or sleep.eviction == "all":
             slept = slept.evict()
-        if on_pass is not None:
-            on_pass(n, slept.evict())
+        yield slept.evict()
     if sleep.eviction == "sliding":
         layers = state.layers if passes == 1 else _keep_layers(model, state, slept, sleep)
         band = Band(sleep.window, sleep.sinks)

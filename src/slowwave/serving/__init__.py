@@ -1,0 +1,1 @@
+"""A server for memories, compatible with OpenAI's clients."""

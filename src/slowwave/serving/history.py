@@ -1,0 +1,135 @@
+"""Which messages of a request a memory knows already, for clients that send all of them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from slowwave.generation.chat import ChatFormat
+from slowwave.memory.ledger import Entry
+from slowwave.memory.session import MODEL, USER
+
+Role = Literal["system", "user", "assistant"]
+SYSTEM = "system"
+
+READ_AT_ONCE = 256
+"""Entries of a ledger, from its end."""
+
+
+class Message(NamedTuple):
+    """Something that was said. source: who said it or what it is from; by the role if ""."""
+
+    role: Role
+    text: str
+    source: str = ""
+
+    def write(self, chat: ChatFormat) -> str:
+        """The line that is read for it; raises ValueError if it is empty."""
+        match self.role:
+            case "system":
+                return chat.format_system(self.text)
+            case "user":
+                return chat.format_user(self.text)
+            case "assistant":
+                return chat.format_reply(self.text)
+
+    @property
+    def teller(self) -> str:
+        """Its source in the ledger."""
+        return self.source or {"system": SYSTEM, "user": USER, "assistant": MODEL}[self.role]
+
+
+class Recognised(NamedTuple):
+    """remembered: entries of the ledger that messages repeat. new: the other messages."""
+
+    remembered: list[Entry]
+    new: list[Message]
+
+
+def recognise(
+    messages: Sequence[Message],
+    chat: ChatFormat,
+    num_entries: int,
+    read: Callable[[int, int], list[Entry]],
+) -> Recognised:
+    """Leaves out of a conversation what a memory was told or replied last.
+
+    That is the longest beginning of the conversation that equals the end of the ledger, line by
+    line, without what was read as plain text. A reply may break off, as for a client that hung up.
+    System messages count by themselves: one is known if it is among the last so many of the ledger.
+    The last message is always new. read(start, stop): entries of the ledger at these places.
+    """
+    said = [message for message in messages[:-1] if message.role != "system"]
+    wanted = len(messages) - 1 - len(said)
+    lines, system = _read_back(num_entries, read, chat, len(said), wanted)
+    count = _count_known(said, lines, chat)
+    known_lines = lines[len(lines) - count :]
+    remembered, new = list[Entry](), list[Message]()
+    for message in messages[:-1]:
+        if message.role == "system":
+            found = next((each for each in system if each.text == message.write(chat)), None)
+        else:
+            found = known_lines.pop(0) if known_lines else None
+        if found is None:
+            new.append(message)
+        else:
+            remembered.append(found)
+    return Recognised(remembered, [*new, messages[-1]])
+
+
+def _read_back(
+    num_entries: int,
+    read: Callable[[int, int], list[Entry]],
+    chat: ChatFormat,
+    num_lines: int,
+    num_system: int,
+) -> tuple[list[Entry], list[Entry]]:
+    """The last lines of a conversation, and the last system messages, each oldest first."""
+    lines, system = list[Entry](), list[Entry]()
+    stop = num_entries
+    while stop and (len(lines) < num_lines or len(system) < num_system):
+        start = max(0, stop - READ_AT_ONCE)
+        for entry in reversed(read(start, stop)):
+            role = _find_role(entry, chat)
+            if role == "system":
+                system.append(entry)
+            elif role is not None:
+                lines.append(entry)
+        stop = start
+    return lines[:num_lines][::-1], system[:num_system][::-1]
+
+
+def _find_role(entry: Entry, chat: ChatFormat) -> Role | None:
+    """Who said an entry; None if it is a sleep or was read as plain text."""
+    if entry.kind == "reply":
+        return "assistant"
+    if entry.kind == "sleep" or not entry.text.endswith(chat.end):
+        return None
+    if entry.text.startswith(chat.user_mark):
+        return "user"
+    if entry.text.startswith(chat.system_mark):
+        return "system"
+    return "assistant" if entry.source == MODEL else None
+
+
+def _count_known(said: Sequence[Message], lines: Sequence[Entry], chat: ChatFormat) -> int:
+    """The most messages at the beginning of `said` that are the end of `lines`."""
+    for count in range(min(len(said), len(lines)), 0, -1):
+        pairs = zip(said[:count], lines[len(lines) - count :], strict=True)
+        if all(_is_same(message, entry, chat) for message, entry in pairs):
+            return count
+    return 0
+
+
+def _is_same(message: Message, entry: Entry, chat: ChatFormat) -> bool:
+    role = _find_role(entry, chat)
+    if role != message.role:
+        return False
+    if role == "user":
+        return message.write(chat) == entry.text
+    text, reply = _flatten(message.text), _flatten(entry.text)
+    return text == reply or (bool(text) and entry.kind == "reply" and reply.startswith(text))
+
+
+def _flatten(text: str) -> str:
+    return " ".join(text.splitlines()).strip()

@@ -1,0 +1,283 @@
+"""/v1/memories: look into memories, let them read and sleep, fork, undo and forget."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+
+from slowwave.memory.catalogue_rows import Snapshot
+from slowwave.memory.session import tell
+from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.store import SessionInfo, Store
+from slowwave.memory.stored_session import Forgetting, StoredSession
+from slowwave.serving.access import Access, Asked
+from slowwave.serving.event_stream import EventStream, comment, event
+from slowwave.serving.feed import Key, make_key
+from slowwave.serving.requests import (
+    ForgetRequest,
+    ForkRequest,
+    ReadRequest,
+    RollbackRequest,
+    SleepRequest,
+    SnapshotRequest,
+)
+
+RECENT = 16
+"""Sleeps that the description of a memory tells in full."""
+
+router = APIRouter(prefix="/v1/memories", tags=["memories"])
+
+
+@router.get("")
+async def list_memories(access: Asked) -> dict[str, Any]:
+    """All memories of whoever asks, by name, and what they take on disk."""
+    store, engine = await access.server.sessions.store(access.owner), access.server.engine
+    infos, disk = await engine.call(store.sessions), await engine.call(store.measure)
+    return {
+        "object": "list",
+        "data": [_describe(access, info) for info in infos],
+        "disk": dataclasses.asdict(disk),
+    }
+
+
+@router.get("/{name}")
+async def show_memory(access: Asked, name: str) -> dict[str, Any]:
+    """Where a memory stands, its snapshots and its last sleeps."""
+    store = await access.server.sessions.store(access.owner)
+    info = await access.server.engine.call(store.info, name)
+    sleeps = await access.server.engine.call(store.sleeps, name, RECENT)
+    return {
+        **_describe(access, info),
+        "sleeps": [dataclasses.asdict(slept.report) for slept in sleeps],
+    }
+
+
+@router.delete("/{name}")
+async def delete_memory(access: Asked, name: str) -> dict[str, Any]:
+    """Deletes a memory with its snapshots; forks stay."""
+    key = Key(access.owner, name)
+    with access.server.take_place():
+        await access.server.sessions.remove(key)
+    access.server.feed.publish(key, "deleted", {"name": name})
+    return {"name": name, "object": "memory", "deleted": True}
+
+
+@router.get("/{name}/ledger")
+async def show_ledger(
+    access: Asked,
+    name: str,
+    start: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    snapshot: str | None = None,
+) -> dict[str, Any]:
+    """Entries from a place on, each with the sleeps that consolidated it."""
+    store = await access.server.sessions.store(access.owner)
+    point = name if snapshot is None else f"{name}@{snapshot}"
+    return await access.server.engine.call(_read_ledger, store, point, start, limit)
+
+
+@router.get("/{name}/sleeps")
+async def show_sleeps(
+    access: Asked, name: str, last: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> dict[str, Any]:
+    """The last sleeps, each with the tokens of the stream that it consolidated."""
+    store = await access.server.sessions.store(access.owner)
+    sleeps = await access.server.engine.call(store.sleeps, name, last)
+    data = [
+        {**dataclasses.asdict(slept.report), "start": slept.start, "stop": slept.stop}
+        for slept in sleeps
+    ]
+    return {"object": "list", "data": data}
+
+
+@router.get("/{name}/events")
+async def watch_memory(access: Asked, name: str) -> Response:
+    """What happens to a memory from now on, as server-sent events."""
+    store = await access.server.sessions.store(access.owner)
+    await access.server.engine.call(store.info, name)
+    return EventStream(_watch(access, Key(access.owner, name)), lambda: None)
+
+
+@router.get("/{name}/export")
+async def export(access: Asked, name: str) -> Response:
+    """The memory as one file, which `Store.import_session` reads."""
+    store = await access.server.sessions.store(access.owner)
+    handle, path = tempfile.mkstemp(suffix=".memory")
+    os.close(handle)
+    try:
+        await access.server.engine.call(store.export, name, path)
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+    return FileResponse(
+        path,
+        media_type="application/zip",
+        filename=f"{name}.memory",
+        background=BackgroundTask(Path(path).unlink, missing_ok=True),
+    )
+
+
+@router.post("/{name}/read")
+async def read(access: Asked, name: str, body: ReadRequest) -> dict[str, Any]:
+    """Reads a text as it is; the memory is made if it is not there."""
+    server, key = access.server, make_key(access.owner, name)
+    sleeps = list[SleepReport]()
+    async with server.use_stored(key, create=True) as session:
+        told = await server.engine.call(tell, session.tokenizer, body.text, body.source)
+        server.require_room(len(told.tokens), "text")
+        steps = session.take_turn([told], max_new_tokens=0)
+        await server.work_in_time(key, session, steps, on_sleep=sleeps.append)
+        server.metrics.tokens_read.inc(len(told.tokens))
+        access.notes.update(told=len(told.tokens), sleeps=len(sleeps))
+        reports = [dataclasses.asdict(report) for report in sleeps]
+        return {"tokens": len(told.tokens), "sleeps": reports, **_describe_status(session)}
+
+
+@router.post("/{name}/sleep")
+async def sleep(access: Asked, name: str, body: SleepRequest | None = None) -> dict[str, Any]:
+    """Sleeps on the open window."""
+    key, passes = Key(access.owner, name), body.passes if body else None
+    async with access.server.use_stored(key) as session:
+        steps = session.sleep_by_pass(passes)
+        report = await access.server.work_in_time(key, session, steps)
+        return {"report": dataclasses.asdict(report), **_describe_status(session)}
+
+
+@router.post("/{name}/snapshots")
+async def take_snapshot(access: Asked, name: str, body: SnapshotRequest) -> dict[str, Any]:
+    """Gives the memory as it is a name."""
+    async with _changing(access, name) as session:
+        snapshot = await access.server.engine.call(session.snapshot, body.name)
+        return _describe_snapshot(snapshot)
+
+
+@router.delete("/{name}/snapshots/{snapshot}")
+async def drop_snapshot(access: Asked, name: str, snapshot: str) -> dict[str, Any]:
+    """Forgets a snapshot."""
+    async with _changing(access, name) as session:
+        await access.server.engine.call(session.drop_snapshot, snapshot)
+        return {"name": snapshot, "object": "snapshot", "deleted": True}
+
+
+@router.post("/{name}/rollback")
+async def roll_back(access: Asked, name: str, body: RollbackRequest) -> dict[str, Any]:
+    """Goes back, or forth, to a snapshot; what has none and came since is gone."""
+    async with _changing(access, name) as session:
+        await access.server.engine.call(session.rollback, body.snapshot)
+        return _describe_status(session)
+
+
+@router.post("/{name}/fork")
+async def fork(access: Asked, name: str, body: ForkRequest) -> dict[str, Any]:
+    """A new memory with the past of this one."""
+    store = await access.server.sessions.store(access.owner)
+    point = name if body.snapshot is None else f"{name}@{body.snapshot}"
+    made = make_key(access.owner, body.name).name
+    return _describe(access, await access.server.engine.call(store.fork, point, made))
+
+
+@router.post("/{name}/forget")
+async def forget(access: Asked, name: str, body: ForgetRequest) -> dict[str, Any]:
+    """Forgets sources and places of the ledger, or with dry_run says what that would do."""
+    server, key = access.server, Key(access.owner, name)
+    async with _changing(access, name) as session:
+
+        def preview() -> Forgetting:
+            return session.preview_forgetting(
+                sources=body.sources, places=body.places, keep=body.keep
+            )
+
+        forgetting = await server.engine.call(preview)
+        plan = forgetting.plan
+        told = {
+            "dropped": plan.dropped,
+            "replayed": plan.kept,
+            "replayed_tokens": plan.num_tokens,
+            "snapshots": forgetting.snapshots,
+            "also_in": forgetting.also_in,
+            "is_done": not body.dry_run,
+        }
+        if not body.dry_run:
+            await server.work_in_time(key, session, session.forget_by_step(forgetting))
+        return {**told, **_describe_status(session)}
+
+
+@contextlib.asynccontextmanager
+async def _changing(access: Access, name: str) -> AsyncIterator[StoredSession]:
+    """A memory that changes in another way than by reading; watchers are told at the end."""
+    key = Key(access.owner, name)
+    async with access.server.use_stored(key) as session:
+        yield session
+        access.server.feed.publish(key, "change", _describe_status(session))
+
+
+async def _watch(access: Access, key: Key) -> AsyncIterator[str]:
+    server = access.server
+    with server.feed.watch(key) as events:
+        yield comment("watching")
+        while True:
+            try:
+                happened = await asyncio.wait_for(events.get(), server.config.keep_alive_seconds)
+            except TimeoutError:
+                yield comment("nothing new")
+                continue
+            if happened is None:
+                return
+            yield event(happened.data, happened.kind)
+
+
+def _describe(access: Access, info: SessionInfo) -> dict[str, Any]:
+    """A memory as it was after its last turn."""
+    is_open = access.server.sessions.peek(Key(access.owner, info.name)) is not None
+    described = {"object": "memory", **dataclasses.asdict(info), "is_open": is_open}
+    window = access.server.talker.sleep.window
+    snapshots = [_describe_snapshot(snapshot) for snapshot in info.snapshots]
+    return {**described, "window": window, "snapshots": snapshots}
+
+
+def _describe_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    point = dataclasses.asdict(snapshot.point)
+    counters = ("num_entries", "tokens_seen", "num_sleeps", "window_fill")
+    return {
+        "name": snapshot.name,
+        "time": snapshot.time,
+        **{counter: point[counter] for counter in counters},
+    }
+
+
+def _describe_status(session: StoredSession) -> dict[str, Any]:
+    """A memory that is open, as it is now."""
+    return {"name": session.name, "status": dataclasses.asdict(session.status())}
+
+
+def _read_ledger(store: Store, point: str, start: int, limit: int) -> dict[str, Any]:
+    found = store.provenance(point)
+    sleepers = dict[int, list[int]]()
+    for number, spans in enumerate(found.sleeps, 1):
+        for place in dict.fromkeys(span.place for span in spans):
+            sleepers.setdefault(place, []).append(number)
+    in_window = {span.place for span in found.window}
+    data = [
+        {
+            "place": place,
+            "kind": entry.kind,
+            "source": entry.source,
+            "time": entry.time,
+            "text": entry.text,
+            "num_tokens": len(entry.tokens),
+            "sleeps": sleepers.get(place, []),
+            "in_window": place in in_window,
+        }
+        for place, entry in enumerate(store.entries(point, start, start + limit), start)
+    ]
+    return {"object": "list", "data": data}

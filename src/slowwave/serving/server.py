@@ -1,0 +1,226 @@
+"""What a server is made of, and how a piece of work goes through it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.session import Session
+from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.serving.api_keys import ApiKeys
+from slowwave.serving.config import ServeConfig
+from slowwave.serving.engine import Ended, Engine, Job
+from slowwave.serving.errors import ApiError, shutting_down, too_late
+from slowwave.serving.feed import Feed, Key
+from slowwave.serving.metrics import Metrics
+from slowwave.serving.open_sessions import OpenSessions
+
+IDLE_ROUNDS = 1.0
+"""Seconds between looks for memories to sleep on."""
+WINDOW_ROUNDS = 0.1
+"""Seconds between two events that tell how full a window is."""
+RETRY_SECONDS = 1
+
+
+class Server:
+    """Make it in a running event loop, and close it there. All methods are for that loop."""
+
+    def __init__(
+        self,
+        talker: Talker,
+        *,
+        model_name: str,
+        memory_dir: Path,
+        config: ServeConfig,
+        keys: ApiKeys,
+        metrics: Metrics,
+    ) -> None:
+        self.talker, self.model_name, self.config, self.keys = talker, model_name, config, keys
+        self.metrics, self.feed = metrics, Feed()
+        self.started = int(time.time())
+        self._loop = asyncio.get_running_loop()
+        self.engine = Engine(config.workers)
+        self.sessions = OpenSessions(
+            memory_dir,
+            talker,
+            self.engine,
+            most=config.max_open_sessions,
+            idle_seconds=config.idle_seconds,
+            on_sleep=self._tell_of_sleep,
+        )
+        self._stopping = asyncio.Event()
+        self._num_turns = 0
+        metrics.watch("open_turns", "Turns that are open or wait", lambda: self._num_turns)
+        metrics.watch("open_sessions", "Memories that are open", lambda: len(self.sessions))
+        self._idle = asyncio.create_task(self._sleep_when_idle())
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it takes no more work."""
+        return self._stopping.is_set()
+
+    def stop_soon(self) -> None:
+        """As `stop`, for signals and other threads."""
+        self._loop.call_soon_threadsafe(self.stop)
+
+    def stop(self) -> None:
+        """Takes no more work, and ends all turns, each kept as far as it is."""
+        self._stopping.set()
+        self.feed.close()
+        self.engine.stop_all()
+
+    async def close(self) -> None:
+        """Ends everything; what was acknowledged is on disk."""
+        self.stop()
+        await self._idle
+        while self._num_turns:
+            await asyncio.sleep(0.01)
+        await self.sessions.close()
+        await self.engine.close()
+
+    @contextlib.contextmanager
+    def take_place(self) -> Iterator[None]:
+        """A place in the queue; raises ApiError if there is none, or the server stops."""
+        if self.is_stopping:
+            raise shutting_down()
+        if self._num_turns >= self.config.max_queue:
+            raise ApiError(
+                429,
+                f"{self._num_turns} turns are waiting already; come back later",
+                code="queue_full",
+                retry_after=RETRY_SECONDS,
+            )
+        self._num_turns += 1
+        try:
+            yield
+        finally:
+            self._num_turns -= 1
+
+    @contextlib.asynccontextmanager
+    async def use(self, key: Key | None, *, create: bool = False) -> AsyncIterator[Session]:
+        """A memory for nobody else until the end, or without a key one that is thrown away."""
+        if key is None:
+            yield start_session(self.talker)
+            return
+        async with self.sessions.use(key, create=create) as session:
+            yield session
+
+    @contextlib.asynccontextmanager
+    async def use_stored(self, key: Key, *, create: bool = False) -> AsyncIterator[StoredSession]:
+        """A memory, for nobody else until the end; raises ApiError as take_place."""
+        with self.take_place():
+            async with self.sessions.use(key, create=create) as session:
+                self._require_running()
+                yield session
+
+    async def work(
+        self,
+        key: Key | None,
+        session: Session,
+        steps: Steps[Any],
+        *,
+        on_progress: Callable[[Progress], object] | None = None,
+        on_sleep: Callable[[SleepReport], object] | None = None,
+        on_start: Callable[[Job], object] | None = None,
+    ) -> Any:
+        """Does what is to be done with a session, step by step, and returns what that returns.
+
+        on_sleep is called in the event loop, as on_progress. Raises Ended if the job is stopped.
+        """
+        self._require_running()
+        loop, looked = self._loop, 0.0
+
+        def tell_of_sleep(report: SleepReport) -> None:
+            self._tell_of_sleep(key, report)
+            if on_sleep is not None:
+                on_sleep(report)
+
+        def tell_of_progress(progress: Progress) -> None:
+            nonlocal looked
+            if on_progress is not None:
+                on_progress(progress)
+            if key is not None and time.monotonic() - looked > WINDOW_ROUNDS:
+                looked = time.monotonic()
+                self._tell_of_window(key, session, progress.next)
+
+        session.on_sleep = functools.partial(loop.call_soon_threadsafe, tell_of_sleep)
+        job = self.engine.start(steps, tell_of_progress)
+        if on_start is not None:
+            on_start(job)
+        try:
+            return await job.wait()
+        finally:
+            if key is not None:
+                self._tell_of_window(key, session, "rest")
+
+    async def work_in_time(
+        self,
+        key: Key,
+        session: Session,
+        steps: Steps[Any],
+        *,
+        on_sleep: Callable[[SleepReport], object] | None = None,
+    ) -> Any:
+        """As `work`, but raises ApiError where that takes too long; it has not been then."""
+        jobs, seconds = list[Job](), self.config.request_seconds
+        alarm = self._loop.call_later(seconds, lambda: [self.engine.stop(job) for job in jobs])
+        try:
+            return await self.work(key, session, steps, on_sleep=on_sleep, on_start=jobs.append)
+        except Ended:
+            if self.is_stopping:
+                raise
+            raise too_late(seconds, "nothing was done") from None
+        finally:
+            alarm.cancel()
+
+    def require_room(self, num_tokens: int, param: str) -> None:
+        """Raises ApiError if these are more tokens than may be read at once."""
+        most = self.config.max_prompt_tokens
+        if num_tokens > most:
+            raise ApiError(
+                400,
+                f"{param} has {num_tokens} new tokens, and {most} are allowed; send less",
+                param=param,
+                code="context_length_exceeded",
+            )
+
+    def _require_running(self) -> None:
+        if self.is_stopping:
+            raise shutting_down()
+
+    def _tell_of_window(self, key: Key, session: Session, doing: str) -> None:
+        status = session.status()
+        self.feed.publish(
+            key,
+            "window",
+            {
+                "doing": doing,
+                "tokens_seen": status.tokens_seen,
+                "window_fill": status.window_fill,
+                "window": status.window,
+                "num_sleeps": status.num_sleeps,
+            },
+        )
+
+    def _tell_of_sleep(self, key: Key | None, report: SleepReport) -> None:
+        self.metrics.sleeps.labels(report.trigger).inc()
+        self.metrics.sleep_seconds.inc(report.milliseconds / 1000)
+        if key is not None:
+            self.feed.publish(key, "sleep", dataclasses.asdict(report))
+
+    async def _sleep_when_idle(self) -> None:
+        if not self.config.idle_seconds or self.talker.sleep.eviction == "none":
+            return
+        while not self.is_stopping:
+            await self.sessions.sleep_idle()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), IDLE_ROUNDS)

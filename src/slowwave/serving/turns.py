@@ -1,0 +1,214 @@
+"""A turn that somebody asked for: prompt in, reply out, and what both have cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+from slowwave.generation.config import Sampling
+from slowwave.memory.ledger import Entry
+from slowwave.memory.session import USER, Session, Status, tell
+from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.turn_steps import Progress
+from slowwave.serving.engine import Ended, Job
+from slowwave.serving.errors import ApiError, explain, shutting_down, too_late
+from slowwave.serving.feed import Key
+from slowwave.serving.history import Message, recognise
+from slowwave.serving.server import Server
+
+LOG = logging.getLogger("slowwave.serving")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a request asks for. key: of the memory; None is one that is thrown away.
+
+    prompt: messages of a conversation, or a text that is to be gone on with.
+    """
+
+    key: Key | None
+    prompt: Sequence[Message] | str
+    source: str = USER
+    max_tokens: int
+    stop: Sequence[str] = ()
+    sampling: Sampling
+
+
+@dataclasses.dataclass(kw_only=True)
+class Outcome:
+    """What a turn has come to."""
+
+    finish: Literal["stop", "length"] | None = None
+    """Why the reply ended; None while it has not."""
+    num_told: int = 0
+    """Tokens that were read."""
+    num_remembered: int = 0
+    """Tokens that the memory knew already."""
+    num_drawn: int = 0
+    """Tokens of the reply."""
+    sleeps: list[SleepReport] = dataclasses.field(default_factory=list)
+    status: Status | None = None
+    """Where the session stood after it."""
+
+
+ACTIVITIES = {
+    "wait": "waiting",
+    "read": "reading",
+    "sleep": "sleeping",
+    "draw": "writing",
+    "record": "writing",
+}
+
+
+class Turn:
+    """Goes on by itself once it is made; nothing but `stop` ends it early.
+
+    Raises ApiError if there is no place in the queue.
+    """
+
+    def __init__(self, server: Server, wish: Wish) -> None:
+        self.outcome = Outcome()
+        self._doing: Literal["wait", "read", "sleep", "draw", "record"] = "wait"
+        self._server, self._wish = server, wish
+        self._began = time.monotonic()
+        self._news = asyncio.Queue[str | None]()
+        self._job: Job | None = None
+        self._is_stopped = self._is_late = False
+        place = contextlib.ExitStack()
+        place.enter_context(server.take_place())
+        alarm = asyncio.get_running_loop().call_later(server.config.request_seconds, self._be_late)
+        place.callback(alarm.cancel)
+        self._task = asyncio.create_task(self._run(place))
+        self._task.add_done_callback(_note_failure)
+
+    @property
+    def memory(self) -> str | None:
+        """The name of the memory, if it is kept."""
+        return None if self._wish.key is None else self._wish.key.name
+
+    @property
+    def activity(self) -> str:
+        """What it does just now, in a word."""
+        return ACTIVITIES[self._doing]
+
+    def stop(self) -> None:
+        """Ends it; the reply is kept as far as it is, and a turn without one has not been."""
+        self._is_stopped = True
+        if self._job is not None:
+            self._server.engine.stop(self._job)
+
+    async def pieces(self, patience: float) -> AsyncIterator[str]:
+        """The reply in pieces as they come; "" when a sleep begins, and where none came for long.
+
+        patience: how long, in seconds. Raises what went wrong.
+        """
+        while True:
+            try:
+                piece = await asyncio.wait_for(self._news.get(), patience)
+            except TimeoutError:
+                piece = ""
+            if piece is None:
+                break
+            yield piece
+        if self._is_late and self._job is None:
+            raise self._describe_lateness()  # it waits for others, which need not be waited for
+        await asyncio.shield(self._task)
+
+    async def _run(self, place: contextlib.ExitStack) -> None:
+        try:
+            with place:
+                async with self._server.use(self._wish.key, create=True) as session:
+                    if not self._is_stopped:
+                        await self._take(session)
+        finally:
+            self._news.put_nowait(None)
+
+    async def _take(self, session: Session) -> None:
+        wish, outcome, server = self._wish, self.outcome, self._server
+        known, told = await server.engine.call(prepare, wish, session)
+        outcome.num_remembered = sum(len(entry.tokens) for entry in known)
+        outcome.num_told = sum(len(entry.tokens) for entry in told)
+        server.require_room(outcome.num_told, "the prompt")
+        chat = session.chat if not isinstance(wish.prompt, str) else None
+        steps = session.take_turn(
+            told,
+            max_new_tokens=wish.max_tokens,
+            stop=wish.stop,
+            end=chat.end if chat else "",
+            sampling=wish.sampling,
+        )
+        with contextlib.suppress(Ended):
+            await server.work(
+                wish.key,
+                session,
+                steps,
+                on_progress=self._note,
+                on_sleep=outcome.sleeps.append,
+                on_start=self._hold,
+            )
+        outcome.status = session.status()
+        server.metrics.tokens_remembered.inc(outcome.num_remembered)
+        server.metrics.tokens_read.inc(outcome.num_told)
+        server.metrics.tokens_written.inc(outcome.num_drawn)
+        self._require_outcome()
+
+    def _hold(self, job: Job) -> None:
+        self._job = job
+        if self._is_stopped:
+            self._server.engine.stop(job)
+
+    def _note(self, progress: Progress) -> None:
+        if progress.num_drawn and not self.outcome.num_drawn:
+            self._server.metrics.first_token.observe(time.monotonic() - self._began)
+        self.outcome.num_drawn += progress.num_drawn
+        self.outcome.finish = progress.finish or self.outcome.finish
+        begins = progress.next == "sleep" and self._doing != "sleep"
+        self._doing = progress.next
+        if progress.text or begins:
+            self._news.put_nowait(progress.text)
+
+    def _be_late(self) -> None:
+        self._is_late = True
+        self.stop()
+        if self._job is None:
+            self._news.put_nowait(None)
+
+    def _require_outcome(self) -> None:
+        """Where the turn was ended early, says by what, if there is somebody to hear it."""
+        if self.outcome.finish:
+            return
+        if self._is_late:
+            raise self._describe_lateness()
+        if not self.outcome.num_drawn:
+            raise shutting_down()
+        self.outcome.finish = "length"
+
+    def _describe_lateness(self) -> ApiError:
+        kept = "the reply so far is kept" if self.outcome.num_drawn else "nothing was read"
+        return too_late(self._server.config.request_seconds, kept)
+
+
+def prepare(wish: Wish, session: Session) -> tuple[list[Entry], list[Entry]]:
+    """What of a prompt the session knows already, and what it is to be told."""
+    if isinstance(wish.prompt, str):
+        return [], [tell(session.tokenizer, wish.prompt, wish.source)]
+    chat, known, new = session.chat, list[Entry](), list(wish.prompt)
+    assert chat is not None
+    if isinstance(session, StoredSession):
+        num_entries = session.status().num_entries
+        known, new = recognise(wish.prompt, chat, num_entries, session.ledger)
+    return known, [tell(session.tokenizer, each.write(chat), each.teller) for each in new]
+
+
+def _note_failure(task: asyncio.Task[None]) -> None:
+    """Whoever asked may be gone; what is our fault is told to the log."""
+    if not task.cancelled() and (error := task.exception()):
+        status = explain(error).status_code
+        if status in (500, 507):
+            LOG.error("a turn failed", exc_info=error)

@@ -1,0 +1,105 @@
+"""A conversation that is sent again is recognised, as far as it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from slowwave.generation.chat import ChatFormat
+from slowwave.memory.ledger import Entry
+from slowwave.serving import history
+from slowwave.serving.history import Message, recognise
+
+CHAT = ChatFormat()
+
+
+def ledger(*lines: str) -> list[Entry]:
+    """Of texts as they were read: "= " in front is a reply, "- " plain text, "z" a sleep."""
+    entries: list[Entry] = []
+    for line in lines:
+        match line[:2]:
+            case "= ":
+                entry = Entry(kind="reply", time=0, source="model", text=line[2:] + "\n")
+            case "- ":
+                entry = Entry(kind="told", time=0, source="notes", text=line[2:])
+            case "z":
+                entry = Entry(kind="sleep", time=0, source="asked")
+            case _:
+                entry = Entry(kind="told", time=0, source="user", text=line + "\n")
+        entries.append(entry)
+    return entries
+
+
+def messages(*lines: str) -> list[Message]:
+    marks = {"> ": "user", "# ": "system", "= ": "assistant"}
+    return [Message(marks[line[:2]], line[2:]) for line in lines]  # pyright: ignore[reportArgumentType]
+
+
+def split(known: Sequence[Entry], asked: Sequence[Message]) -> tuple[list[str], list[str]]:
+    found = recognise(asked, CHAT, len(known), lambda start, stop: list(known[start:stop]))
+    return (
+        [entry.text.rstrip("\n") for entry in found.remembered],
+        [message.write(CHAT).rstrip("\n") for message in found.new],
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "remembered"),
+    [
+        ([], ["> a"], 0),
+        (["> a", "= b"], ["> a", "= b", "> c"], 2),
+        (["> a", "= b", "> c", "= d"], ["> a", "= b", "> c", "= d", "> e"], 4),
+        # Only the end is sent, or only the beginning is known.
+        (["> a", "= b", "> c", "= d"], ["> c", "= d", "> e"], 2),
+        (["> a", "= b"], ["> a", "= b", "> c", "= d", "> e"], 2),
+        # The last message is new, though it was said before.
+        (["> a", "= b"], ["> a"], 0),
+        (["> a", "= a", "> a", "= a"], ["> a", "= a", "> a"], 2),
+        # What differs is read, all of it.
+        (["> a", "= b"], ["> a", "= x", "> c"], 0),
+        (["> a", "= b", "> c", "= d"], ["> a", "= b", "> x", "= d", "> e"], 0),
+        (["> a", "= b"], ["= b", "> c"], 1),
+        (["> a", "> b"], ["> a", "= b", "> c"], 0),
+        # Sleeps and plain text between are no lines of the conversation.
+        (["> a", "= b", "z", "- notes", "- no\n"], ["> a", "= b", "> c"], 2),
+        # A reply that breaks off, or has other spaces, is that reply.
+        (["> a", "= b c d"], ["> a", "= b c", "> e"], 2),
+        (["> a", "=  b"], ["> a", "= b", "> e"], 2),
+        (["> a", "= b c"], ["> a", "= b c d", "> e"], 0),
+        # A system message counts by itself.
+        (["# s", "> a", "= b"], ["# s", "> a", "= b", "> c"], 3),
+        (["# s", "> a", "= b", "> c", "= d"], ["# s", "> c", "= d", "> e"], 3),
+        (["# s", "> a", "= b"], ["# s", "> x"], 1),
+        (["# s", "> a", "= b"], ["# t", "> a", "= b", "> c"], 2),
+        (["# s", "# t", "> a", "= b"], ["# s", "> a", "= b", "> c"], 2),
+    ],
+)
+def test_what_is_recognised(
+    known: list[str], asked: list[str], remembered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count in (1, 2, 256):
+        monkeypatch.setattr(history, "READ_AT_ONCE", count)
+        old, new = split(ledger(*known), messages(*asked))
+        assert len(old) == remembered
+        assert len(new) == len(asked) - remembered
+        assert new[-1] == asked[-1].replace("= ", "")
+
+
+def test_a_forged_line_is_not_said_twice() -> None:
+    """A message of two lines is read as one, and recognised as that one."""
+    asked = [Message("user", "a\n= b"), Message("user", "c")]
+    assert split(ledger("> a = b"), asked) == (["> a = b"], ["> c"])
+
+
+def test_no_more_is_read_than_is_needed() -> None:
+    known = ledger(*["> a", "= b"] * 1000)
+    seen: list[int] = []
+
+    def read(start: int, stop: int) -> list[Entry]:
+        seen.append(start)
+        return known[start:stop]
+
+    found = recognise(messages("> a", "= b", "> c"), CHAT, len(known), read)
+    assert len(found.remembered) == 2
+    assert seen == [2000 - 256]

@@ -1,0 +1,376 @@
+"""What cannot be is told by a status and one sentence, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving_app import Make, chat, run, serve
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.store import Store
+from slowwave.serving.api_keys import read_api_keys
+from slowwave.serving.config import ServeConfig
+from slowwave.serving.feed import Key
+from slowwave.sleep.consolidate import consolidate_by_pass
+from slowwave.storage import memory_file
+
+CHAT = "/v1/chat/completions"
+
+
+def refuse(
+    app: Any, method: str, path: str, body: Any = None, key: str | None = None
+) -> tuple[int, dict[str, Any], Any]:
+    """Status, error and headers of the answer."""
+
+    async def scenario() -> Any:
+        async with serve(app, key) as client:
+            content = body if isinstance(body, bytes) else json.dumps(body)
+            headers = {"Content-Type": "application/json"}
+            return await client.request(method, path, content=content, headers=headers)
+
+    response = run(scenario())
+    assert set(response.json()) == {"error"}
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    return response.status_code, response.json()["error"], response.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        (CHAT, {"model": "tiny"}, 422, "messages is missing; give it"),
+        (CHAT, b"{", 400, "the body is no valid JSON; mend it"),
+        (CHAT, chat("Hi", n=2), 400, "n is not supported here; leave it out, or use 1"),
+        (CHAT, chat("Hi", tools=[{}]), 400, "tools is not supported here; leave it out, or use []"),
+        (CHAT, chat("Hi", logprobs=True), 400, "logprobs is not supported here"),
+        (CHAT, chat("Hi", best=True), 400, "best is not known here; leave it out"),
+        (CHAT, chat("Hi", temperature=-1), 422, "temperature is -1: Input should be greater"),
+        (CHAT, chat("Hi", top_p=0), 422, "top_p is 0: Input should be greater than 0"),
+        (CHAT, chat("Hi", max_tokens=5000), 400, "max_tokens is 5000; use 4096 or less"),
+        (CHAT, chat("Hi", stop=[""]), 400, "stop holds an empty text"),
+        (CHAT, chat("Hi", "Hello"), 400, "the last of messages is by the assistant; end with"),
+        (CHAT, chat("Hi", "Hm", "\n"), 400, "messages.2.content is empty; say something"),
+        (CHAT, chat("Hi", model="gpt"), 404, "model 'gpt' is not here; use 'tiny'"),
+        (CHAT, chat("Hi", memory="a/b"), 400, "memory name 'a/b' cannot stand in an address"),
+        (CHAT, chat("Hi", memory="a@b"), 400, "memory name 'a@b' is unfit; use 1 to 128"),
+        (CHAT, chat("x" * 101, memory="ann"), 400, "the prompt has 104 new tokens, and 100 are"),
+        (CHAT, chat("\ud800"), 400, "the text is no text: it has half of a surrogate pair"),
+        ("/v1/completions", {"model": "tiny", "prompt": ""}, 400, "prompt is empty"),
+        ("/v1/completions", {"model": "tiny", "prompt": ["a", "b"]}, 422, "prompt"),
+        ("/v1/memories/ann/read", {"text": "x" * 101}, 400, "text has 101 new tokens, and 100"),
+        ("/v1/memories/ann/read", {"text": ""}, 422, "text is '': String should have at least 1"),
+        ("/v1/memories/ann/sleep", {}, 404, "no session 'ann'; there are none"),
+        ("/v1/memories/ann/sleep", {"passes": 0}, 422, "passes is 0: Input should be greater"),
+        ("/v1/memories/ann/snapshots", {"name": "s"}, 404, "no session 'ann'"),
+        ("/v1/memories/ann/fork", {"name": "bob"}, 404, "no session 'ann'"),
+        ("/v1/memories/ann/forget", {"sources": ["notes"]}, 404, "no session 'ann'"),
+        ("/v1/nothing", {}, 404, "Not Found"),
+    ],
+)
+def test_mistakes(
+    make: Make, tmp_path: Path, path: str, body: Any, status: int, message: str
+) -> None:
+    app = make(config=ServeConfig(max_prompt_tokens=100))
+    found, error, _ = refuse(app, "POST", path, body)
+    assert (found, error["message"][: len(message)]) == (status, message)
+    assert error["type"] == ("not_found_error" if status == 404 else "invalid_request_error")
+    with Store(tmp_path / "memories") as store:
+        assert all(info.num_entries == 0 for info in store.sessions())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "message"),
+    [
+        ("POST", "/v1/memories/ann/snapshots", {"name": "s"}, 409, "snapshot 's' is there already"),
+        ("POST", "/v1/memories/ann/fork", {"name": "ann"}, 409, "session 'ann' is there already"),
+        ("POST", "/v1/memories/ann/rollback", {"snapshot": "t"}, 404, "no snapshot 't'; there are"),
+        ("DELETE", "/v1/memories/ann/snapshots/t", {}, 404, "no snapshot 't'; there are s"),
+        ("POST", "/v1/memories/ann/forget", {}, 400, "there is nothing to forget; name sources or"),
+        ("POST", "/v1/memories/ann/forget", {"places": [7]}, 400, "place 7 is not in the ledger"),
+        ("POST", "/v1/memories/ann/sleep", {}, 400, "the window is empty"),
+        ("DELETE", "/v1/memories/bob", None, 404, "no session 'bob'; there are ann"),
+    ],
+)
+def test_mistakes_with_a_memory(
+    make: Make,
+    talker: Talker,
+    tmp_path: Path,
+    method: str,
+    path: str,
+    body: Any,
+    status: int,
+    message: str,
+) -> None:
+    with Store(tmp_path / "memories") as store, store.open("ann", talker, create=True) as ann:
+        ann.read("x" * 12)
+        ann.snapshot("s")
+        before = ann.status()
+    found, error, _ = refuse(make(), method, path, body)
+    assert (found, error["message"][: len(message)]) == (status, message)
+    with Store(tmp_path / "memories") as store, store.open("ann", talker) as ann:
+        assert ann.status() == before
+
+
+def test_a_memory_that_is_open_elsewhere(make: Make, talker: Talker, tmp_path: Path) -> None:
+    with Store(tmp_path / "memories") as store, store.open("ann", talker, create=True):
+        status, error, _ = refuse(make(), "POST", CHAT, chat("Hi", memory="ann"))
+    assert (status, error["code"]) == (409, "memory_in_use")
+    assert "is open in process" in error["message"]
+
+
+def test_a_lost_state_is_no_fault_of_the_client(make: Make, talker: Talker, tmp_path: Path) -> None:
+    with Store(tmp_path / "memories") as store, store.open("ann", talker, create=True) as ann:
+        ann.read("Hello")
+    for path in (tmp_path / "memories" / "states").iterdir():
+        path.write_bytes(b"nothing")
+    status, error, _ = refuse(make(), "POST", CHAT, chat("Hi", memory="ann"))
+    assert (status, error["code"]) == (500, "memory_damaged")
+
+
+def test_another_model(make: Make, talker: Talker, tmp_path: Path) -> None:
+    other = talker._replace(sleep=talker.sleep.from_dict({"window": 8}))
+    with Store(tmp_path / "memories") as store, store.open("ann", other, create=True) as ann:
+        ann.read("Hello")
+    status, error, _ = refuse(make(), "POST", CHAT, chat("Hi", memory="ann"))
+    assert (status, error["code"]) == (409, "other_model")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_bodies_that_are_too_large(make: Make, announced: bool) -> None:
+    body = json.dumps(chat("x" * 10_000_000)).encode()
+
+    async def scenario() -> Any:
+        async def cut() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), 2**16):
+                yield body[start : start + 2**16]
+
+        async with serve(make()) as client:
+            headers = {"Content-Type": "application/json"}
+            return await client.post(CHAT, content=body if announced else cut(), headers=headers)
+
+    response = run(scenario())
+    assert response.status_code == 413
+    assert "4194304 are allowed; send less" in response.json()["error"]["message"]
+
+
+def test_a_full_disk(make: Make, talker: Talker, tmp_path: Path, monkeypatch: Any) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def scenario() -> tuple[Any, Any]:
+        async with serve(make()) as client:
+            assert (await client.post(CHAT, json=chat("Hi", memory="ann"))).status_code == 200
+            with monkeypatch.context() as patch:
+                patch.setattr(memory_file, "write_atomically", fail)
+                refused = await client.post(CHAT, json=chat("No", memory="ann"))
+            return refused, await client.post(CHAT, json=chat("Yes", memory="ann"))
+
+    refused, accepted = run(scenario())
+    assert refused.status_code == 507
+    assert "the turn is not recorded and the session is as before" in refused.text
+    assert accepted.status_code == 200
+    with Store(tmp_path / "memories") as store:
+        told = [entry.text for entry in store.entries("ann") if entry.kind == "told"]
+    assert told == ["> Hi\n", "> Yes\n"]
+
+
+def test_a_full_queue(make: Make) -> None:
+    async def scenario() -> tuple[Any, Any]:
+        app = make(config=ServeConfig(max_queue=1))
+        async with serve(app) as client:
+            with app.state.server.take_place():
+                refused = await client.post(CHAT, json=chat("Hi"))
+            return refused, await client.post(CHAT, json=chat("Hi"))
+
+    refused, accepted = run(scenario())
+    assert (refused.status_code, accepted.status_code) == (429, 200)
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.json()["error"]["code"] == "queue_full"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_turn_that_takes_too_long_is_kept_as_far_as_it_is(
+    make: Make, tmp_path: Path, stream: bool
+) -> None:
+    async def scenario() -> Any:
+        app = make(config=ServeConfig(request_seconds=0.5))
+        async with serve(app) as client:
+            body = {"model": "tiny", "memory": "ann", "prompt": "Hi", "max_tokens": 4000}
+            late = await client.post("/v1/completions", json={**body, "stream": stream})
+            again = await client.post(CHAT, json=chat("Hi", memory="ann"))
+            assert again.status_code == 200
+            return late
+
+    late = run(scenario())
+    assert "more than 0.5 seconds have passed; the reply so far is kept" in late.text
+    assert late.status_code == (200 if stream else 504)
+    with Store(tmp_path / "memories") as store:
+        kinds = [entry.kind for entry in store.entries("ann")]
+        reply = store.entries("ann")[1]
+    assert kinds == ["told", "reply", "told", "reply"]
+    assert 3 < len(reply.tokens) < 4001
+
+
+def test_a_sleep_that_takes_too_long_has_not_been(
+    make: Make, talker: Talker, tmp_path: Path
+) -> None:
+    with Store(tmp_path / "memories") as store, store.open("ann", talker, create=True) as ann:
+        ann.read("Hello")
+
+    async def scenario() -> Any:
+        app = make(config=ServeConfig(request_seconds=0.4))
+        async with serve(app) as client:
+            late = await client.post("/v1/memories/ann/sleep", json={"passes": 64})
+            assert (await client.post("/v1/memories/ann/sleep", json={})).status_code == 200
+            return late
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slowwave.memory.transaction.consolidate_by_pass", slow_passes)
+        late = run(scenario())
+    assert late.status_code == 504
+    assert "more than 0.4 seconds have passed; nothing was done" in late.text
+    with Store(tmp_path / "memories") as store:
+        assert [slept.report.passes for slept in store.sleeps("ann")] == [3]
+
+
+def slow_passes(*arguments: Any, passes: int, **options: Any) -> Any:
+    """Passes that take their time."""
+    if passes > 3:
+        for _ in range(passes):
+            time.sleep(0.02)
+            yield arguments[1]
+    return (yield from consolidate_by_pass(*arguments, passes=passes, **options))
+
+
+def test_a_turn_that_waits_too_long_has_not_been(make: Make, tmp_path: Path) -> None:
+    async def scenario() -> Any:
+        app = make(config=ServeConfig(request_seconds=0.2))
+        key = Key("", "ann")
+        async with serve(app) as client, app.state.server.use_stored(key, create=True):
+            return await client.post(CHAT, json=chat("Hi", memory="ann"))
+
+    late = run(scenario())
+    assert late.status_code == 504
+    assert "more than 0.2 seconds have passed; nothing was read" in late.text
+    with Store(tmp_path / "memories") as store:
+        assert store.entries("ann") == []
+
+
+# Keys.
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Any:
+    file = tmp_path / "keys"
+    file.write_text("# who may ask\nann key-of-ann\n\nbob key-of-bob\nbob another\n")
+    return read_api_keys(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "code"), [(None, "missing_api_key"), ("key-of-an", "invalid_api_key")]
+)
+@pytest.mark.parametrize("path", ["/v1/memories", "/v1/models", "/metrics", "/v1/nothing"])
+def test_wrong_keys(make: Make, keys: Any, key: str | None, code: str, path: str) -> None:
+    status, error, _ = refuse(make(keys=keys), "GET", path, key=key)
+    assert (status, error["type"], error["code"]) == (401, "authentication_error", code)
+
+
+def test_every_owner_sees_its_own_memories(make: Make, keys: Any, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        app = make(keys=keys)
+        async with serve(app, "key-of-ann") as client:
+            assert (await client.post(CHAT, json=chat("Hi", memory="m"))).status_code == 200
+            assert (await client.get("/v1/memories/m")).status_code == 200
+            for key in ("key-of-bob", "another"):
+                client.headers["Authorization"] = f"Bearer {key}"
+                assert (await client.get("/v1/memories")).json()["data"] == []
+                for method, path in (
+                    ("GET", "m"),
+                    ("GET", "m/ledger"),
+                    ("GET", "m/sleeps"),
+                    ("GET", "m/events"),
+                    ("GET", "m/export"),
+                    ("POST", "m/sleep"),
+                    ("DELETE", "m"),
+                ):
+                    response = await client.request(method, f"/v1/memories/{path}")
+                    assert response.status_code == 404, path
+                    assert response.json()["error"]["message"] == "no session 'm'; there are none"
+            client.headers.pop("Authorization")
+            assert (await client.get("/health")).json()["status"] == "ok"
+
+    run(scenario())
+    assert sorted(path.name for path in (tmp_path / "memories").iterdir()) == ["ann", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "has no keys; write lines 'owner key'"),
+        ("ann", "line 1 is not 'owner key'"),
+        ("../ann secret", "line 1 is not 'owner key'"),
+        ("ann two words", "line 1 is not 'owner key'"),
+        ("ann same\nbob same", "a key is there twice"),
+        ("ann one\nAnn two", "owners 'Ann' and 'ann' differ in case alone"),
+        ("states secret", "owner 'states' is what a store calls a file of its own"),
+    ],
+)
+def test_unfit_files_of_keys(tmp_path: Path, lines: str, message: str) -> None:
+    (tmp_path / "keys").write_text(lines)
+    with pytest.raises(ValueError, match=message) as refusal:
+        read_api_keys(tmp_path / "keys")
+    assert "secret" not in str(refusal.value)
+
+
+# Pages of others.
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example:8000"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_pages_of_others_cannot_ask(make: Make, headers: dict[str, str], status: int) -> None:
+    async def scenario() -> int:
+        async with serve(make(hosts=["127.0.0.1", "localhost", "::1"])) as client:
+            local = {"Host": "127.0.0.1:8000", **headers}
+            return (await client.get("/v1/memories", headers=local)).status_code
+
+    assert run(scenario()) == status
+
+
+# The log.
+
+
+def test_the_log_tells_nothing_that_was_said(make: Make, caplog: Any) -> None:
+    async def scenario() -> None:
+        async with serve(make()) as client:
+            await client.post(CHAT, json=chat("a secret", memory="ann"))
+            await client.post(CHAT, json=chat("a secret", temperature="hot"))
+            await client.get("/v1/memories?secret=1")
+            await asyncio.sleep(0)
+
+    with caplog.at_level(logging.INFO, "slowwave.serving"):
+        run(scenario())
+    lines = [record.getMessage() for record in caplog.records if record.name == "slowwave.serving"]
+    assert [line.split(" ")[:3] for line in lines] == [
+        ["POST", CHAT, "200"],
+        ["POST", CHAT, "422"],
+        ["GET", "/v1/memories", "200"],
+    ]
+    assert "told=11 remembered=0 said=9 sleeps=1" in lines[0]
+    assert "secret" not in caplog.text

@@ -186,7 +186,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["dream"], "unknown command 'dream'; use one of demo, train"),
+        (["dream"], "unknown command 'dream'; use one of chat, generate, memory"),
         (["train", "nowhere.toml"], "nowhere.toml: no such file"),
         (["train", MINI, "--sleep.window", "7"], "sleep.window is 7, but task depo has a context"),
         (["train", RECALL, "--task.window", "8"], "sleep.window is 16, but task recall counts in"),

@@ -30,6 +30,7 @@ ORDER = (
     ("experiment",),
     ("reproduction",),
     ("demo", "doctor"),
+    ("commands",),
     ("cli",),
     ("__init__", "__main__"),  # the facade sees everything; nothing inside imports from it
 )

@@ -11,7 +11,20 @@ import pytest
 import torch
 
 from slowwave import cli
-from slowwave.bench import kills, large, machine, op, peers, read, sleep, store, timing, train, wake
+from slowwave.bench import (
+    kills,
+    large,
+    machine,
+    op,
+    peers,
+    read,
+    serve,
+    sleep,
+    store,
+    timing,
+    train,
+    wake,
+)
 from slowwave.bench.run import BENCHMARKS, NEEDS_GPU
 from slowwave.evaluation.flops import forward_flops
 
@@ -31,6 +44,14 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         wake: {"WINDOW": 16, "FILL": 4, "NUM_WINDOWS": (1, 3), "TOKENS_TIMED": 3, "ROUNDS": 2},
         store: {"ROUNDS": 2},
         kills: {"KILLS": 2},
+        serve: {
+            "SECONDS": 0.5,
+            "SESSIONS": 2,
+            "PROBES": 2,
+            "BLOCK": 1,
+            "CHECKERS": 1,
+            "WINDOW": 16,
+        },
         train: {"BATCH": 2, "ROUNDS": 1, "WARMUPS": 1, "measure_extra_nbytes": _seven},
     }
     for module, values in settings.items():
@@ -66,7 +87,7 @@ def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / f"{name}.json").read_text())
     assert printed["name"] == name
-    assert (tmp_path / "bench.png").exists() == (name not in ("store", "kills"))
+    assert (tmp_path / "bench.png").exists() == (name not in ("store", "kills", "serve"))
     assert printed["environment"]["torch"] == torch.__version__
     assert printed["environment"]["peers"]["transformers"] is not None
     cli.main(["bench", name])
@@ -74,7 +95,7 @@ def test_command(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_mistakes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    known = "op, read, wake, sleep, train, store, kills, large, all"
+    known = "op, read, wake, sleep, train, store, kills, serve, large, all"
     assert f"use one of {known}" in refuse(["speed"], capsys)
     unknown = refuse(["op", "--workers", "triton"], capsys)
     assert "'triton' cannot be measured; there are native, chunk, reference," in unknown
@@ -82,6 +103,7 @@ def test_mistakes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'fla' cannot be measured" in refuse(["op", "--workers", "chunk", "fla"], capsys)
     assert "five numbers of 1 or more" in refuse(["op", "--shape", "2", "512", "4"], capsys)
     assert "five numbers" in refuse(["op", "--shape", "2", "0", "4", "8", "8"], capsys)
+    assert "for bench serve, not for op" in refuse(["op", "--seconds", "3"], capsys)
     assert "not for bench sleep" in refuse(["sleep", "--workers", "chunk"], capsys)
 
 

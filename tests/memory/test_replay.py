@@ -14,7 +14,7 @@ from torch import Tensor
 
 from byte_tokenizer import ByteTokenizer
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Span, trace
+from slowwave.memory.provenance import Provenance, Span, trace
 from slowwave.memory.replay import forget, plan_forgetting, replay, resleep
 from slowwave.memory.session import Session
 from slowwave.model.hybrid import HybridLM
@@ -284,6 +284,17 @@ def test_provenance_is_what_was_slept_on(
     assert all(span.start < span.stop for span in spans)
     covered = [(span.place, token) for span in spans for token in range(span.start, span.stop)]
     assert covered == [(p, t) for p, e in enumerate(session.entries) for t in range(len(e.tokens))]
+
+
+def test_a_sleep_that_was_rejected_closes_no_window() -> None:
+    def tell(length: int) -> Entry:
+        return Entry(kind="told", time=0, source="user", tokens=(0,) * length)
+
+    asked = Entry(kind="sleep", time=0, source="asked")
+    found = trace([tell(3), asked, asked, tell(3)], SleepConfig(window=5), rejected=[1])
+    assert found == Provenance([[], [Span(0, 0, 3)]], [Span(3, 0, 3)])
+    found = trace([tell(3), asked, tell(3)], SleepConfig(window=5), rejected=[1])
+    assert found == Provenance([[], [Span(0, 0, 3), Span(2, 0, 2)]], [Span(2, 2, 3)])
 
 
 def test_spans_cross_entries_and_windows() -> None:

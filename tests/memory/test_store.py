@@ -261,6 +261,36 @@ def test_there_and_back(store: Store, talker: Talker) -> None:
     assert store.sessions() == []
 
 
+def test_snapshots_need_no_model(store: Store, talker: Talker) -> None:
+    with begin(store, talker) as session:
+        session.read("Ann lives in Lima.")
+        monday = session.state
+        with pytest.raises(ValueError, match=r"session 'ann' is open in process"):
+            store.snapshot("ann", "monday")
+    assert store.snapshot("ann", "monday").point.tokens_seen == monday.tokens_seen
+    with begin(store, talker) as session:
+        session.read("Something to be sorry for.")
+        for change in (store.rollback, store.drop_snapshot):
+            with pytest.raises(ValueError, match=r"session 'ann' is open in process"):
+                change("ann", "monday")
+    with pytest.raises(ValueError, match="no snapshot 'sunday'; there are monday"):
+        store.rollback("ann", "sunday")
+    assert store.rollback("ann", "monday").tokens_seen == monday.tokens_seen
+    assert len(state_files(store)) == 1
+    with begin(store, talker) as session:
+        assert_same(session.state, monday)
+        assert_led_to(session, talker)
+        session.read("On.")
+    kept = store.info("ann").snapshots[0].point.file
+    assert kept is not None
+    (store.directory / "states" / kept).write_bytes(b"cut")
+    with pytest.raises(ValueError, match="too long for a memory file"):
+        store.rollback("ann", "monday")
+    store.drop_snapshot("ann", "monday")
+    assert store.info("ann").snapshots == ()
+    assert len(state_files(store)) == 1
+
+
 def test_what_was_never_read_has_no_fast_weights(store: Store, talker: Talker) -> None:
     with begin(store, talker) as session:
         session.read("Hello")

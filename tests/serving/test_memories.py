@@ -11,6 +11,7 @@ import httpx2
 
 from serving_app import Make, chat, listen, run, serve
 from slowwave.generation.model_folder import Talker
+from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import start_session
@@ -35,16 +36,18 @@ async def live(client: httpx2.AsyncClient) -> None:
 
 
 def test_a_memory_is_described(make: Make, talker: Talker) -> None:
-    async def scenario() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    async def scenario() -> tuple[dict[str, Any], ...]:
         async with serve(make()) as client:
             await live(client)
             return (
                 await call(client, "/v1/memories"),
                 await call(client, ANN),
                 await call(client, f"{ANN}/sleeps"),
+                await call(client, f"{ANN}/sleeps?last=2"),
             )
 
-    listed, shown, sleeps = run(scenario())
+    listed, shown, sleeps, last = run(scenario())
+    assert last["data"] == sleeps["data"][-2:] != sleeps["data"]
     alone = start_session(talker)
     alone.read("Ann lives in Lima.", source="notes")
     alone.generate("Where?", max_new_tokens=9)
@@ -177,6 +180,30 @@ def test_memories_sleep_when_idle(make: Make, tmp_path: Path) -> None:
     shown = run(scenario())
     assert shown["window_fill"] == 0
     assert [report["trigger"] for report in shown["sleeps"]] == ["idle"]
+
+
+def test_an_idle_sleep_that_a_gate_rejects_is_not_tried_again(
+    make: Make, talker: Talker, tmp_path: Path
+) -> None:
+    canary = Canary(question="Who?", answer="Ann.")
+    gate = GateConfig(canaries=(canary,), max_canary_nll_rise=-1000.0)
+    with Store(tmp_path / "memories") as store:
+        store.open("ann", talker, create=True, gate=gate).close()
+
+    async def scenario() -> list[dict[str, Any]]:
+        app = make(config=ServeConfig(idle_seconds=0.01))
+        async with serve(app) as client:
+            await call(client, f"{ANN}/read", text="Bob.")
+            while (shown := await call(client, ANN))["num_entries"] < 2:
+                await asyncio.sleep(0.05)
+            for _ in range(3):
+                await app.state.server.sessions.sleep_idle()
+            return [shown, await call(client, ANN)]
+
+    first, later = run(scenario())
+    assert first["sleeps"][0]["verdict"]["outcome"] == "rejected"
+    assert (first["window_fill"], first["num_sleeps"]) == (4, 0)
+    assert later["num_entries"] == 2
 
 
 def test_whoever_comes_ends_an_idle_sleep(make: Make) -> None:

@@ -61,6 +61,7 @@ def refuse(
         (CHAT, chat("Hi", memory="a/b"), 400, "memory name 'a/b' cannot stand in an address"),
         (CHAT, chat("Hi", memory="a@b"), 400, "memory name 'a@b' is unfit; use 1 to 128"),
         (CHAT, chat("x" * 101, memory="ann"), 400, "the prompt has 104 new tokens, and 100 are"),
+        (CHAT, chat("\ud800"), 400, "the text is no text: it has half of a surrogate pair"),
         ("/v1/completions", {"model": "tiny", "prompt": ""}, 400, "prompt is empty"),
         ("/v1/completions", {"model": "tiny", "prompt": ["a", "b"]}, 422, "prompt"),
         ("/v1/memories/ann/read", {"text": "x" * 101}, 400, "text has 101 new tokens, and 100"),
@@ -231,7 +232,7 @@ def test_a_sleep_that_takes_too_long_has_not_been(
             return late
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("slowwave.memory.session.consolidate_by_pass", slow_passes)
+        patch.setattr("slowwave.memory.transaction.consolidate_by_pass", slow_passes)
         late = run(scenario())
     assert late.status_code == 504
     assert "more than 0.2 seconds have passed; nothing was done" in late.text
@@ -244,7 +245,7 @@ def slow_passes(*arguments: Any, passes: int, **options: Any) -> Any:
     if passes > 3:
         for _ in range(passes):
             time.sleep(0.02)
-            yield
+            yield arguments[1]
     return (yield from consolidate_by_pass(*arguments, passes=passes, **options))
 
 
@@ -317,6 +318,8 @@ def test_every_owner_sees_its_own_memories(make: Make, keys: Any, tmp_path: Path
         ("../ann secret", "line 1 is not 'owner key'"),
         ("ann two words", "line 1 is not 'owner key'"),
         ("ann same\nbob same", "a key is there twice"),
+        ("ann one\nAnn two", "owners 'Ann' and 'ann' differ in case alone"),
+        ("states secret", "owner 'states' is what a store calls a file of its own"),
     ],
 )
 def test_unfit_files_of_keys(tmp_path: Path, lines: str, message: str) -> None:
@@ -324,6 +327,30 @@ def test_unfit_files_of_keys(tmp_path: Path, lines: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         read_api_keys(tmp_path / "keys")
     assert "secret" not in str(refusal.value)
+
+
+# Pages of others.
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example:8000"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_pages_of_others_cannot_ask(make: Make, headers: dict[str, str], status: int) -> None:
+    async def scenario() -> int:
+        async with serve(make(hosts=["127.0.0.1", "localhost", "::1"])) as client:
+            local = {"Host": "127.0.0.1:8000", **headers}
+            return (await client.get("/v1/memories", headers=local)).status_code
+
+    assert run(scenario()) == status
 
 
 # The log.

@@ -46,6 +46,16 @@ def test_a_stream_says_what_decoding_all_at_once_does(
     assert stream.finish() == ""
 
 
+@given(st.lists(st.integers(0, 255), min_size=5, max_size=40))
+def test_no_bytes_hold_a_stream_up(tokens: list[int]) -> None:
+    """A character has four bytes at most, so all but the last three are certain."""
+    stream, said = TextStream(BYTES), ""
+    for place, token in enumerate(tokens):
+        said += stream.push(token)
+        assert len(said) >= len(BYTES.decode(tokens[: max(0, place - 2)])) - 1
+        assert BYTES.decode(tokens[: place + 1]).startswith(said)
+
+
 @BOTH
 @given(text=st.text(st.characters(blacklist_characters="\ufffd", blacklist_categories=["Cs"])))
 def test_a_stream_speaks_in_whole_characters_as_soon_as_it_can(

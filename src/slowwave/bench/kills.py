@@ -176,14 +176,14 @@ def _check(
     count.lost += len(ledger) < (acknowledged or 0) or ledger[: len(known)] != known
     for entry in ledger[len(known) :]:
         twin.repeat(entry)
-    count.unlike += not _is_same(state, twin.state)
+    count.unlike += not is_same(state, twin.state)
 
 
 def _start(talker: Talker) -> Session:
     return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
 
 
-def _is_same(state: MemoryState, other: MemoryState) -> bool:
+def is_same(state: MemoryState, other: MemoryState) -> bool:
     """Whether counters and all tensors are equal, to the bit."""
     tensors: list[list[torch.Tensor]] = [[], []]
     state.map(lambda tensor: (tensors[0].append(tensor), tensor)[1])

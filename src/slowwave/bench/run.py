@@ -21,6 +21,7 @@ from slowwave.bench.op import OpOptions, run_op
 from slowwave.bench.peers import peer_versions
 from slowwave.bench.read import run_read
 from slowwave.bench.report import Section, section_table
+from slowwave.bench.serve import run_serve
 from slowwave.bench.sleep import run_sleep
 from slowwave.bench.store import run_store
 from slowwave.bench.train import run_train
@@ -29,7 +30,9 @@ from slowwave.ops import native
 from slowwave.storage.environment import describe_environment
 from slowwave.storage.files import write_json
 
-BENCHMARKS: dict[str, Callable[[torch.device, Machine], list[Section]]] = {
+Measure = Callable[[torch.device, Machine], list[Section]]
+
+BENCHMARKS: dict[str, Measure] = {
     "op": run_op,
     "read": run_read,
     "wake": run_wake,
@@ -37,28 +40,38 @@ BENCHMARKS: dict[str, Callable[[torch.device, Machine], list[Section]]] = {
     "train": run_train,
     "store": run_store,
     "kills": run_kills,
+    "serve": run_serve,
     "large": run_large,
 }
 NEEDS_GPU = ("large",)
 
 
-def run_benchmarks(what: str, options: OpOptions, *, out: Path | None, as_json: bool) -> None:
+def run_benchmarks(
+    what: str,
+    options: OpOptions,
+    *,
+    out: Path | None,
+    as_json: bool,
+    seconds: float | None = None,
+) -> None:
     """Measures `what`, or "all"; writes NAME.json and bench.png into `out` if given.
 
-    Raises ValueError on a benchmark that is not known or cannot run here.
+    seconds: of the load on a server. Raises ValueError on a benchmark that is not known or cannot
+    run here.
     """
     if what not in (*BENCHMARKS, "all"):
         raise ValueError(f"unknown benchmark {what!r}; use one of {', '.join(BENCHMARKS)}, all")
     if options != OpOptions() and what != "op":
         raise ValueError(f"--shape and --workers choose among delta rules, not for bench {what}")
+    if seconds is not None and what != "serve":
+        raise ValueError(f"--seconds is {seconds:g}, which is for bench serve, not for {what}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         _build_native()
     results: list[dict[str, Any]] = []
     for name in _usable(device) if what == "all" else (what,):
         machine = measure_machine(device)
-        measure = functools.partial(run_op, options=options) if name == "op" else BENCHMARKS[name]
-        sections = measure(device, machine)
+        sections = _measurer(name, options, seconds)(device, machine)
         results.append(_describe(name, machine, sections))
         if out is not None:
             write_json(out / f"{name}.json", results[-1])
@@ -68,6 +81,16 @@ def run_benchmarks(what: str, options: OpOptions, *, out: Path | None, as_json: 
         _draw(out)
     if as_json:
         print(json.dumps(results if what == "all" else results[0]))
+
+
+def _measurer(name: str, options: OpOptions, seconds: float | None) -> Measure:
+    match name:
+        case "op":
+            return functools.partial(run_op, options=options)
+        case "serve":
+            return functools.partial(run_serve, seconds=seconds)
+        case _:
+            return BENCHMARKS[name]
 
 
 def _usable(device: torch.device) -> list[str]:

@@ -104,10 +104,10 @@ class Catalogue:
         with self.reading() as db:
             return rows.read_entries(db, point)
 
-    def sleeps(self, point: Point) -> list[Slept]:
-        """All sleeps up to a point."""
+    def sleeps(self, point: Point, last: int | None = None) -> list[Slept]:
+        """All sleeps up to a point, or the last so many."""
         with self.reading() as db:
-            return [slept for _, slept in rows.read_sleeps(db, point)]
+            return [slept for _, slept in rows.read_sleeps(db, point, last=last)]
 
     def keyed_sleeps(self, point: Point) -> list[tuple[int, Slept]]:
         """All sleeps up to a point, each with the id of the entry that it happened in."""
@@ -134,8 +134,8 @@ class Catalogue:
             head = origin or rows.insert_point(db, None, 0, Reached(None, 0, 0, 0))
             now = time.time()
             db.execute(
-                "INSERT INTO sessions (name, created, changed, model, tokenizer, sleep, head) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO sessions (name, created, changed, model, tokenizer, sleep, gate, head)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (name, now, now, *owner, head.id),
             )
             return rows.find_session(db, name)

@@ -51,6 +51,8 @@ class Owner(NamedTuple):
     tokenizer: str
     sleep: str
     """The sleep settings as canonical JSON."""
+    gate: str | None = None
+    """The gate as canonical JSON; None if there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,7 @@ def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
         name=row["name"],
         created=row["created"],
         changed=row["changed"],
-        owner=Owner(row["model"], row["tokenizer"], row["sleep"]),
+        owner=Owner(row["model"], row["tokenizer"], row["sleep"], row["gate"]),
         head=read_point(db, row["head"]),
     )
 
@@ -180,12 +182,18 @@ def read_entries(
     }
 
 
-def read_sleeps(db: sqlite3.Connection, point: Point) -> list[tuple[int, Slept]]:
-    """All sleeps up to a point, in order, each with the id of its entry."""
-    sql = f"{WAY} SELECT sleeps.* FROM way JOIN sleeps ON entry = id ORDER BY number"
+def read_sleeps(
+    db: sqlite3.Connection, point: Point, *, last: int | None = None
+) -> list[tuple[int, Slept]]:
+    """The sleeps up to a point, or the last so many, in order, each with the id of its entry."""
+    sql = f"""
+        {WAY} SELECT sleeps.* FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
+        ORDER BY place DESC, number DESC LIMIT ?
+    """
+    found = db.execute(sql, (point.entry, -1 if last is None else last)).fetchall()
     return [
         (row["entry"], Slept(REPORT.validate_json(row["report"]), row["start"], row["stop"]))
-        for row in db.execute(sql, (point.entry,))
+        for row in reversed(found)
     ]
 
 

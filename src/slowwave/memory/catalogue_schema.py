@@ -61,6 +61,7 @@ MIGRATIONS = (
     CREATE INDEX sessions_head ON sessions (head);
     CREATE INDEX snapshots_point ON snapshots (point);
     """,
+    "ALTER TABLE sessions ADD COLUMN gate TEXT",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from slowwave.memory.ledger import Entry
@@ -21,7 +21,11 @@ class Span(NamedTuple):
 
 
 class Slept(NamedTuple):
-    """A sleep, and the tokens start..stop of the stream that it consolidated."""
+    """A sleep, and the tokens start..stop of the stream that it consolidated.
+
+    None if it was called for and rejected. A rejected sleep of a full window has its tokens: they
+    were read, and evicted with one pass.
+    """
 
     report: SleepReport
     start: int
@@ -35,15 +39,24 @@ class Provenance(NamedTuple):
     window: list[Span]
 
 
-def trace(entries: Iterable[Entry], sleep: SleepConfig, *, window_fill: int = 0) -> Provenance:
+def trace(
+    entries: Iterable[Entry],
+    sleep: SleepConfig,
+    *,
+    window_fill: int = 0,
+    rejected: Container[int] = (),
+) -> Provenance:
     """Follows entries into the sleeps that a session with these settings had.
 
     window_fill: tokens that were in the window before the first entry, which no span names.
+    rejected: places of the sleeps that a gate rejected.
     """
     sleeps: list[list[Span]] = []
     window: list[Span] = []
     for place, entry in enumerate(entries):
-        if entry.kind == "sleep":
+        if place in rejected:
+            sleeps.append([])
+        elif entry.kind == "sleep":
             sleeps.append(window)
             window, window_fill = [], 0
         for segment in cut_stream(len(entry.tokens), sleep, window_fill=window_fill):
@@ -68,12 +81,15 @@ def place_sleeps(
     for entry in entries:
         start += len(entry.tokens)
         mine: list[Slept] = []
-        while pending and (pending[0].trigger == "full" or entry.kind == "sleep"):
-            stop = slept + pending[0].tokens
+        # What was called for has an entry of its own; a full window sleeps where it is filled.
+        while pending and (pending[0].trigger == "full") == (entry.kind != "sleep"):
+            stop = slept + pending[0].num_evicted
             if stop > start:
                 break
             mine.append(Slept(pending.popleft(), slept, stop))
             slept = stop
+            if entry.kind == "sleep":
+                break
         placed.append(mine)
     assert not pending, "a sleep happened in no entry"
     return placed

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
+from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import draw, make_generator
+from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import Entry
-from slowwave.memory.sleep_report import SleepReport, Trigger, report_sleep
+from slowwave.memory.sleep_report import SleepReport, Trigger
+from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.consolidate import consolidate_by_pass
 from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
@@ -54,8 +56,9 @@ class Session:
     """One stream of a model, which sleeps whenever its window is full.
 
     chat: how a conversation is written; without it prompts are read as they are. on_sleep sees the
-    report of every sleep right after it. A turn is a prompt with its whole reply. One caller at a
-    time: threads that share a session take turns by a lock of their own.
+    report of every sleep right after it. gate: what may reject a sleep; without one all are
+    accepted. A turn is a prompt with its whole reply. One caller at a time: threads that share a
+    session take turns by a lock of their own.
 
     state is the memory, entries the ledger, sleeps the reports. The two lists grow; whoever keeps
     them elsewhere may clear them between turns.
@@ -70,7 +73,9 @@ class Session:
         chat: ChatFormat | None = None,
         sampling: Sampling | None = None,
         on_sleep: Callable[[SleepReport], object] | None = None,
+        gate: GateConfig | None = None,
     ) -> None:
+        require_sleep(gate, sleep)
         if tokenizer.vocab_size != model.config.vocab_size:
             raise ValueError(
                 f"tokenizer has {tokenizer.vocab_size} tokens, the model "
@@ -78,11 +83,17 @@ class Session:
             )
         self.model, self.tokenizer, self.sleep_config = model, tokenizer, sleep
         self.chat, self.sampling, self.on_sleep = chat, sampling or Sampling(), on_sleep
+        self.gate = gate
         self.state = model.initial_state(1)
         self.entries: list[Entry] = []
         self.sleeps: list[SleepReport] = []
         self._is_replying = False
         self._deferred: Entry | None = None
+
+    @property
+    def talker(self) -> Talker:
+        """What reads and answers."""
+        return Talker(self.model, self.tokenizer, self.sleep_config, self.chat)
 
     def read(self, text: str, *, source: str = USER) -> None:
         """Reads text as it is. Raises ValueError if it is empty or a reply is open."""
@@ -168,6 +179,9 @@ class Session:
     ) -> SleepReport | None:
         """Sleeps on the open window, with the passes of the settings if none are given.
 
+        If the gate rejects that, the report says why and the session stays as it is, but for one
+        more entry of the ledger; until more is read the same sleep would be rejected again.
+
         While a reply is open this returns None: it waits for the end of the turn, and lapses if the
         window is empty then. Raises ValueError if passes < 1, the settings forbid sleep or there is
         nothing to sleep on.
@@ -226,6 +240,7 @@ class Session:
             chat=self.chat,
             sampling=self.sampling,
             on_sleep=self.on_sleep,
+            gate=self.gate,
         )
         fork.state, fork.entries, fork.sleeps = self.state, [*self.entries], [*self.sleeps]
         return fork
@@ -353,24 +368,12 @@ class Session:
     def _sleep(
         self, state: MemoryState, passes: int, trigger: Trigger
     ) -> Steps[tuple[MemoryState, SleepReport]]:
-        before, seconds = state, 0.0
-        steps = consolidate_by_pass(self.model, state, passes=passes, sleep=self.sleep_config)
-        while True:
-            began = time.perf_counter()
-            try:
-                next(steps)
-            except StopIteration as woken:
-                state = woken.value
-                seconds += time.perf_counter() - began
-                break
-            seconds += time.perf_counter() - began
-            yield Progress("sleep")
-        report = report_sleep(
-            before, state, trigger=trigger, passes=passes, milliseconds=1000 * seconds
+        after, report = yield from sleep_by_pass(
+            self.talker, state, passes=passes, trigger=trigger, gate=self.gate
         )
         if self.on_sleep is not None:
             self.on_sleep(report)
-        return state, report
+        return after, report
 
 
 def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:

@@ -17,7 +17,9 @@ from typing import Any
 from slowwave.config import Config
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_rows import Branch, Reached, SessionRow, Step
+from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.owner import parse_gate
 from slowwave.memory.provenance import Slept
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.state_files import StateFiles
@@ -25,7 +27,7 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import read_header
 
-FORMAT = 1
+FORMAT = 2  # 1 had no gates, and reports without changes by pass
 MANIFEST = "session.json"
 MAX_TOKEN = 2**32 - 1
 
@@ -64,6 +66,7 @@ class Manifest(Config):
     model: str
     tokenizer: str
     sleep: SleepConfig
+    gate: GateConfig | None = None
     nodes: tuple[Node, ...]
     """The tree of entries of head and snapshots; none is before the one that it follows."""
     head: int | None
@@ -119,6 +122,7 @@ def gather_session(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> 
         model=row.owner.model,
         tokenizer=row.owner.tokenizer,
         sleep=SleepConfig.from_dict(json.loads(row.owner.sleep)),
+        gate=parse_gate(row.owner),
         nodes=tuple(nodes),
         head=lasts[0],
         snapshots=tuple(
@@ -222,13 +226,18 @@ class _Way:
         """The way with one more entry, and its sleeps with the tokens that they consolidated."""
         placed, stop = list[Slept](), self.slept
         for report in node.sleeps:
-            placed.append(Slept(report, stop, stop + report.tokens))
-            stop += report.tokens
+            placed.append(Slept(report, stop, stop + report.num_evicted))
+            stop += report.num_evicted
         numbers = [self.sleeps + 1 + i for i in range(len(placed))]
         tokens = self.tokens + len(node.entry.tokens)
-        if [slept.report.number for slept in placed] != numbers or not self.slept <= stop <= tokens:
+        if (
+            [report.number for report in node.sleeps] != numbers
+            or not self.slept <= stop <= tokens
+            or (any(report.is_undone for report in node.sleeps) and len(node.sleeps) > 1)
+        ):
             raise ValueError("its sleeps are out of order; export it again")
-        return _Way(tokens, stop, self.sleeps + len(placed)), placed
+        undone = sum(report.is_undone for report in node.sleeps)
+        return _Way(tokens, stop, self.sleeps + len(placed) - undone), placed
 
     def reach(self, manifest: Manifest, state: Path | None) -> Reached:
         """This as the catalogue has it, if the state is one that this way could lead to."""
@@ -260,10 +269,10 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
         found = values["format"]
     except (ValueError, RecursionError, TypeError, KeyError):
         raise ValueError(f"{path}: not the manifest of a session; export it again") from None
-    if found != FORMAT:
+    if found not in range(1, FORMAT + 1):
         raise ValueError(
-            f"{path}: format {found!r}, but this slowwave reads format {FORMAT}; use the slowwave "
-            "that wrote it"
+            f"{path}: format {found!r}, but this slowwave reads formats 1 to {FORMAT}; use the "
+            "slowwave that wrote it"
         )
     try:
         return Manifest.from_dict(values)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from slowwave.memory.verdict import Verdict
 from slowwave.state import MemoryState
 
 Trigger = Literal["full", "asked", "idle"]
@@ -15,12 +16,13 @@ Trigger = Literal["full", "asked", "idle"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SleepReport:
-    """One sleep of a session."""
+    """One sleep of a session; of a rejected one, what was tried."""
 
     trigger: Trigger
     """The window was full, somebody asked for it, or nobody had said anything for a while."""
     number: int
-    """Of this sleep among all of the stream, from 1."""
+    """Of this sleep among all of the stream, from 1. One that was called for and rejected never
+    was, so the next has its number again."""
     tokens: int
     """Tokens in the window that was slept on."""
     passes: int
@@ -29,24 +31,30 @@ class SleepReport:
     bytes_before: int
     """Size of the state with its full window."""
     bytes_after: int
+    """Size of the state that the session goes on with."""
     changes: tuple[float, ...]
     """For every recurrent layer |S_after - S_before| / |S_before|, in Frobenius norms."""
+    pass_changes: tuple[tuple[float, ...], ...] = ()
+    """For passes 2 to N and every recurrent layer |S_n - S_(n-1)| / |S_(n-1)|, where pass n left
+    S_n; also where pass n began elsewhere (`sleep.between_passes` = reset, frozen; a coda). Empty
+    in what was recorded before there was a gate."""
+    verdict: Verdict | None = None
+    """What the gate decided; None without a gate."""
 
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the gate refused it."""
+        return self.verdict is not None and self.verdict.outcome == "rejected"
 
-def report_sleep(
-    before: MemoryState, after: MemoryState, *, trigger: Trigger, passes: int, milliseconds: float
-) -> SleepReport:
-    """The report of a sleep from the states around it."""
-    return SleepReport(
-        trigger=trigger,
-        number=after.num_sleeps,
-        tokens=before.window_fill,
-        passes=passes,
-        milliseconds=milliseconds,
-        bytes_before=before.nbytes,
-        bytes_after=after.nbytes,
-        changes=measure_changes(before, after),
-    )
+    @property
+    def is_undone(self) -> bool:
+        """Whether the session goes on as if it had not been called for."""
+        return self.is_rejected and self.trigger != "full"
+
+    @property
+    def num_evicted(self) -> int:
+        """Tokens that left the window."""
+        return 0 if self.is_undone else self.tokens
 
 
 def measure_changes(before: MemoryState, after: MemoryState) -> tuple[float, ...]:
@@ -56,6 +64,10 @@ def measure_changes(before: MemoryState, after: MemoryState) -> tuple[float, ...
 
 
 def measure_change(old: Tensor, new: Tensor) -> float:
-    """|new - old| / |old| of two tensors of one shape; 0 where both are zero."""
+    """|new - old| / |old| of two tensors of one shape; 0 where both are zero.
+
+    The largest number there is where that is none: no JSON holds NaN or infinity.
+    """
     tiny = torch.finfo(torch.float32).tiny  # keeps the quotient finite
-    return float((new - old).norm() / old.norm().clamp(min=tiny))
+    change = (new - old).norm() / old.norm().clamp(min=tiny)
+    return float(change.nan_to_num(nan=torch.finfo(change.dtype).max))

@@ -6,10 +6,11 @@ docs/memory-store.md describes them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -17,10 +18,12 @@ from torch import Tensor
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import Owner, Point, SessionRow, Snapshot, Step
+from slowwave.memory.catalogue_rows import Point, SessionRow, Snapshot, Step
+from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.owner import make_owner, own, parse_gate, require_gate, require_talker
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
-from slowwave.memory.refusals import Damaged, OtherModel
+from slowwave.memory.refusals import Damaged
 from slowwave.memory.replay import replay, resleep
 from slowwave.memory.session_file import (
     gather_session,
@@ -33,8 +36,8 @@ from slowwave.memory.sleep_report import SleepReport, measure_change
 from slowwave.memory.state_files import StateFiles
 from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
 from slowwave.sleep.config import SleepConfig
-from slowwave.storage.fingerprint import fingerprint_model
-from slowwave.storage.memory_file import read_fast_weights
+from slowwave.state import MemoryState
+from slowwave.storage.memory_file import read_fast_weights, read_header
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class SessionInfo:
     model: str
     """Fingerprints of model and tokenizer."""
     tokenizer: str
+    sleep: SleepConfig
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,14 +132,28 @@ class Store:
             entries = self._catalogue.keyed_entries(found)
             return [(entry, sleeps[id_]) for id_, entry in entries.items()]
 
-    def sleeps(self, point: str) -> list[Slept]:
-        """The sleeps of a session or snapshot, with the tokens that each consolidated."""
-        return self._catalogue.sleeps(self._find(point))
+    def sleeps(self, point: str, last: int | None = None) -> list[Slept]:
+        """The sleeps of a session or snapshot, or the last so many, and what each consolidated."""
+        with self._catalogue.reading():
+            return self._catalogue.sleeps(self._find(point), last)
 
     def provenance(self, point: str) -> Provenance:
         """Which parts of the ledger each sleep consolidated, and which are in the window."""
         with self._catalogue.reading():
             return locate(self.entries(point), self.sleeps(point))
+
+    def gate(self, name: str) -> GateConfig | None:
+        """What may reject the sleeps of a session; None if nothing does."""
+        return parse_gate(self._catalogue.find(name).owner)
+
+    def state(self, point: str, talker: Talker) -> MemoryState:
+        """The memory of a session or snapshot, whoever has it open.
+
+        Raises ValueError if it is of another model, tokenizer or settings, or cannot be read.
+        """
+        with self._catalogue.writing():  # so that its file does not go
+            require_talker(self._catalogue.find(_parse_point(point)[0]), talker)
+            return self._files.load(self._find(point).file, talker)
 
     def diff(self, first: str, second: str) -> Difference:
         """What tells two points apart, of one session or of two with models of the same sizes."""
@@ -170,19 +188,24 @@ class Store:
         create: bool = False,
         sampling: Sampling | None = None,
         on_sleep: Callable[[SleepReport], object] | None = None,
+        gate: GateConfig | None = None,
     ) -> StoredSession:
         """Opens a session, or with `create` a new one where there is none.
 
+        gate: of a new session what may reject its sleeps, for good. Of one that is there it is
+        known, and can be left out.
+
         Raises ValueError if it is not there, is open elsewhere (naming by whom), is of another
-        model, tokenizer or settings, or its state file is missing or damaged (see `rebuild`).
+        model, tokenizer, settings or gate, or its state file is missing or damaged (see `rebuild`).
         """
         if create:
             with self._catalogue.writing():
                 if not self._catalogue.has(name):
-                    self._create(name, talker)
+                    self._create(name, talker, gate)
         row, lock = self._lock(name)
         try:
-            _require_talker(row, talker)
+            require_talker(row, talker)
+            gate = require_gate(row, gate)
             self._files.sweep(row.id, self._catalogue.files())
             try:
                 state = self._files.load(row.head.file, talker)
@@ -200,6 +223,7 @@ class Store:
                 lock,
                 sampling=sampling,
                 on_sleep=on_sleep,
+                gate=gate,
             )
         except BaseException:
             lock.release()
@@ -213,13 +237,29 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Removes a session with its snapshots; forks keep what they share with it."""
-        row, lock = self._lock(name)
-        try:
-            self._files.remove(self._catalogue.delete(row))
+        with self._holding(name) as row:
+            removed = self._catalogue.delete(row)
             self._files.sweep(row.id, self._catalogue.files())
-            self._catalogue.wipe()
-        finally:
-            lock.release()
+            self._clear(removed)
+
+    def snapshot(self, name: str, snapshot: str) -> Snapshot:
+        """As `StoredSession.snapshot`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            return self._catalogue.snapshot(row, check_name("snapshot", snapshot))
+
+    def rollback(self, name: str, snapshot: str) -> SessionInfo:
+        """As `StoredSession.rollback`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            point = self._catalogue.find_point(name, snapshot)
+            if point.file is not None:
+                read_header(self._files.path(point.file))
+            self._clear(self._catalogue.roll_back(row, snapshot)[1])
+            return self.info(name)
+
+    def drop_snapshot(self, name: str, snapshot: str) -> None:
+        """As `StoredSession.drop_snapshot`, of a session that is not open, without its model."""
+        with self._holding(name) as row:
+            self._clear(self._catalogue.drop_snapshot(row, snapshot))
 
     def rebuild(self, name: str, talker: Talker) -> list[str]:
         """Replays the ledger wherever the state of a session or of its snapshots cannot be read.
@@ -227,28 +267,35 @@ class Store:
         Returns the points that were rebuilt. Raises ValueError if another model, tokenizer or
         setting read it: `resleep` moves it there.
         """
-        row, lock = self._lock(name)
-        try:
-            _require_talker(row, talker)
+        with self._holding(name) as row:
+            require_talker(row, talker)
+            gate = parse_gate(row.owner)
             points = {name: row.head}
             for snapshot in self._catalogue.snapshots(row):
                 points[f"{name}@{snapshot.name}"] = snapshot.point
             lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
             for point in lost.values():
-                rebuilt = replay(lambda: start_session(talker), self._catalogue.entries(point))
+                entries = self._catalogue.entries(point)
+                rebuilt = replay(lambda: start_session(talker, gate), entries)
                 self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
                 self._files.remove([] if point.file is None else [point.file])
             return list(lost)
-        finally:
-            lock.release()
 
-    def resleep(self, point: str, name: str, talker: Talker) -> SessionInfo:
-        """A new session, of another model, that went through the ledger of a point."""
+    def resleep(
+        self, point: str, name: str, talker: Talker, *, gate: GateConfig | None = None
+    ) -> SessionInfo:
+        """A new session, of another model, that went through the ledger of a point.
+
+        gate: that of the session, if none is given.
+        """
+        gate = gate or self.gate(_parse_point(point)[0])
         entries = self._catalogue.entries(self._find(point))
-        session = resleep(lambda: start_session(talker), entries)
+        if self._catalogue.has(name):  # or an hour's replay comes to nothing
+            raise ValueError(f"session {name!r} is there already; choose another name")
+        session = resleep(lambda: start_session(talker, gate), entries)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._catalogue.writing():
-            row = self._create(name, talker)
+            row = self._create(name, talker, gate)
             reached = reach(self._files.save(session, row.id), session.state)
             self._catalogue.advance(row, map(Step, session.entries, sleeps), reached)
         return self.info(name)
@@ -270,16 +317,16 @@ class Store:
         for snapshot in manifest.snapshots:
             check_name("snapshot", snapshot.name)
         with self._catalogue.writing():
-            sleep = _dump_settings(manifest.sleep)
-            row = self._catalogue.create(name, Owner(manifest.model, manifest.tokenizer, sleep))
+            owner = make_owner(manifest.model, manifest.tokenizer, manifest.sleep, manifest.gate)
+            row = self._catalogue.create(name, owner)
             try:
                 plant_session(file, row, self._catalogue, self._files)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
         return self.info(name)
 
-    def _create(self, name: str, talker: Talker) -> SessionRow:
-        return self._catalogue.create(check_name("session", name), _own(talker))
+    def _create(self, name: str, talker: Talker, gate: GateConfig | None) -> SessionRow:
+        return self._catalogue.create(check_name("session", name), own(talker, gate))
 
     def _lock(self, name: str) -> tuple[SessionRow, SessionLock]:
         """Takes a session's lock, and then looks where it stands."""
@@ -293,6 +340,19 @@ class Store:
         except BaseException:
             lock.release()
             raise
+
+    @contextlib.contextmanager
+    def _holding(self, name: str) -> Iterator[SessionRow]:
+        """Nobody else has the session within."""
+        row, lock = self._lock(name)
+        try:
+            yield row
+        finally:
+            lock.release()
+
+    def _clear(self, removed: list[str]) -> None:
+        self._files.remove(removed)
+        self._catalogue.wipe()
 
     def _find(self, point: str) -> Point:
         return self._catalogue.find_point(*_parse_point(point))
@@ -311,6 +371,7 @@ class Store:
             snapshots=tuple(self._catalogue.snapshots(row)),
             model=row.owner.model,
             tokenizer=row.owner.tokenizer,
+            sleep=SleepConfig.from_dict(json.loads(row.owner.sleep)),
         )
 
     def _read_fast_weights(self, point: Point) -> list[Tensor]:
@@ -324,25 +385,6 @@ class Store:
         except ValueError:
             return True
         return False
-
-
-def _own(talker: Talker) -> Owner:
-    return Owner(
-        fingerprint_model(talker.model), talker.tokenizer.fingerprint, _dump_settings(talker.sleep)
-    )
-
-
-def _dump_settings(sleep: SleepConfig) -> str:
-    return json.dumps(sleep.to_dict(), sort_keys=True)
-
-
-def _require_talker(row: SessionRow, talker: Talker) -> None:
-    for field, theirs, ours in zip(Owner._fields, row.owner, _own(talker), strict=True):
-        if theirs != ours:
-            raise OtherModel(
-                f"session {row.name!r} was read with another {field}; open it with its own, or "
-                "move it to this one by resleep"
-            )
 
 
 def _parse_point(point: str) -> tuple[str, str | None]:

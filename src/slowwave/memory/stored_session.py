@@ -16,6 +16,7 @@ from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
+from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import place_sleeps
 from slowwave.memory.replay import ForgetPlan, plan_forgetting, replay_by_step
@@ -59,6 +60,7 @@ class StoredSession(Session):
         *,
         sampling: Sampling | None = None,
         on_sleep: Callable[[SleepReport], object] | None = None,
+        gate: GateConfig | None = None,
     ) -> None:
         super().__init__(
             talker.model,
@@ -67,6 +69,7 @@ class StoredSession(Session):
             chat=talker.chat,
             sampling=sampling,
             on_sleep=on_sleep,
+            gate=gate,
         )
         self._catalogue, self._files, self._row, self._lock = catalogue, files, row, lock
         self.state = self._kept = state
@@ -131,7 +134,7 @@ class StoredSession(Session):
         """
         self._require_rest()
         point = self._catalogue.find_point(self.name, snapshot)
-        state = self._files.load(point.file, self._talker)
+        state = self._files.load(point.file, self.talker)
         self._row, removed = self._catalogue.roll_back(self._row, snapshot)
         self._arrive(state, removed)
 
@@ -176,7 +179,7 @@ class StoredSession(Session):
         plan = forgetting.plan
         if list(plan.entries) != self.ledger():
             raise ValueError("the ledger is not that of the preview; make a new one")
-        rest = start_session(self._talker)
+        rest = start_session(self.talker, self.gate)
         yield from replay_by_step(rest, plan.kept_entries)
         yield Progress("record")
         kept = min(plan.dropped, default=len(plan.entries))
@@ -274,10 +277,6 @@ class StoredSession(Session):
         self._files.remove(removed)
         self._catalogue.wipe()
 
-    @property
-    def _talker(self) -> Talker:
-        return Talker(self.model, self.tokenizer, self.sleep_config, self.chat)
-
     def _require_rest(self) -> None:
         self._require_open()
         self._require_no_reply()
@@ -287,9 +286,9 @@ class StoredSession(Session):
             raise ValueError(f"session {self.name!r} is closed; open it again")
 
 
-def start_session(talker: Talker) -> Session:
+def start_session(talker: Talker, gate: GateConfig | None = None) -> Session:
     """A session in memory that nothing was said in yet."""
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
+    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat, gate=gate)
 
 
 def reach(file: str | None, state: MemoryState) -> Reached:

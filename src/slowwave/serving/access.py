@@ -19,8 +19,8 @@ class Access:
     notes: dict[str, Any]
 
 
-def find_access(request: Request) -> Access:
-    """What the front door has found out."""
+async def find_access(request: Request) -> Access:
+    """What the front door has found out; async, for FastAPI would call it in another thread."""
     return Access(request.app.state.server, request.state.owner, request.state.notes)
 
 

@@ -12,6 +12,9 @@ from slowwave.serving.errors import ApiError
 
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+RESERVED = ("states", "locks", "catalogue.sqlite")
+"""Beside the folders of owners there may be a store from the time before there were keys."""
+
 
 class ApiKey(NamedTuple):
     """An owner and the digest of a key; an owner may have several."""
@@ -75,7 +78,23 @@ def read_api_keys(path: str | Path) -> ApiKeys:
         raise ValueError(f"{path}: has no keys; write lines 'owner key'")
     if len({key.digest for key in keys}) < len(keys):
         raise ValueError(f"{path}: a key is there twice; give every owner keys of its own")
+    _check_owners(path, sorted({key.owner for key in keys}))
     return ApiKeys(keys)
+
+
+def _check_owners(path: str | Path, owners: list[str]) -> None:
+    """Some file systems do not tell upper case from lower: folders must not be shared there."""
+    known: dict[str, str] = {}
+    for owner in owners:
+        other = known.setdefault(owner.casefold(), owner)
+        if other != owner:
+            raise ValueError(
+                f"{path}: owners {other!r} and {owner!r} differ in case alone; rename one"
+            )
+        if owner.casefold() in RESERVED:
+            raise ValueError(
+                f"{path}: owner {owner!r} is what a store calls a file of its own; rename it"
+            )
 
 
 def _digest(key: str) -> bytes:

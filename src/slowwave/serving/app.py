@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ def create_app(
     memory_dir: str | Path,
     config: ServeConfig | None = None,
     keys: ApiKeys | None = None,
+    hosts: Sequence[str] | None = None,
 ) -> FastAPI:
     """Serves a model and its memories, which lie in a directory that is made if it is not there.
 
-    keys: who may ask; without them everybody may, and all share the memories. The application
-    works within its lifespan, at whose end every turn is on disk and every memory closed.
+    keys: who may ask; without them everybody may, and all share the memories. hosts: names by which
+    the server may be addressed; any if not given. The application works within its lifespan, at
+    whose end every turn is on disk and every memory closed.
     """
     config, keys, metrics = config or ServeConfig(), keys or ApiKeys([]), Metrics()
 
@@ -56,7 +58,9 @@ def create_app(
             await server.close()
 
     app = FastAPI(title="slowwave", lifespan=live)
-    app.add_middleware(FrontDoor, keys=keys, max_body_bytes=config.max_body_bytes, metrics=metrics)
+    app.add_middleware(
+        FrontDoor, keys=keys, hosts=hosts, max_body_bytes=config.max_body_bytes, metrics=metrics
+    )
     for kind in (HTTPException, RequestValidationError, ValueError, OSError):
         app.add_exception_handler(kind, answer)
     app.include_router(completions.router)

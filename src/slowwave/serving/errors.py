@@ -14,6 +14,7 @@ from slowwave.serving.engine import Ended
 
 KINDS = {
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",
     429: "rate_limit_error",
@@ -85,6 +86,8 @@ def explain(error: BaseException) -> ApiError:
             return ApiError(409, str(error), code="other_model")
         case Damaged():
             return ApiError(500, str(error), code="memory_damaged")
+        case UnicodeEncodeError():
+            return ApiError(400, "the text is no text: it has half of a surrogate pair; mend it")
         case ValueError():
             return ApiError(400, str(error))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -24,9 +26,15 @@ class FrontDoor:
     """ASGI middleware. Logs method, path, status, owner and counts, and nothing that was said."""
 
     def __init__(
-        self, app: ASGIApp, *, keys: ApiKeys, max_body_bytes: int, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        keys: ApiKeys,
+        hosts: Sequence[str] | None,
+        max_body_bytes: int,
+        metrics: Metrics,
     ) -> None:
-        self._app, self._keys = app, keys
+        self._app, self._keys, self._hosts = app, keys, hosts
         self._max_body_bytes, self._metrics = max_body_bytes, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,9 +51,11 @@ class FrontDoor:
                 status = message["status"]
             await send(message)
 
+        headers = Headers(scope=scope)
         try:
+            self._require_own_page(headers)
             if scope["path"].startswith(GUARDED):
-                state["owner"] = self._keys.find_owner(Headers(scope=scope).get("authorization"))
+                state["owner"] = self._keys.find_owner(headers.get("authorization"))
             await self._app(scope, self._limit(scope, receive), send_noting)
         except Exception as error:
             told = explain(error)
@@ -56,6 +66,20 @@ class FrontDoor:
                 await answer(scope, receive, send_noting)
         finally:
             self._log(scope, status, time.monotonic() - began, state["owner"], notes)
+
+    def _require_own_page(self, headers: Headers) -> None:
+        """Without keys, a page from elsewhere that runs in a browser here must not ask.
+
+        Neither under its own name, which its name server may say is this machine, nor under ours.
+        """
+        if self._keys:
+            return
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name = urlsplit(f"//{host}").hostname
+        if self._hosts is not None and name not in self._hosts:
+            raise ApiError(403, f"host {host!r} is not served here; use {self._hosts[0]}")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise ApiError(403, f"origin {origin!r} is another page; ask with an API key instead")
 
     def _limit(self, scope: Scope, receive: Receive) -> Receive:
         announced = Headers(scope=scope).get("content-length", "")

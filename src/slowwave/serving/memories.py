@@ -76,10 +76,10 @@ async def show_memory(access: Asked, name: str) -> dict[str, Any]:
     """Where a memory stands, its snapshots and its last sleeps."""
     store = await access.server.sessions.store(access.owner)
     info = await access.server.engine.call(store.info, name)
-    sleeps = await access.server.engine.call(store.sleeps, name)
+    sleeps = await access.server.engine.call(store.sleeps, name, RECENT)
     return {
         **_describe(access, info),
-        "sleeps": [dataclasses.asdict(slept.report) for slept in sleeps[-RECENT:]],
+        "sleeps": [dataclasses.asdict(slept.report) for slept in sleeps],
     }
 
 
@@ -129,9 +129,9 @@ async def show_window(
 
 @router.get("/{name}/sleeps")
 async def show_sleeps(
-    access: Asked, name: str, last: Annotated[int | None, Query(ge=1)] = None
+    access: Asked, name: str, last: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> dict[str, Any]:
-    """All sleeps, or the last, each with what it consolidated and when."""
+    """The last sleeps, each with what it consolidated and when."""
     store = await access.server.sessions.store(access.owner)
     return await access.server.engine.call(describe_sleeps, store, name, last)
 

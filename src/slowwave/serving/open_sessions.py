@@ -29,6 +29,8 @@ class Place:
         self.users = 0
         self.last_used = time.monotonic()
         self.idle_sleep: Job | None = None
+        self.slept_at = -1
+        """Tokens that it had seen when it last slept idle; a gate may have kept the window open."""
 
 
 class OpenSessions:
@@ -148,7 +150,10 @@ class OpenSessions:
     async def _sleep(self, key: Key, place: Place) -> None:
         async with place.lock:
             session = place.session
-            if session is None or place.users or not session.status().window_fill:
+            if session is None or place.users:
+                return
+            status = session.status()
+            if not status.window_fill or status.tokens_seen == place.slept_at:
                 return
             loop, tell = asyncio.get_running_loop(), functools.partial(self._on_sleep, key)
             session.on_sleep = lambda report: loop.call_soon_threadsafe(tell, report)
@@ -156,6 +161,7 @@ class OpenSessions:
             place.idle_sleep = self._engine.start(steps, is_background=True)
             try:
                 await place.idle_sleep.wait()
+                place.slept_at = status.tokens_seen
             except Ended:
                 pass  # somebody came, or the server stops
             except (OSError, ValueError) as error:

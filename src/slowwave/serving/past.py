@@ -51,8 +51,8 @@ def describe_sources(store: Store, point: str) -> dict[str, Any]:
     return {"object": "list", "data": [*sources.values()]}
 
 
-def describe_sleeps(store: Store, point: str, last: int | None) -> dict[str, Any]:
-    """The last sleeps, or all, each with the entry that it happened in."""
+def describe_sleeps(store: Store, point: str, last: int) -> dict[str, Any]:
+    """The last sleeps, each with the entry that it happened in."""
     data = [
         {
             **dataclasses.asdict(slept.report),
@@ -64,7 +64,7 @@ def describe_sleeps(store: Store, point: str, last: int | None) -> dict[str, Any
         for place, (entry, sleeps) in enumerate(store.history(point))
         for slept in sleeps
     ]
-    return {"object": "list", "data": data if last is None else data[-last:]}
+    return {"object": "list", "data": data[-last:]}
 
 
 def describe_window(

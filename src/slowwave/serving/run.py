@@ -16,6 +16,8 @@ from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 
 class AppServer(uvicorn.Server):
     """Ends open replies when the signal comes; uvicorn alone would wait for their ends."""
@@ -35,7 +37,8 @@ class AppServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by a signal."""
-        self._app.state.server.stop_soon()
+        if server := getattr(self._app.state, "server", None):
+            server.stop_soon()
         super().handle_exit(sig, frame)
 
 
@@ -67,6 +70,7 @@ def serve(
         memory_dir=memory_dir,
         config=config,
         keys=keys,
+        hosts=[host, *LOOPBACK] if keys is None else None,
     )
     _log_to_stderr()
     print(f"slowwave: serving {model} at http://{_write_host(host)}:{port}", file=sys.stderr)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+mimetypes.add_type("text/javascript", ".js")  # some systems say otherwise, and browsers then refuse
 
 FOLDER = Path(__file__).parent / "page"
 POLICY = "; ".join(
@@ -28,7 +32,7 @@ POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",  # files of one version belong together
@@ -40,6 +44,12 @@ class StaticPage(StaticFiles):
 
     def __init__(self) -> None:
         super().__init__(directory=FOLDER, html=True)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """See StaticFiles; what is no file of the page is not there, however it is asked for."""
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(404)
+        return await super().get_response(path, scope)
 
     def file_response(
         self,

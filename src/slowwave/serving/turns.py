@@ -208,5 +208,7 @@ def prepare(wish: Wish, session: Session) -> tuple[list[Entry], list[Entry]]:
 
 def _note_failure(task: asyncio.Task[None]) -> None:
     """Whoever asked may be gone; what is our fault is told to the log."""
-    if not task.cancelled() and (error := task.exception()) and explain(error).status_code == 500:
-        LOG.error("a turn failed", exc_info=error)
+    if not task.cancelled() and (error := task.exception()):
+        status = explain(error).status_code
+        if status in (500, 507):
+            LOG.error("a turn failed", exc_info=error)

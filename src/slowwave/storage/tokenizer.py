@@ -91,10 +91,18 @@ class TextStream:
         """The text that `token` completes; empty while a character lacks bytes."""
         self._held.append(token)
         text = self._tokenizer.decode(self._held)
-        if text.endswith(_REPLACEMENT):
-            return ""
-        self._held = []
-        return text
+        if not text.endswith(_REPLACEMENT):
+            self._held = []
+            return text
+        # Perhaps only the last tokens are a character to be: what they do not change is certain.
+        # So no more is held than a character can have, whatever bytes come.
+        for count in range(1, len(self._held)):
+            certain, open_ = self._held[:-count], self._held[-count:]
+            before = self._tokenizer.decode(certain)
+            if before + self._tokenizer.decode(open_) == text:
+                self._held = open_
+                return before
+        return ""
 
     def finish(self) -> str:
         """What is still held back, with U+FFFD for a character that stayed incomplete."""

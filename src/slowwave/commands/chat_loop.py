@@ -1,0 +1,89 @@
+"""The course of a chat: line after line, until nobody says any more."""
+
+from __future__ import annotations
+
+from slowwave.commands.chat_commands import ChatCommands
+from slowwave.commands.chat_view import ChatView
+from slowwave.commands.errors import explain
+from slowwave.commands.line_input import LineInput, PipeInput
+from slowwave.commands.open_session import Opened
+from slowwave.commands.turn import take_turn
+from slowwave.memory.session import USER
+from slowwave.memory.sleep_report import SleepReport
+
+
+class Chat:
+    """A session, whoever talks with it, and where it is shown.
+
+    sleeps: what the session's on_sleep fills. Sleeps by itself after `idle_seconds` of silence.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        lines: LineInput,
+        view: ChatView,
+        sleeps: list[SleepReport],
+        *,
+        max_new_tokens: int,
+        idle_seconds: float | None,
+    ) -> None:
+        self._session, self._lines, self._view, self._sleeps = opened.session, lines, view, sleeps
+        self._commands = ChatCommands(opened, view, lambda: lines.read("yes or no? "))
+        self._max_new_tokens, self._idle_seconds = max_new_tokens, idle_seconds
+        self._idle_place = -1
+        """Tokens that were read before the last idle sleep."""
+        self._restored = opened.stored.restored if opened.stored else None
+
+    def run(self) -> None:
+        """Talks until the lines end or /quit. What cannot be done is said, and the chat goes on."""
+        self._view.opened(self._restored)
+        is_over = False
+        while not is_over:
+            try:
+                is_over = self._step()
+            except BrokenPipeError:
+                raise
+            except (ValueError, OSError) as error:
+                self._view.error(explain(error))
+            except KeyboardInterrupt:
+                if isinstance(self._lines, PipeInput):
+                    raise
+                self._view.error("\n(Ctrl-D or /quit ends the chat)")
+            finally:
+                self._sleeps.clear()
+
+    def _step(self) -> bool:
+        """One line; returns whether it was the last."""
+        self._sleep_if_idle()
+        line = self._lines.read(self._view.prompt)
+        if line is None:
+            return True
+        if line.startswith("/"):
+            return self._commands.run(line)
+        if line.strip() or not self._view.is_for_people:
+            turn = take_turn(
+                self._session,
+                line,
+                sleeps=self._sleeps,
+                show=self._view.piece,
+                max_new_tokens=self._max_new_tokens,
+                source=USER,
+            )
+            self._view.turn(turn)
+        return False
+
+    def _sleep_if_idle(self) -> None:
+        """Waits for a line if there is something to sleep on, and sleeps if none comes in time.
+
+        Once, until more is said: what a gate rejected it would reject again.
+        """
+        status = self._session.status()
+        was_tried = self._idle_place == status.tokens_seen
+        if self._idle_seconds is None or not status.window_fill or was_tried:
+            return
+        if not self._lines.wait(self._view.prompt, self._idle_seconds):
+            self._idle_place = status.tokens_seen
+            report = self._session.sleep(trigger="idle")
+            assert report is not None, "no reply is open"
+            self._view.idle_sleep(report)

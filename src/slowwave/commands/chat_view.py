@@ -1,0 +1,161 @@
+"""What a chat prints: lines for people, or one JSON document for each line that a program says."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console, RenderableType
+
+from slowwave.commands.open_session import Restored
+from slowwave.commands.printing import count, describe_sleep, print_json, printable, show_time
+
+if TYPE_CHECKING:
+    from slowwave.commands.turn import Turn
+    from slowwave.memory.sleep_report import SleepReport
+
+FEW_SLEEPS = 3
+
+
+class ChatView(Protocol):
+    """What is told of a chat."""
+
+    prompt: str
+    """What asks for a line."""
+    is_for_people: bool
+
+    def opened(self, restored: Restored | None) -> None:
+        """The session is there; None if it is one that will be gone."""
+        ...
+
+    def piece(self, text: str) -> None:
+        """More of a reply."""
+        ...
+
+    def turn(self, turn: Turn) -> None:
+        """A turn is over."""
+        ...
+
+    def idle_sleep(self, report: SleepReport) -> None:
+        """Nobody said anything for a while."""
+        ...
+
+    def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
+        """What a command of the chat has to say: to programs, and to people."""
+        ...
+
+    def error(self, sentence: str) -> None:
+        """What was said could not be done."""
+        ...
+
+
+class TextView:
+    """For people. Replies stand out from what is said about them where a terminal can show that."""
+
+    prompt = "> "
+    is_for_people = True
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty()
+        self._has_reply = False
+
+    def opened(self, restored: Restored | None) -> None:
+        """See `ChatView`."""
+        self._note(_greet(restored))
+        if self._is_terminal:
+            self._note("/help lists commands, Ctrl-C ends a reply, Ctrl-D ends the chat.")
+
+    def piece(self, text: str) -> None:
+        """See `ChatView`."""
+        self._has_reply = True
+        print(printable(text), end="", flush=True)
+
+    def turn(self, turn: Turn) -> None:
+        """See `ChatView`."""
+        if self._has_reply or turn.new_tokens:
+            print()
+        self._has_reply = False
+        if turn.interrupted:
+            self._note("interrupted" if turn.new_tokens else "interrupted; nothing of it is kept")
+        for line in _describe_sleeps(turn.sleeps):
+            self._note(line)
+
+    def idle_sleep(self, report: SleepReport) -> None:
+        """See `ChatView`."""
+        self._note(describe_sleep(report))
+
+    def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
+        """See `ChatView`."""
+        console = Console(highlight=False, markup=False)
+        for part in shown:
+            console.print(part, soft_wrap=isinstance(part, str))
+
+    def error(self, sentence: str) -> None:
+        """See `ChatView`."""
+        if self._has_reply:
+            print()
+        self._has_reply = False
+        print(printable(sentence), file=sys.stderr, flush=True)
+
+    def _note(self, line: str) -> None:
+        line = f"[{printable(line)}]"
+        if self._is_terminal and not os.environ.get("NO_COLOR"):
+            line = f"\x1b[2m{line}\x1b[0m"
+        print(line, flush=True)
+
+
+class JsonView:
+    """For programs: a document when the session is there, then one for each line, and one for each
+    sleep that came by itself. `event` says which it is."""
+
+    prompt = ""
+    is_for_people = False
+
+    def opened(self, restored: Restored | None) -> None:
+        """See `ChatView`."""
+        print_json({"event": "opened", "restored": restored})
+
+    def piece(self, text: str) -> None:
+        """Told at the end of the turn."""
+
+    def turn(self, turn: Turn) -> None:
+        """See `ChatView`."""
+        print_json({"event": "turn", "turn": turn})
+
+    def idle_sleep(self, report: SleepReport) -> None:
+        """See `ChatView`."""
+        print_json({"event": "sleep", "sleep": report})
+
+    def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
+        """See `ChatView`."""
+        print_json({"event": command, command: document})
+
+    def error(self, sentence: str) -> None:
+        """See `ChatView`."""
+        print_json({"event": "error", "error": sentence})
+
+
+def _greet(restored: Restored | None) -> str:
+    if restored is None:
+        return "a conversation without memory; --memory NAME keeps one"
+    if restored.is_new:
+        others = f"; there are {', '.join(restored.others)}" if restored.others else ""
+        return f"new memory {restored.memory!r}{others}"
+    return (
+        f"memory {restored.memory!r} restored: {count(restored.tokens_seen, 'token')}, "
+        f"{count(restored.num_sleeps, 'sleep')}, {count(restored.turns, 'turn')}, "
+        f"last on {show_time(restored.changed)}"
+    )
+
+
+def _describe_sleeps(sleeps: Sequence[SleepReport]) -> list[str]:
+    """A line each; of many the last, and how many there were before it."""
+    lines = [describe_sleep(report) for report in sleeps]
+    if len(lines) > FEW_SLEEPS:
+        before = sleeps[:-1]
+        tokens = count(sum(report.tokens for report in before), "token")
+        milliseconds = sum(report.milliseconds for report in before)
+        return [f"{len(before):,} sleeps: {tokens}, {milliseconds:,.0f} ms", lines[-1]]
+    return lines

@@ -1,0 +1,116 @@
+"""Lines that somebody says: typed at a terminal, with history and editing, or sent by a program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from slowwave.commands.texts import decode, require_text
+
+HISTORY_LINES = 1000
+
+
+class LineInput(Protocol):
+    """Where lines come from, one after the other."""
+
+    def wait(self, prompt: str, seconds: float) -> bool:
+        """Whether something is said within so many seconds, be it only the first letter."""
+        ...
+
+    def read(self, prompt: str) -> str | None:
+        """The next line, without its end; None after the last.
+
+        Raises ValueError if it is no UTF-8, KeyboardInterrupt on Ctrl-C.
+        """
+        ...
+
+
+class TerminalInput:
+    """Lines typed by a person. history: a file that keeps them; None keeps none."""
+
+    def __init__(self, history: Path | None) -> None:
+        import readline  # which changes what `input` does
+
+        self._readline, self._history = readline, history
+        readline.clear_history()
+        readline.set_history_length(HISTORY_LINES)
+        readline.set_auto_history(False)
+        if history is not None:
+            with contextlib.suppress(OSError):
+                readline.read_history_file(history)
+
+    def wait(self, prompt: str, seconds: float) -> bool:
+        """See `LineInput`. What is typed meanwhile waits for `read`, which shows it."""
+        print(prompt, end="", flush=True)
+        try:
+            with _unbuffered(sys.stdin.fileno()) as descriptor:
+                return bool(select.select([descriptor], [], [], seconds)[0])
+        finally:
+            print("\r\x1b[K", end="", flush=True)
+
+    def read(self, prompt: str) -> str | None:
+        """See `LineInput`."""
+        try:
+            line = require_text(input(prompt), "this line")
+        except EOFError:
+            print()
+            return None
+        self._keep(line)
+        return line
+
+    def _keep(self, line: str) -> None:
+        if not line.strip():
+            return
+        self._readline.add_history(line)
+        # Whoever cannot keep a history, for want of room or of GNU readline, can still talk.
+        if self._history is not None and hasattr(self._readline, "append_history_file"):
+            with contextlib.suppress(OSError):
+                self._history.parent.mkdir(parents=True, exist_ok=True)
+                self._history.touch(mode=0o600)
+                self._readline.append_history_file(1, self._history)
+
+
+class PipeInput:
+    """Lines sent by a program, or typed where there is no terminal to edit them in."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._held, self._is_over = descriptor, b"", False
+
+    def wait(self, prompt: str, seconds: float) -> bool:
+        """See `LineInput`."""
+        if self._is_over or b"\n" in self._held:
+            return True
+        return bool(select.select([self._descriptor], [], [], seconds)[0])
+
+    def read(self, prompt: str) -> str | None:
+        """See `LineInput`; a program is not prompted."""
+        parts = [self._held]
+        while b"\n" not in parts[-1] and not self._is_over:
+            parts.append(os.read(self._descriptor, 1 << 16))
+            self._is_over = not parts[-1]
+        line, end, self._held = b"".join(parts).partition(b"\n")
+        return decode(line, "this line").removesuffix("\r") if line or end else None
+
+
+def find_history() -> Path:
+    """The file that keeps what was typed, where the XDG base directory specification has it."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "slowwave" / "chat-history"
+
+
+@contextlib.contextmanager
+def _unbuffered(descriptor: int) -> Iterator[int]:
+    """A terminal that tells of every key within, and echoes none."""
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor, termios.TCSADRAIN)
+    try:
+        yield descriptor
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -1,0 +1,193 @@
+"""Looking at memories, which changes nothing: list, show, info, diff."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from slowwave.commands.arguments import parse
+from slowwave.commands.memory_options import MemoryOptions
+from slowwave.commands.printing import print_json, to_json
+
+if TYPE_CHECKING:
+    from slowwave.memory.provenance import Span
+    from slowwave.memory.session_file import Manifest, Node
+    from slowwave.memory.store import SessionInfo
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListOptions(MemoryOptions):
+    """List the sessions, and what all of them take on disk."""
+
+
+def list_sessions(arguments: list[str]) -> None:
+    """slowwave memory list [--json]"""
+    options = parse(ListOptions, arguments, prog="slowwave memory list")
+    with options.open_store() as store:
+        sessions, disk = store.sessions(), store.measure()
+    if options.json:
+        print_json({"sessions": [describe(info) for info in sessions], "disk": disk})
+        return
+    from slowwave.commands.memory_tables import print_sessions
+
+    print_sessions(sessions, disk)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShowOptions(MemoryOptions):
+    """Show the ledger of a session or snapshot: what was said, from whom, and which sleep
+    consolidated it; then the sleeps."""
+
+    point: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
+    """NAME, or NAME@SNAPSHOT."""
+    last: int | None = None
+    """Only so many entries from the end, and their sleeps; all if not given."""
+
+    def __post_init__(self) -> None:
+        if self.last is not None and self.last < 1:
+            raise ValueError(f"--last is {self.last}; use 1 or more")
+
+
+def show(arguments: list[str]) -> None:
+    """slowwave memory show POINT [--last 20] [--json]"""
+    options = parse(ShowOptions, arguments, prog="slowwave memory show")
+    from slowwave.commands.ledger_view import list_ledger
+    from slowwave.commands.memory_tables import print_ledger
+
+    with options.open_store() as store:
+        entries, sleeps = store.entries(options.point), store.sleeps(options.point)
+        provenance = store.provenance(options.point)
+    first = max(0, len(entries) - (options.last or len(entries)))
+    begin = sum(len(entry.tokens) for entry in entries[:first])
+    rows = list_ledger(entries, provenance, range(first, len(entries)))
+    spans = [
+        (slept, consolidated)
+        for slept, consolidated in zip(sleeps, provenance.sleeps, strict=True)
+        if not first or slept.stop > begin
+    ]
+    if options.json:
+        told = [{**to_json(slept._asdict()), "spans": to_spans(made)} for slept, made in spans]
+        window = to_spans(provenance.window)
+        print_json({"point": options.point, "ledger": rows, "sleeps": told, "window": window})
+    else:
+        print_ledger(rows, spans)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InfoOptions(MemoryOptions):
+    """Say where a session stands, or what a file holds: a memory file (.safetensors) or an
+    exported session. A session is meant if there is one of that name."""
+
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_FILE")]
+    """Name of a session, or path of a file."""
+
+
+def info(arguments: list[str]) -> None:
+    """slowwave memory info NAME_OR_FILE [--json]"""
+    options = parse(InfoOptions, arguments, prog="slowwave memory info")
+    path = Path(options.what)
+    if path.is_file():
+        told = _describe_file(path)
+    elif "/" in options.what or path.suffix == ".safetensors":
+        raise ValueError(f"{path}: no such file; name a session, or a file that exists")
+    else:
+        with options.open_store() as store:
+            told = describe(store.info(options.what))
+            gate = store.gate(options.what)
+        told["gate"] = gate and gate.to_dict()
+    if options.json:
+        print_json(told)
+        return
+    from slowwave.commands.memory_tables import print_fields
+
+    print_fields(told)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffOptions(MemoryOptions):
+    """Say what tells two points apart: how much the fast weights of each layer differ, and which
+    entries only one of them has."""
+
+    first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
+    """NAME, or NAME@SNAPSHOT."""
+    second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
+    """NAME, or NAME@SNAPSHOT."""
+
+
+def diff(arguments: list[str]) -> None:
+    """slowwave memory diff POINT POINT [--json]"""
+    options = parse(DiffOptions, arguments, prog="slowwave memory diff")
+    with options.open_store() as store:
+        difference = store.diff(options.first, options.second)
+    if options.json:
+        print_json({"first": options.first, "second": options.second, **to_json(difference)})
+        return
+    from slowwave.commands.memory_tables import print_difference
+
+    print_difference(options.first, options.second, difference)
+
+
+def describe(info: SessionInfo) -> dict[str, Any]:
+    """A session's info, with its snapshots by what users know of them."""
+    told = to_json(info)
+    told["sleep"] = info.sleep.to_dict()
+    told["snapshots"] = [
+        {
+            "name": mark.name,
+            "time": mark.time,
+            "num_entries": mark.point.num_entries,
+            "tokens_seen": mark.point.tokens_seen,
+            "num_sleeps": mark.point.num_sleeps,
+        }
+        for mark in info.snapshots
+    ]
+    return told
+
+
+def to_spans(spans: Iterable[Span]) -> list[dict[str, int]]:
+    """Which tokens of which entries."""
+    return [span._asdict() for span in spans]
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    """What a memory file or an exported session says of itself."""
+    from slowwave.memory.session_file import read_session_file
+    from slowwave.storage.memory_file import read_header
+
+    told: dict[str, Any] = {"file": str(path), "nbytes": path.stat().st_size}
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    if not is_archive:
+        return {"kind": "memory file", **told, **read_header(path).to_dict()}
+    manifest = read_session_file(path).manifest
+    nodes = _follow_head(manifest)
+    return {
+        "kind": "exported session",
+        **told,
+        "format": manifest.format,
+        "name": manifest.name,
+        "num_entries": len(nodes),
+        "tokens_seen": sum(len(node.entry.tokens) for node in nodes),
+        "num_sleeps": sum(len(node.sleeps) for node in nodes),
+        "snapshots": [mark.name for mark in manifest.snapshots],
+        "model": manifest.model,
+        "tokenizer": manifest.tokenizer,
+        "sleep": manifest.sleep.to_dict(),
+    }
+
+
+def _follow_head(manifest: Manifest) -> list[Node]:
+    """The entries of the head, the last one first."""
+    nodes: list[Node] = []
+    at = manifest.head
+    while at is not None:
+        nodes.append(manifest.nodes[at])
+        at = nodes[-1].before
+    return nodes
+
+
+RUN = {"list": list_sessions, "show": show, "info": info, "diff": diff}

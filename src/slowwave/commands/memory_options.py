@@ -1,0 +1,67 @@
+"""Where memories are, and which one is meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slowwave.generation.model_folder import Talker
+    from slowwave.memory.store import Store
+
+DIRECTORY = "SLOWWAVE_MEMORY_DIR"
+
+
+def default_directory() -> Path:
+    """The directory that the environment names, or `memories` in the current one."""
+    return Path(os.environ.get(DIRECTORY) or "memories")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """What all commands for memories take."""
+
+    memory_dir: Path = dataclasses.field(default_factory=default_directory)
+    """Directory of memories; SLOWWAVE_MEMORY_DIR, else memories in the current directory."""
+    json: bool = False
+    """Print one JSON document on stdout."""
+
+    def open_store(self, *, create: bool = False) -> Store:
+        """See `open_store`."""
+        return open_store(self.memory_dir, create=create)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Asks, unless the answer was given; exits if it is no."""
+        if yes:
+            return
+        if self.json:
+            raise ValueError("--json cannot ask whether it may; add --yes")
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("nothing was changed", file=sys.stderr)
+            sys.exit(1)
+
+
+def open_store(directory: Path, *, create: bool = False) -> Store:
+    """The store in a directory. Raises ValueError if there is none and none is to be made."""
+    if not create and not (directory / "catalogue.sqlite").exists():
+        raise ValueError(
+            f"{directory}: no memories here; name their directory by --memory-dir or "
+            f"{DIRECTORY}, or start one: slowwave chat MODEL --memory NAME"
+        )
+    from slowwave.memory.store import Store
+
+    return Store(directory)
+
+
+def load_model(folder: Path) -> Talker:
+    """The model in a folder; raises ValueError if there is none to talk to."""
+    from slowwave.generation.model_folder import load
+
+    try:
+        return load(folder)
+    except ValueError as error:
+        raise ValueError(f"{folder}: not a model to talk to ({error})") from None

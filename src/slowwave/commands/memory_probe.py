@@ -1,0 +1,86 @@
+"""What a sleep would keep: the same questions before it and after it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from slowwave.commands.arguments import parse
+from slowwave.commands.memory_options import MemoryOptions, load_model
+from slowwave.commands.printing import print_json
+from slowwave.commands.texts import require_text
+from slowwave.config import Config, read_toml
+from slowwave.memory.config import Question
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Questions(Config):
+    """A file of questions."""
+
+    questions: tuple[Question, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeOptions(MemoryOptions):
+    """Ask questions of a point as it is, and of what sleeping on its window makes of it.
+
+    Everything happens on copies: the memory stays as it is, and another process may have it open.
+    """
+
+    point: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
+    """NAME, or NAME@SNAPSHOT."""
+    model: Annotated[Path, tyro.conf.arg(metavar="MODEL")]
+    """Folder of its model."""
+    ask: tuple[str, ...] = ()
+    """Questions."""
+    questions: Path | None = None
+    """TOML file of more: [[questions]] with question, and perhaps the answer that is right."""
+    passes: tuple[int, ...] = ()
+    """Numbers of passes to sleep with; the model's own if not given."""
+    max_new_tokens: int = 64
+    """Tokens after which a reply ends at the latest."""
+
+
+def probe(arguments: list[str]) -> None:
+    """slowwave memory probe POINT --model MODEL --ask "Where is Ann?" [--passes 1 4] [--json]"""
+    options = parse(ProbeOptions, arguments, prog="slowwave memory probe")
+    questions = _gather(options)
+    from slowwave.commands.memory_tables import print_probe
+    from slowwave.memory.questions import probe_point
+
+    with options.open_store() as store:
+        store.entries(options.point)  # says what is wrong with the name before the model is loaded
+        asked = probe_point(
+            store,
+            options.point,
+            load_model(options.model),
+            questions,
+            passes=options.passes,
+            max_new_tokens=options.max_new_tokens,
+        )
+    if options.json:
+        print_json({"point": options.point, "asked": asked})
+    else:
+        print_probe(asked)
+
+
+def _gather(options: ProbeOptions) -> list[Question]:
+    if any(count < 1 for count in options.passes):
+        raise ValueError(f"--passes is {options.passes}; use 1 or more for each")
+    questions = [Question(question=require_text(text, "--ask")) for text in options.ask]
+    if options.questions is not None:
+        values = read_toml(options.questions)
+        try:
+            found = Questions.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{options.questions}: {error}") from None
+        questions += found.questions
+    if not questions:
+        raise ValueError("there is nothing to ask; give questions by --ask or --questions FILE")
+    return questions
+
+
+RUN = {"probe": probe}

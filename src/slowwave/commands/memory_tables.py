@@ -1,0 +1,148 @@
+"""Memories as people see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from slowwave.commands.forget_view import ForgetPreview, describe_preview
+from slowwave.commands.ledger_view import LedgerRow, ledger_table, sleeps_table
+from slowwave.commands.printing import count, printable, shorten, show_bytes, show_time
+from slowwave.commands.tables import make_table
+
+if TYPE_CHECKING:
+    from slowwave.memory.ledger import Entry
+    from slowwave.memory.provenance import Slept, Span
+    from slowwave.memory.questions import Asked
+    from slowwave.memory.store import Difference, DiskUse, SessionInfo
+
+FEW_ENTRIES = 20
+
+
+def print_sessions(sessions: Sequence[SessionInfo], disk: DiskUse) -> None:
+    """A line for each session, and what all take on disk."""
+    lines = [
+        (
+            info.name,
+            f"{info.tokens_seen:,}",
+            f"{info.num_sleeps:,}",
+            f"{info.window_fill:,} of {info.sleep.window:,}",
+            show_time(info.changed),
+            ", ".join(mark.name for mark in info.snapshots),
+            show_bytes(info.nbytes),
+        )
+        for info in sessions
+    ]
+    columns = ("session", "tokens", "sleeps", "window", "last used", "snapshots", "state")
+    right = ("tokens", "sleeps", "window", "state")
+    table = make_table(columns, lines, right=right, wrapped=("session", "snapshots"))
+    console = _console()
+    console.print(table if sessions else "no sessions yet")
+    line = (
+        f"on disk: {show_bytes(disk.catalogue)} of ledgers, {show_bytes(disk.heads)} of states, "
+        f"{show_bytes(disk.snapshots)} of snapshots"
+    )
+    if disk.leftovers:
+        line += f", {show_bytes(disk.leftovers)} left by killed processes"
+    console.print(line, soft_wrap=True)
+
+
+def print_ledger(rows: Sequence[LedgerRow], sleeps: Sequence[tuple[Slept, Sequence[Span]]]) -> None:
+    """Entries, and the sleeps that consolidated them."""
+    console = _console()
+    console.print(ledger_table(rows) if rows else "nothing was said yet")
+    if sleeps:
+        console.print()
+        console.print(sleeps_table(sleeps))
+
+
+def print_fields(told: dict[str, Any]) -> None:
+    """What there is to say of one thing, a line each."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in told.items():
+        table.add_row(name, Text(_show(name, value)))
+    _console().print(table)
+
+
+def print_difference(first: str, second: str, difference: Difference) -> None:
+    """How much each layer differs, and what only one of two points has read."""
+    console = _console()
+    changes = enumerate(difference.changes, start=1)
+    shown = ", ".join(f"{100 * change:,.3g} % in recurrent layer {i}" for i, change in changes)
+    console.print(f"fast weights differ by {shown}", soft_wrap=True)
+    for point, entries in ((first, difference.only_first), (second, difference.only_second)):
+        _print_only(console, point, entries)
+
+
+def print_preview(shown: ForgetPreview) -> None:
+    """What forgetting would do."""
+    console = _console()
+    console.print(ledger_table(shown.dropped, title="to be forgotten"))
+    console.print(describe_preview(shown), soft_wrap=True)
+
+
+def print_probe(asked: Sequence[Asked]) -> None:
+    """A row for each question: the reply before a sleep, and after one of each number of passes."""
+    lines = list[list[str]]()
+    for found in asked:
+        expected = found.question.answer
+        question = found.question.question + (f" ({expected})" if expected else "")
+        replies = [(reply.text, reply.is_right) for reply in found.after]
+        shown = [_mark(*reply) for reply in [(found.before, found.was_right), *replies]]
+        lines.append([printable(question), *shown])
+    columns = ["question", "awake", *(f"slept, N = {reply.passes}" for reply in asked[0].after)]
+    _console().print(make_table(columns, lines, wrapped=columns))
+
+
+def _mark(reply: str, is_right: bool | None) -> str:
+    mark = {True: "right: ", False: "wrong: ", None: ""}[is_right]
+    return mark + shorten(reply, 200)
+
+
+def _print_only(console: Console, point: str, entries: Sequence[Entry]) -> None:
+    if not entries:
+        console.print(f"nothing is only in {point}", soft_wrap=True)
+        return
+    console.print(f"only in {point}:", soft_wrap=True)
+    for entry in entries[:FEW_ENTRIES]:
+        what = "(sleep)" if entry.kind == "sleep" else shorten(entry.text, 60)
+        line = f"  {show_time(entry.time)}  {shorten(entry.source, 24)}  {what}"
+        console.print(line, soft_wrap=True)
+    if len(entries) > FEW_ENTRIES:
+        console.print(f"  and {len(entries) - FEW_ENTRIES:,} more", soft_wrap=True)
+
+
+def _show(name: str, value: Any) -> str:
+    if name in ("created", "changed"):
+        return show_time(value)
+    if name == "nbytes":
+        return show_bytes(value)
+    if name == "snapshots":
+        return ", ".join(_show_mark(mark) for mark in value) or "none"
+    if name == "gate":
+        return "none" if value is None else _show_gate(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if type(value) is int else printable(str(value))
+
+
+def _show_gate(gate: dict[str, Any]) -> str:
+    limits = {name: value for name, value in gate.items() if name.startswith("max_")}
+    texts = f"canaries {len(gate['canaries'])}, held-out texts {len(gate['held_out'])}"
+    return texts + "".join(f", {name} {value}" for name, value in limits.items())
+
+
+def _show_mark(mark: Any) -> str:
+    if isinstance(mark, str):
+        return printable(mark)
+    return f"{mark['name']} ({show_time(mark['time'])}, {count(mark['tokens_seen'], 'token')})"
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False)

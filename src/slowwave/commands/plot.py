@@ -1,0 +1,30 @@
+"""Figures of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from slowwave.commands.arguments import parse
+from slowwave.experiment import complete
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlotOptions:
+    """Draw the figures of all runs below a folder, from their files alone."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of runs, such as results/depo-mini, or a single run."""
+    out: Path | None = None
+    """Where figures and table.md go; the folder itself if not given."""
+
+
+def run(arguments: list[str]) -> None:
+    """slowwave plot results/depo-mini [--out DIR]"""
+    options = parse(PlotOptions, arguments, prog="slowwave plot")
+    from slowwave.evaluation.plots import draw_all
+
+    for path in draw_all(options.folder, options.out or options.folder, complete):
+        print(path)

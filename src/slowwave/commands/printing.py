@@ -1,0 +1,87 @@
+"""What people see of texts, times and sizes. Whatever a text holds, a terminal only shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slowwave.memory.sleep_report import SleepReport
+
+LINE_END = "\u23ce"
+
+
+def printable(text: str) -> str:
+    """A text without the signs that would steer a terminal; ends of lines and tabs stay."""
+    return "".join(
+        "\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t" else sign
+        for sign in text
+    )
+
+
+def shorten(text: str, length: int) -> str:
+    """The beginning of a text, in one line of at most `length` characters."""
+    line = printable(text).rstrip("\n").replace("\n", LINE_END).replace("\t", " ")
+    return line if len(line) <= length else line[: length - 1] + "\u2026"
+
+
+def show_time(seconds: float) -> str:
+    """A time since 1970 on the clock of this place."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def show_bytes(count: int) -> str:
+    """A number of bytes with three digits."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 sleep", "2,000 sleeps"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def describe_sleep(report: SleepReport) -> str:
+    """A sleep in one line: why, tokens, passes, time, and how much the fast weights changed; or why
+    it was rejected."""
+    why = "window full" if report.trigger == "full" else report.trigger
+    passes = "1 pass" if report.passes == 1 else f"{report.passes} passes"
+    line = f"sleep {report.number:,} ({why}): {count(report.tokens, 'token')}, {passes}"
+    line += f", {report.milliseconds:,.0f} ms"
+    if report.is_rejected:
+        assert report.verdict is not None
+        left = "the window stays open" if report.is_undone else "one pass instead"
+        return f"{line}, rejected, {left}: {'; '.join(report.verdict.reasons)}"
+    if report.changes:
+        line += f", fast weights changed by {show_changes(report.changes)}"
+    return line
+
+
+def show_changes(changes: Sequence[float]) -> str:
+    """Shares as percent, from the layer that changed least to the one that changed most."""
+    low, high = (f"{100 * change:,.3g}" for change in (min(changes), max(changes)))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document in one line, at once."""
+    print(json.dumps(to_json(value), allow_nan=False), flush=True)
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses as what JSON has."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: to_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(part) for part in value]
+    return value

@@ -1,0 +1,44 @@
+"""What each pass leaves in the fast weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tyro
+
+from slowwave.commands.arguments import parse
+from slowwave.experiment import PROBE_EXAMPLES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """Probe what the fast weights of a run of rule110 hold after each pass of a sleep.
+
+    Linear probes look for the cells of slept states, 0 to t steps later. Writes probe.json,
+    probe.md and probe.png into the run's folder.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run: config.json and checkpoint/."""
+    examples: int = PROBE_EXAMPLES
+    """Training examples of the probes; a quarter as many choose their penalties and score them."""
+    json: bool = False
+    """Print what was found as one JSON document on stdout."""
+
+
+def run(arguments: list[str]) -> None:
+    """slowwave probe RUN [--examples 4096] [--json]"""
+    options = parse(ProbeOptions, arguments, prog="slowwave probe")
+    from slowwave.evaluation.probe_report import draw_probes, probe_table
+    from slowwave.experiment import probe_run
+
+    found = probe_run(options.run, options.run, examples=options.examples)
+    written = draw_probes(options.run, options.run)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print(probe_table(found))
+        for path in written:
+            print(path)

@@ -1,0 +1,122 @@
+"""What is asked of a memory, and the rule by which a gate accepts a sleep; torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+from slowwave.config import Config, read_toml
+from slowwave.sleep.config import SleepConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question(Config):
+    """Something to ask, and perhaps what should be in the reply."""
+
+    question: str
+    answer: str | None = None
+    """A reply is right if it contains this as it is written, but for spaces at its ends."""
+
+    def __post_init__(self) -> None:
+        _check_text("question", self.question)
+        if self.answer is not None:
+            _check_text("answer", self.answer)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Canary(Config):
+    """A question whose answer a sleep must not lose."""
+
+    question: str
+    answer: str
+    """As that of a Question; it is also read in place of a reply, to measure how likely it is."""
+
+    def __post_init__(self) -> None:
+        _check_text("question", self.question)
+        _check_text("answer", self.answer)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GateConfig(Config):
+    """What is measured of the memory with a sleep and without it, and by how much they may differ.
+
+    A limit of None measures, but does not judge. Rises are those of the negative log-likelihood
+    (NLL) in nats per token, so that a rise of r is perplexity times exp(r).
+    """
+
+    canaries: tuple[Canary, ...] = ()
+    """Each is asked greedily on a copy of the memory."""
+    held_out: tuple[str, ...] = ()
+    """Texts that are read on copies of the memory. They are part of the config, and kept with the
+    session; a few thousand tokens are enough, and every sleep reads them twice."""
+    max_lost_canaries: float | None = 0.0
+    """Share of the canaries that are right without the sleep and may be wrong with it."""
+    max_canary_nll_rise: float | None = None
+    """Limit for the mean over all canaries of the mean NLL of the answer's tokens."""
+    max_median_rise: float | None = 0.14
+    """Limit for the median NLL of held-out tokens, which tracks what is recalled. 0.14 is 15 % more
+    perplexity, at which vbario/sleeping-llm rolls back."""
+    max_mean_rise: float | None = None
+    """Limit for their mean NLL, which a few rare tokens decide and which does not track what is
+    recalled (arXiv 2605.24657)."""
+    max_new_tokens: int = 64
+    """How long the reply to a canary may be."""
+
+    def __post_init__(self) -> None:
+        for text in self.held_out:
+            _check_text("held_out", text)
+        share = self.max_lost_canaries
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"gate.max_lost_canaries is {share}; use a share from 0 to 1")
+        for name in ("max_canary_nll_rise", "max_median_rise", "max_mean_rise"):
+            limit = getattr(self, name)
+            if limit is not None and not math.isfinite(limit):
+                raise ValueError(f"gate.{name} is {limit}; use a number of nats per token, or none")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"gate.max_new_tokens is {self.max_new_tokens}; use 1 or more")
+
+
+def read_gate(path: str | Path) -> GateConfig:
+    """The gate that a TOML file describes.
+
+    Beside the fields of GateConfig it may have `held_out_files`, paths seen from the folder that it
+    lies in: their texts follow those of `held_out`. Raises ValueError, in a sentence that names the
+    file, if one is missing or something in it is unfit.
+    """
+    path = Path(path)
+    values = read_toml(path)
+    files = values.pop("held_out_files", [])
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise ValueError(f"{path}: held_out_files is {files!r}; use a list of paths")
+    try:
+        gate = GateConfig.from_dict(values)
+        texts = tuple(_read_text(path.parent / name) for name in files)
+        return dataclasses.replace(gate, held_out=gate.held_out + texts)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def require_sleep(gate: GateConfig | None, sleep: SleepConfig) -> None:
+    """Raises ValueError if there is a gate, but nothing that it could reject."""
+    if gate is not None and sleep.eviction == "none":
+        raise ValueError(
+            "there is a gate, but sleep.eviction is none, which never sleeps; leave the gate out, "
+            "or use all or sliding"
+        )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; name a text file") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: no UTF-8; name a text file") from None
+
+
+def _check_text(field: str, text: str) -> None:
+    if not text.strip():
+        raise ValueError(f"{field} is {text!r}; use a text that says something")
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError(f"{field} holds half of a surrogate pair, which is no text; mend it")

@@ -1,0 +1,96 @@
+"""A sleep as one transaction: tried, judged, and taken whole or not at all."""
+
+from __future__ import annotations
+
+import time
+
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.config import GateConfig
+from slowwave.memory.gate import judge
+from slowwave.memory.sleep_report import SleepReport, Trigger, measure_changes
+from slowwave.memory.turn_steps import Progress, Steps, finish
+from slowwave.memory.verdict import Verdict
+from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
+from slowwave.state import MemoryState
+
+
+def sleep_on(
+    talker: Talker,
+    state: MemoryState,
+    *,
+    passes: int,
+    trigger: Trigger,
+    gate: GateConfig | None = None,
+) -> tuple[MemoryState, SleepReport]:
+    """The state to go on with, and what happened.
+
+    If the gate rejects a sleep that was called for, that is the state itself. A full window is
+    evicted with one pass then, for attention never learned to see more than a window. One pass,
+    plain eviction, cannot be refused. Raises ValueError as `consolidate`.
+    """
+    return finish(sleep_by_pass(talker, state, passes=passes, trigger=trigger, gate=gate))
+
+
+def sleep_by_pass(
+    talker: Talker,
+    state: MemoryState,
+    *,
+    passes: int,
+    trigger: Trigger,
+    gate: GateConfig | None = None,
+) -> Steps[tuple[MemoryState, SleepReport]]:
+    """As `sleep_on`, in steps of a pass each; what a gate measures is one more."""
+    pass_changes = list[tuple[float, ...]]()
+    steps = consolidate_by_pass(talker.model, state, passes=passes, sleep=talker.sleep)
+    last, num_passes, seconds = state, 0, 0.0
+    while True:
+        began = time.perf_counter()
+        try:
+            left = next(steps)
+        except StopIteration as woken:
+            slept: MemoryState = woken.value
+            break
+        num_passes += 1
+        if num_passes > 1:
+            pass_changes.append(measure_changes(last, left))
+        last = left
+        seconds += time.perf_counter() - began
+        yield Progress("sleep")
+    changes = measure_changes(state, slept)
+    seconds += time.perf_counter() - began
+    after, verdict = slept, None
+    if gate is not None:
+        yield Progress("sleep")
+        after, verdict = _judge(talker, state, slept, passes=passes, trigger=trigger, gate=gate)
+    return after, SleepReport(
+        trigger=trigger,
+        number=slept.num_sleeps,
+        tokens=state.window_fill,
+        passes=passes,
+        milliseconds=1000 * seconds,
+        bytes_before=state.nbytes,
+        bytes_after=after.nbytes,
+        changes=changes,
+        pass_changes=tuple(pass_changes),
+        verdict=verdict,
+    )
+
+
+def _judge(
+    talker: Talker,
+    state: MemoryState,
+    slept: MemoryState,
+    *,
+    passes: int,
+    trigger: Trigger,
+    gate: GateConfig,
+) -> tuple[MemoryState, Verdict]:
+    """The state to go on with, and why."""
+    if passes == 1:
+        reason = "one pass is plain eviction, which cannot be refused"
+        return slept, Verdict(outcome="accepted_unmeasured", reasons=(reason,))
+    refused = state
+    if trigger == "full":
+        refused = consolidate(talker.model, state, passes=1, sleep=talker.sleep)
+    verdict = judge(talker, gate, refused=refused, accepted=slept)
+    return refused if verdict.outcome == "rejected" else slept, verdict

@@ -1,0 +1,40 @@
+"""What a gate measured, and what it decided."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Outcome = Literal["accepted", "rejected", "accepted_unmeasured"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """What a memory knows. NLL is in nats per token; None where nothing could be measured."""
+
+    right: tuple[bool, ...] = ()
+    """For every canary, whether the reply contains the answer."""
+    canary_nll: tuple[float, ...] = ()
+    """For every canary the mean NLL of the answer's tokens."""
+    median_nll: float | None = None
+    """Of all tokens of held-out text but the first of each."""
+    mean_nll: float | None = None
+    num_tokens: int = 0
+    """How many these were."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a sleep that was tried, and why."""
+
+    outcome: Outcome
+    """accepted_unmeasured: there was nothing to measure, or nothing to refuse."""
+    refused: Measures | None = None
+    """Of what the session goes on with if the sleep is refused: the memory as it was, or, of a full
+    window, after one pass."""
+    accepted: Measures | None = None
+    """Of what it goes on with if the sleep is accepted."""
+    reasons: tuple[str, ...] = ()
+    """What led to a rejection, and what was not measured, a sentence each."""
+    milliseconds: float = 0.0
+    """What measuring and judging took."""

@@ -1,0 +1,82 @@
+"""What the load on a server would leave if turns were lost, or memories mixed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slowwave.bench import serve
+from slowwave.bench.serve import Check, Talk, check, percentile
+from slowwave.generation import model_folder
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.store import Store
+
+SMALL = dataclasses.replace(serve.MODEL, width=32, mlp_hidden=48, key_dim=8, value_dim=8)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Talker, Path, Talk]:
+    """A model, memories, and what was acknowledged of one of them."""
+    monkeypatch.setattr(serve, "MODEL", SMALL)
+    monkeypatch.setattr(serve, "WINDOW", 16)
+    folder, memories, talk = tmp_path / "model", tmp_path / "memories", Talk("memory-0")
+    serve.save_model(folder)
+    talker = model_folder.load(folder)
+    with Store(memories) as store:
+        for name in ("memory-0", "memory-1"):
+            with store.open(name, talker, create=True) as session:
+                session.read(f"{name}: hello")
+                session.generate(f"{name}: who?", max_new_tokens=3)
+        told, asked, reply = store.entries("memory-0")
+    talk.said = [("told", told.text), ("told", asked.text), ("reply", reply.text[:-1])]
+    return talker, memories, talk
+
+
+def test_what_was_acknowledged_is_there(place: tuple[Talker, Path, Talk]) -> None:
+    found = check(*place)
+    assert (found.lost, found.is_mixed) == (0, False)
+    assert found.tokens > 30
+
+
+@pytest.mark.parametrize(
+    ("spoil", "lost"),
+    [
+        (lambda said: [*said, ("told", "more")], 1),
+        (lambda said: [said[0], ("told", "other"), said[2]], 1),
+        (lambda said: [said[1], said[0], said[2]], 2),
+        (lambda said: [*said[:2], ("reply", "other")], 1),
+        (lambda said: [("told", said[0][1][:-1]), *said[1:]], 1),
+        (lambda said: [*said[:2], ("reply", said[2][1][:-1])], 0),  # broken off by SIGTERM
+    ],
+)
+def test_lost_entries_are_counted(
+    place: tuple[Talker, Path, Talk],
+    spoil: Callable[[list[tuple[str, str]]], list[tuple[str, str]]],
+    lost: int,
+) -> None:
+    talker, memories, talk = place
+    talk.said = spoil(talk.said)
+    assert check(talker, memories, talk).lost == lost
+
+
+def test_mixed_memories_are_found(place: tuple[Talker, Path, Talk]) -> None:
+    talker, memories, talk = place
+    ours, theirs = sorted((memories / "states").iterdir())
+    ours.write_bytes(theirs.read_bytes())
+    assert check(talker, memories, talk).is_mixed
+
+
+def test_foreign_texts_are_found(place: tuple[Talker, Path, Talk]) -> None:
+    talker, memories, talk = place
+    with Store(memories) as store, store.open("memory-0", talker) as session:
+        session.read("memory-1: hello")
+    assert check(talker, memories, talk) == Check(0, True, session.state.tokens_seen)
+
+
+def test_percentiles() -> None:
+    assert percentile([5.0, 1.0, 3.0], 0.5) == 3.0
+    assert percentile([float(i) for i in range(1, 101)], 0.99) == 99.0
+    assert percentile([2.0], 0.99) == 2.0

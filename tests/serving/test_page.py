@@ -30,6 +30,7 @@ from slowwave.generation.model_folder import Talker
 from slowwave.memory.store import Store
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
+from slowwave.serving.config import ServeConfig
 from slowwave.serving.static_page import FOLDER
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
@@ -148,7 +149,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("memories")
-    with listen(create_app(TALKER, model_name="tiny", memory_dir=folder)) as address:
+    config = ServeConfig(max_tokens=10**6)
+    app = create_app(TALKER, model_name="tiny", memory_dir=folder, config=config)
+    with listen(app) as address:
         yield address
 
 
@@ -253,7 +256,7 @@ def test_forgetting_is_shown_before_it_happens(page: Page) -> None:
     assert page.get("forgetful/ledger")["data"] == before
     page.button("Forget source gossip…").click()
     wait(lambda: page.all("dialog .tick input"))[0].click()
-    wait(lambda: "4 entries" in page.one("dialog .preview").text)
+    wait(lambda: "4 entries" in page.one("dialog [role=status]").text)
     page.button("Forget", "dialog").click()
     wait(lambda: page.texts("#sources .chip") == ["weather", "user", "model"])
     texts = [entry["text"] for entry in page.get("forgetful/ledger")["data"]]
@@ -265,7 +268,7 @@ def test_forgetting_is_shown_before_it_happens(page: Page) -> None:
 def test_two_memories_do_not_mix(page: Page) -> None:
     page.open("bea", ("Bea's secret.", "bea"))
     page.open("abe", ("Abe's secret.", "abe"))
-    page.browser.execute_script("document.getElementById('longest').value = 4000")
+    page.browser.execute_script("document.getElementById('longest').value = 1e6")
     page.one("#say").send_keys("Said to Abe.", Keys.ENTER)
     wait(lambda: any(page.texts(".assistant .text")))  # the reply has begun
     page.choose("bea")
@@ -280,7 +283,7 @@ def test_two_memories_do_not_mix(page: Page) -> None:
     assert [entry["text"] for entry in page.get("bea/ledger")["data"]] == ["Bea's secret."]
     abe = page.get("abe/ledger")["data"]
     assert [entry["source"] for entry in abe] == ["abe", "user", "model"]
-    assert 0 < abe[-1]["num_tokens"] < 4000
+    assert 0 < abe[-1]["num_tokens"] < 10**6
 
 
 @needs_browser

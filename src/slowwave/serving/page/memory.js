@@ -21,12 +21,14 @@ export class Memory extends EventTarget {
   #watching = null;
   #timer = null;
   #load = 0;
+  #isLive = false;
 
   /** Looks at another memory; null is none. */
   open(name) {
     clearTimeout(this.#timer);
     Object.assign(this, { name, info: null, ledger: [], sleeps: [], sources: [], window: [] });
     this.#reach = LEDGER;
+    this.#isLive = false;
     this.#load += 1;
     this.#tell("load");
     this.watch();
@@ -84,9 +86,14 @@ export class Memory extends EventTarget {
     await this.load();
   }
 
+  /** As load, but not amid a turn, of which the server tells no one before its end. */
+  refresh() {
+    if (!this.#isLive) this.load();
+  }
+
   #loadSoon() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.load(), LOAD_DELAY);
+    this.#timer = setTimeout(() => this.refresh(), LOAD_DELAY);
   }
 
   async #watch(name, signal) {
@@ -97,6 +104,7 @@ export class Memory extends EventTarget {
           if (signal.aborted) return;
           if (kind === "comment" && data === "watching") {
             wait = 500;
+            this.#isLive = false;
             this.#tell("connection", true);
             this.load(); // only now, so that nothing happens unseen in between
           }
@@ -118,10 +126,13 @@ export class Memory extends EventTarget {
 
   #hear(kind, data) {
     if (kind === "window") {
+      this.#isLive = data.doing !== "rest";
       this.#tell("window", data);
-      if (data.doing === "rest") this.#loadSoon();
+      if (!this.#isLive) this.#loadSoon();
     } else if (kind === "sleep") {
-      this.#tell("sleep", data);
+      const report = { ...data, time: Date.now() / 1000, place: null };
+      this.sleeps = [...this.sleeps, report].slice(-SLEEPS);
+      this.#tell("sleep", report);
       this.#loadSoon();
     } else if (kind === "change") {
       this.#loadSoon();

@@ -16,6 +16,7 @@ export class SleepsView {
   constructor(memory) {
     this.#memory = memory;
     memory.addEventListener("load", () => this.#render());
+    memory.addEventListener("sleep", () => this.#render());
     find("nights").addEventListener("keydown", (event) => this.#move(event));
   }
 
@@ -38,7 +39,7 @@ export class SleepsView {
       list,
       sleeps,
       (sleep) => JSON.stringify([sleep, most, sleep === chosen]),
-      (sleep) => this.#column(sleep, most, sleep === chosen, info.window),
+      (sleep) => this.#column(sleep, most, sleep === chosen, info?.window),
     );
     if (follows && this.#chosen === null) list.scrollLeft = list.scrollWidth;
     find("slept").textContent = info ? count(info.num_sleeps, "sleep") : "";
@@ -46,7 +47,7 @@ export class SleepsView {
     const places = taken(chosen, this.#memory.ledger).map(({ place }) => place);
     const signature = JSON.stringify([chosen, places, !info]);
     show(find("report"), [report], () => signature, () => make("div", {}, ...report));
-    find("legend").hidden = !sleeps.length;
+    find("legend").textContent = sleeps.length ? explain(sleeps) : "";
   }
 
   /** The chosen sleep, or the last. */
@@ -94,6 +95,12 @@ const isRejected = (sleep) => sleep.verdict?.outcome === "rejected";
 function summarise(sleep) {
   const outcome = isRejected(sleep) ? ", rejected by the gate" : "";
   return `Sleep ${sleep.number}, ${clock(sleep.time)}, ${count(sleep.tokens, "token")}, ${count(sleep.passes, "pass", "passes")}, ${duration(sleep.milliseconds)}${outcome}`;
+}
+
+function explain(sleeps) {
+  const [first, last] = [sleeps[0], sleeps.at(-1)].map(({ time }) => clock(time));
+  const when = first === last ? first : `${first} to ${last}`;
+  return `${when}. Bars: tokens. Squares: how much each layer changed.`;
 }
 
 function empty(info) {

@@ -56,9 +56,13 @@ export class SnapshotsView {
       {},
       make("strong", { textContent: name }),
       make("span", { className: "muted grow", textContent: `${clock(time)}, ${count(tokens, "token")}, ${count(sleeps, "sleep")}` }),
-      button("Roll back", `Roll back to ${name}`, () => this.#rollBack(name)),
-      button("Fork", `Fork from ${name}`, () => this.fork(name)),
-      button("Drop", `Drop snapshot ${name}`, () => this.#drop(name)),
+      make(
+        "span",
+        { className: "ways" },
+        button("Roll back", `Roll back to ${name}`, () => this.#rollBack(name)),
+        button("Fork", `Fork from ${name}`, () => this.fork(name)),
+        button("Drop", `Drop snapshot ${name}`, () => this.#drop(name)),
+      ),
     );
   }
 

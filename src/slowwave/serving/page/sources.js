@@ -94,16 +94,17 @@ export class SourcesView {
     const { name } = this.#memory;
     const keep = new Set();
     try {
-      const [first, entries] = await Promise.all([preview(name, what, keep), readAll(name)]);
-      const body = make("div", { className: "preview" });
+      const [plan, entries] = await Promise.all([preview(name, what, keep), readAll(name)]);
+      const rest = make("div", { className: "preview", role: "status" }, ...describeRest(plan));
       const again = async () => {
         try {
-          fill(body, await preview(name, what, keep), entries, keep, what, again);
+          rest.replaceChildren(...describeRest(await preview(name, what, keep)));
         } catch (error) {
-          body.replaceChildren(say(error.message));
+          rest.replaceChildren(say(error.message));
         }
       };
-      fill(body, first, entries, keep, what, again);
+      const dropped = plan.dropped.map((place) => entries[place]);
+      const body = make("div", { className: "preview" }, ...describeDropped(dropped, keep, what, again), rest);
       if (!(await ask({ title, body: [body], confirm: "Forget", isGrave: true }))) return;
       await call(at(name, "forget"), { ...what, keep: [...keep] });
       this.#tell("Forgotten");
@@ -127,28 +128,31 @@ async function readAll(name) {
   }
 }
 
-function fill(body, plan, entries, keep, what, again) {
+/** What goes, with replies that can be kept. again: called when it was changed which. */
+function describeDropped(entries, keep, what, again) {
   const isNamed = (entry) =>
     (what.sources ?? []).includes(entry.source) || (what.places ?? []).includes(entry.place);
-  const listed = [...new Set([...plan.dropped, ...keep])].sort((a, b) => a - b).map((place) => entries[place]);
-  const named = listed.filter(isNamed);
-  const replies = listed.filter((entry) => !isNamed(entry));
+  const named = entries.filter(isNamed);
+  const replies = entries.filter((entry) => !isNamed(entry));
+  const list = (items) => make("ul", { className: "taken" }, ...items);
   const parts = [
     make("h3", { textContent: `Goes: ${count(named.length, "entry", "entries")}` }),
-    make("ul", { className: "taken" }, ...named.map((entry) => make("li", { textContent: shorten(entry.said, 100) }))),
+    list(named.map((entry) => make("li", { textContent: shorten(entry.said, 100) }))),
   ];
-  if (replies.length) {
-    parts.push(
-      make("h3", { textContent: `Goes too: ${count(replies.length, "reply", "replies")} that may carry it` }),
-      make("ul", { className: "taken" }, ...replies.map((entry) => keeper(entry, keep, again))),
-    );
-  }
-  parts.push(
-    say(`Then it reads the rest again: ${count(plan.replayed.length, "entry", "entries")}, ${count(plan.replayed_tokens, "token")}. Its memory will be as if it had never been told.`),
-  );
+  if (!replies.length) return parts;
+  return [
+    ...parts,
+    make("h3", { textContent: `Goes too: ${count(replies.length, "reply", "replies")} that may carry it` }),
+    list(replies.map((entry) => keeper(entry, keep, again))),
+  ];
+}
+
+function describeRest(plan) {
+  const rest = `${count(plan.replayed.length, "entry", "entries")}, ${count(plan.replayed_tokens, "token")}`;
+  const parts = [say(`The rest is read again: ${rest}. Its memory will be that of one who was told only this.`)];
   if (plan.snapshots.length) parts.push(say(`These snapshots carry it and go: ${plan.snapshots.join(", ")}.`));
   if (plan.also_in.length) parts.push(say(`Other memories carry it still: ${plan.also_in.join(", ")}. Forget it there too.`));
-  body.replaceChildren(...parts);
+  return parts;
 }
 
 function keeper(entry, keep, again) {

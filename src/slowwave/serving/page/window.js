@@ -89,7 +89,7 @@ export class WindowView {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.#wake();
-      this.#memory.load();
+      this.#memory.refresh();
     }, NIGHT);
   }
 

@@ -1,6 +1,6 @@
 """Takes a picture of the page that `slowwave serve` has at /, amid a conversation.
 
-    python examples/page_picture.py MODEL docs/page.png [--light] [--width 1280] [--height 860]
+    python examples/page_picture.py MODEL docs/page.png [--light] [--width 1440] [--height 1100]
 
 Needs Debian's chromium and chromium-driver, and selenium. The memories are thrown away.
 """
@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--light", action="store_true")
     parser.add_argument("--memory-view", action="store_true", help="on a phone, the other side")
-    parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=860)
+    parser.add_argument("--width", type=int, default=1440)
+    parser.add_argument("--height", type=int, default=1100)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, serve(given.model, folder) as address:
         talk(address)

@@ -60,7 +60,8 @@ export class WindowView {
       this.#known = [];
       this.#draw({ doing: "rest", window_fill: 0, window: 0 }, name === null);
     } else if (!this.#isLive) {
-      this.#known = window;
+      const unread = Math.max(0, info.window_fill - window.length); // of a long window only the end
+      this.#known = [...Array(unread).fill({ text: null, source: "system" }), ...window];
       this.#show({ doing: "rest", window_fill: info.window_fill, window: info.window });
     }
   }

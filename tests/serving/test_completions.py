@@ -19,6 +19,7 @@ from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import start_session
 from slowwave.serving.config import ServeConfig
+from slowwave.serving.feed import Key
 
 
 async def post(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -255,6 +256,21 @@ def test_a_stream_is_the_reply_in_pieces(make: Make, talker: Talker) -> None:
     assert chunks[-2]["memory"]["num_sleeps"] == len(chunks[-2]["memory"]["sleeps"]) == 2
     assert (chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"]) == ([], 9)
     assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_a_stream_that_waits_keeps_its_connection(make: Make) -> None:
+    async def scenario() -> str:
+        app = make(config=ServeConfig(keep_alive_seconds=0.05))
+        async with serve(app) as client:
+            body = chat("Hello", memory="ann", stream=True)
+            async with app.state.server.use_stored(Key("", "ann"), create=True):
+                asked = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+                await asyncio.sleep(0.3)
+            return (await asked).text
+
+    parts = run(scenario()).split("\n\n")
+    assert parts[1] == parts[2] == ": waiting"
+    assert parts[-2] == "data: [DONE]"
 
 
 def test_the_official_client_works_unchanged(make: Make, talker: Talker) -> None:

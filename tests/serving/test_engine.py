@@ -3,83 +3,119 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-import time
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from serving_app import run
 from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.serving import engine as engine_module
 from slowwave.serving.engine import Ended, Engine
 
-STEP = 0.01
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the engine takes for the time; it passes only where a step says so."""
+    now = [0.0]
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
 
 
-def work(log: list[str], name: str, steps: int, seconds: float = STEP) -> Steps[str]:
+def work(log: list[str], name: str, steps: int, clock: list[float], seconds: float) -> Steps[str]:
+    """A turn of steps that take so long."""
     for _ in range(steps):
-        time.sleep(seconds)
+        clock[0] += seconds
         log.append(name)
         yield Progress("draw")
     return name
 
 
-def test_turns_take_turns() -> None:
+@contextlib.asynccontextmanager
+async def held(engine: Engine) -> AsyncIterator[None]:
+    """The only thread does nothing within."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> Steps[None]:
+        begun.set()
+        go_on.wait()
+        yield from ()
+
+    holder = engine.start(hold())
+    await asyncio.to_thread(begun.wait)
+    try:
+        yield
+    finally:
+        go_on.set()
+        await holder.wait()
+
+
+def test_turns_take_turns(clock: list[float]) -> None:
     async def scenario() -> list[str]:
         engine, log = Engine(1), list[str]()
-        long = engine.start(work(log, "long", 30))
-        await asyncio.sleep(5 * STEP)
-        short = [engine.start(work(log, f"short {i}", 3)) for i in range(2)]
-        assert [await job.wait() for job in short] == ["short 0", "short 1"]
-        at_end = log.count("long")
-        assert await long.wait() == "long"
+        async with held(engine):
+            jobs = [engine.start(work(log, name, 3, clock, 1.0)) for name in "abc"]
+        assert [await job.wait() for job in jobs] == ["a", "b", "c"]
         await engine.close()
-        assert at_end < 20
         return log
 
-    log = run(scenario())
-    begun = log.index("short 0")
-    for name in ("short 0", "short 1"):
-        end = len(log) - log[::-1].index(name)
-        assert end - begun <= 11  # all three of three steps, and one that was going on
+    assert run(scenario()) == list("abcabcabc")
 
 
-def test_who_had_little_time_goes_first() -> None:
-    """By time, not by number of steps: one of long steps does not get more."""
+def test_who_had_little_time_goes_first(clock: list[float]) -> None:
+    """By time, not by number of steps."""
 
     async def scenario() -> list[str]:
         engine, log = Engine(1), list[str]()
-        jobs = [
-            engine.start(work(log, "slow", 4, 5 * STEP)),
-            engine.start(work(log, "quick", 20)),
-        ]
+        async with held(engine):
+            slow = engine.start(work(log, "s", 3, clock, 5.0))
+            quick = engine.start(work(log, "q", 12, clock, 1.0))
+        await slow.wait()
+        await quick.wait()
+        await engine.close()
+        return log
+
+    assert "".join(run(scenario())) == "sqqqqqsqqqqqsqq"
+
+
+def test_newcomers_start_level_with_the_others(clock: list[float]) -> None:
+    """They need not make up for what others had, nor have others to wait until they have."""
+
+    async def scenario() -> list[str]:
+        engine, log = Engine(1), list[str]()
+        await engine.start(work(log, "-", 3, clock, 10.0)).wait()
+        async with held(engine):
+            old = engine.start(work(log, "o", 2, clock, 10.0))
+        await old.wait()
+        async with held(engine):
+            jobs = [engine.start(work(log, name, 2, clock, 10.0)) for name in "ab"]
+            assert jobs[0].spent == jobs[1].spent > 30.0
         for job in jobs:
             await job.wait()
         await engine.close()
         return log
 
-    log = run(scenario())
-    assert log[: log.index("slow", log.index("slow") + 1)].count("quick") >= 4
+    assert "".join(run(scenario())) == "---ooabab"
 
 
-def test_the_background_waits_for_all_others() -> None:
+def test_the_background_waits_for_all_others(clock: list[float]) -> None:
     async def scenario() -> list[str]:
         engine, log = Engine(1), list[str]()
-        back = engine.start(work(log, "back", 5), is_background=True)
-        await asyncio.sleep(1.5 * STEP)
-        front = engine.start(work(log, "front", 5))
+        async with held(engine):
+            back = engine.start(work(log, "b", 3, clock, 1.0), is_background=True)
+            front = engine.start(work(log, "f", 3, clock, 100.0))
         await front.wait()
         await back.wait()
         await engine.close()
         return log
 
-    log = run(scenario())
-    first = log.index("front")
-    assert first <= 3
-    assert log[first : first + 5] == ["front"] * 5
+    assert run(scenario()) == list("fffbbb")
 
 
-def test_a_stopped_turn_ends_even_if_nothing_else_lets_it_go_on() -> None:
+def test_a_stopped_turn_ends_though_others_never_let_it_go_on() -> None:
     closed = threading.Event()
 
     def waiting() -> Steps[None]:
@@ -89,12 +125,15 @@ def test_a_stopped_turn_ends_even_if_nothing_else_lets_it_go_on() -> None:
         finally:
             closed.set()
 
+    def endless() -> Steps[None]:
+        while True:
+            yield Progress("draw")
+
     async def scenario() -> None:
-        engine, log = Engine(1), list[str]()
-        back = engine.start(waiting(), is_background=True)
-        await asyncio.sleep(STEP)
-        front = engine.start(work(log, "front", 20))
-        await asyncio.sleep(3 * STEP)
+        engine, begun = Engine(1), asyncio.Event()
+        back = engine.start(waiting(), lambda _: begun.set(), is_background=True)
+        await begun.wait()
+        front = engine.start(endless())
         engine.stop(back)
         with pytest.raises(Ended):
             await back.wait()
@@ -102,34 +141,40 @@ def test_a_stopped_turn_ends_even_if_nothing_else_lets_it_go_on() -> None:
         assert not front.result.done()
         engine.stop_all()
         await engine.close()
+        assert isinstance(front.result.exception(), Ended)
 
     run(scenario())
 
 
-def test_the_disk_is_waited_for_elsewhere() -> None:
-    """Two turns that wait for the disk leave both threads to others."""
+def test_the_disk_is_waited_for_elsewhere(clock: list[float]) -> None:
+    """Turns that wait for the disk leave the threads to others."""
+    written = threading.Event()
 
-    def record(name: list[str]) -> Steps[None]:
+    def record(names: list[str]) -> Steps[None]:
         yield Progress("record")
-        name.append(threading.current_thread().name)
-        time.sleep(20 * STEP)
+        names.append(threading.current_thread().name)
+        written.wait()
 
     async def scenario() -> list[str]:
         engine, log, names = Engine(2), list[str](), list[str]()
         slow = [engine.start(record(names)) for _ in range(4)]
-        await asyncio.sleep(STEP)
-        quick = engine.start(work(log, "quick", 3))
-        await quick.wait()
+        assert await engine.start(work(log, "quick", 3, clock, 1.0)).wait() == "quick"
         assert not any(job.result.done() for job in slow)
+        written.set()
         for job in slow:
             await job.wait()
         await engine.close()
         return names
 
-    assert all(name.startswith("disk") for name in run(scenario()))
+    try:
+        names = run(scenario())
+    finally:
+        written.set()
+    assert len(names) == 4
+    assert all(name.startswith("disk") for name in names)
 
 
-def test_what_goes_wrong_is_told() -> None:
+def test_what_goes_wrong_is_told(clock: list[float]) -> None:
     def fail(early: bool) -> Steps[None]:
         if early:
             raise ValueError("early")
@@ -142,8 +187,7 @@ def test_what_goes_wrong_is_told() -> None:
             await engine.start(fail(True)).wait()
         with pytest.raises(OSError, match="late"):
             await engine.start(fail(False)).wait()
-        log: list[str] = []
-        assert await engine.start(work(log, "next", 1)).wait() == "next"
+        assert await engine.start(work([], "next", 1, clock, 1.0)).wait() == "next"
         await engine.close()
 
     run(scenario())

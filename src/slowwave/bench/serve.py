@@ -48,7 +48,7 @@ PASSES = 4
 SESSIONS = 100
 SECONDS = 600.0
 """Of the mixed load."""
-PAUSE = 5.0
+PAUSE = 10.0
 """Seconds that a session waits at most between two turns."""
 REPLY = 8
 """Tokens of a reply."""

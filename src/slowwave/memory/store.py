@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,6 +122,15 @@ class Store:
         """The ledger of a session or snapshot, or its places start..stop."""
         with self._catalogue.reading():
             return self._catalogue.entries(self._find(point), start, stop)
+
+    def history(self, point: str) -> list[tuple[Entry, list[Slept]]]:
+        """The ledger of a session or snapshot, each entry with the sleeps that happened in it."""
+        with self._catalogue.reading():
+            found, sleeps = self._find(point), defaultdict[int, list[Slept]](list)
+            for id_, slept in self._catalogue.keyed_sleeps(found):
+                sleeps[id_].append(slept)
+            entries = self._catalogue.keyed_entries(found)
+            return [(entry, sleeps[id_]) for id_, entry in entries.items()]
 
     def sleeps(self, point: str, last: int | None = None) -> list[Slept]:
         """The sleeps of a session or snapshot, or the last so many, and what each consolidated."""

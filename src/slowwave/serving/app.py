@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from slowwave.generation.model_folder import Talker
@@ -21,8 +20,7 @@ from slowwave.serving.errors import answer
 from slowwave.serving.front_door import FrontDoor
 from slowwave.serving.metrics import Metrics
 from slowwave.serving.server import Server
-
-PAGE = Path(__file__).parent / "page"
+from slowwave.serving.static_page import StaticPage
 
 
 def create_app(
@@ -79,6 +77,5 @@ def create_app(
         """Numbers for Prometheus."""
         return Response(access.server.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    if (PAGE / "index.html").exists():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.mount("/", StaticPage())
     return app

@@ -77,6 +77,28 @@ def recognise(
     return Recognised(remembered, [*new, messages[-1]])
 
 
+def find_role(entry: Entry, chat: ChatFormat) -> Role | None:
+    """Who said an entry; None if it is a sleep or was read as plain text."""
+    if entry.kind == "reply":
+        return "assistant"
+    if entry.kind == "sleep" or not entry.text.endswith(chat.end):
+        return None
+    if entry.text.startswith(chat.user_mark):
+        return "user"
+    if entry.text.startswith(chat.system_mark):
+        return "system"
+    return "assistant" if entry.source == MODEL else None
+
+
+def read_line(entry: Entry, chat: ChatFormat) -> str:
+    """What was said in an entry, without the mark and the end of its line."""
+    role = find_role(entry, chat)
+    if role is None:
+        return entry.text
+    mark = {"user": chat.user_mark, "system": chat.system_mark, "assistant": ""}[role]
+    return entry.text.removeprefix(mark).removesuffix(chat.end)
+
+
 def _read_back(
     num_entries: int,
     read: Callable[[int, int], list[Entry]],
@@ -90,26 +112,13 @@ def _read_back(
     while stop and (len(lines) < num_lines or len(system) < num_system):
         start = max(0, stop - READ_AT_ONCE)
         for entry in reversed(read(start, stop)):
-            role = _find_role(entry, chat)
+            role = find_role(entry, chat)
             if role == "system":
                 system.append(entry)
             elif role is not None:
                 lines.append(entry)
         stop = start
     return lines[:num_lines][::-1], system[:num_system][::-1]
-
-
-def _find_role(entry: Entry, chat: ChatFormat) -> Role | None:
-    """Who said an entry; None if it is a sleep or was read as plain text."""
-    if entry.kind == "reply":
-        return "assistant"
-    if entry.kind == "sleep" or not entry.text.endswith(chat.end):
-        return None
-    if entry.text.startswith(chat.user_mark):
-        return "user"
-    if entry.text.startswith(chat.system_mark):
-        return "system"
-    return "assistant" if entry.source == MODEL else None
 
 
 def _count_known(said: Sequence[Message], lines: Sequence[Entry], chat: ChatFormat) -> int:
@@ -122,7 +131,7 @@ def _count_known(said: Sequence[Message], lines: Sequence[Entry], chat: ChatForm
 
 
 def _is_same(message: Message, entry: Entry, chat: ChatFormat) -> bool:
-    role = _find_role(entry, chat)
+    role = find_role(entry, chat)
     if role != message.role:
         return False
     if role == "user":

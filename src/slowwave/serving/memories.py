@@ -16,14 +16,22 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
 from slowwave.memory.catalogue_rows import Snapshot
+from slowwave.memory.refusals import TakenName, UnknownName
 from slowwave.memory.session import tell
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.store import SessionInfo, Store
+from slowwave.memory.store import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
 from slowwave.serving.access import Access, Asked
 from slowwave.serving.event_stream import EventStream, comment, event
 from slowwave.serving.feed import Key, make_key
+from slowwave.serving.past import (
+    describe_ledger,
+    describe_sleeps,
+    describe_sources,
+    describe_window,
+)
 from slowwave.serving.requests import (
+    CreateRequest,
     ForgetRequest,
     ForkRequest,
     ReadRequest,
@@ -48,6 +56,19 @@ async def list_memories(access: Asked) -> dict[str, Any]:
         "data": [_describe(access, info) for info in infos],
         "disk": dataclasses.asdict(disk),
     }
+
+
+@router.post("", status_code=201)
+async def make_memory(access: Asked, body: CreateRequest) -> dict[str, Any]:
+    """A new memory, in which there is nothing."""
+    key = make_key(access.owner, body.name)
+    store = await access.server.sessions.store(access.owner)
+    with contextlib.suppress(UnknownName):
+        await access.server.engine.call(store.info, key.name)
+        raise TakenName(f"memory {key.name!r} is there already; choose another name")
+    async with access.server.use_stored(key, create=True):
+        info = await access.server.engine.call(store.info, key.name)
+        return _describe(access, info)
 
 
 @router.get("/{name}")
@@ -83,21 +104,36 @@ async def show_ledger(
     """Entries from a place on, each with the sleeps that consolidated it."""
     store = await access.server.sessions.store(access.owner)
     point = name if snapshot is None else f"{name}@{snapshot}"
-    return await access.server.engine.call(_read_ledger, store, point, start, limit)
+    chat = access.server.talker.chat
+    return await access.server.engine.call(describe_ledger, store, point, chat, start, limit)
+
+
+@router.get("/{name}/sources")
+async def show_sources(access: Asked, name: str) -> dict[str, Any]:
+    """Who said how much, and what was read from where."""
+    store = await access.server.sessions.store(access.owner)
+    return await access.server.engine.call(describe_sources, store, name)
+
+
+@router.get("/{name}/window")
+async def show_window(
+    access: Asked, name: str, limit: Annotated[int, Query(ge=1, le=4096)] = 512
+) -> dict[str, Any]:
+    """The last tokens of the window, each with its text and source."""
+    store, tokenizer = await access.server.sessions.store(access.owner), None
+    info = await access.server.engine.call(store.info, name)
+    if info.tokenizer == access.server.talker.tokenizer.fingerprint:
+        tokenizer = access.server.talker.tokenizer
+    return await access.server.engine.call(describe_window, store, name, tokenizer, limit)
 
 
 @router.get("/{name}/sleeps")
 async def show_sleeps(
     access: Asked, name: str, last: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> dict[str, Any]:
-    """The last sleeps, each with the tokens of the stream that it consolidated."""
+    """The last sleeps, each with what it consolidated and when."""
     store = await access.server.sessions.store(access.owner)
-    sleeps = await access.server.engine.call(store.sleeps, name, last)
-    data = [
-        {**dataclasses.asdict(slept.report), "start": slept.start, "stop": slept.stop}
-        for slept in sleeps
-    ]
-    return {"object": "list", "data": data}
+    return await access.server.engine.call(describe_sleeps, store, name, last)
 
 
 @router.get("/{name}/events")
@@ -258,26 +294,3 @@ def _describe_snapshot(snapshot: Snapshot) -> dict[str, Any]:
 def _describe_status(session: StoredSession) -> dict[str, Any]:
     """A memory that is open, as it is now."""
     return {"name": session.name, "status": dataclasses.asdict(session.status())}
-
-
-def _read_ledger(store: Store, point: str, start: int, limit: int) -> dict[str, Any]:
-    found = store.provenance(point)
-    sleepers = dict[int, list[int]]()
-    for number, spans in enumerate(found.sleeps, 1):
-        for place in dict.fromkeys(span.place for span in spans):
-            sleepers.setdefault(place, []).append(number)
-    in_window = {span.place for span in found.window}
-    data = [
-        {
-            "place": place,
-            "kind": entry.kind,
-            "source": entry.source,
-            "time": entry.time,
-            "text": entry.text,
-            "num_tokens": len(entry.tokens),
-            "sleeps": sleepers.get(place, []),
-            "in_window": place in in_window,
-        }
-        for place, entry in enumerate(store.entries(point, start, start + limit), start)
-    ]
-    return {"object": "list", "data": data}

@@ -165,6 +165,12 @@ class CompletionRequest(CompletionFields):
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
+class CreateRequest(Strict):
+    """POST /v1/memories"""
+
+    name: Name
+
+
 class ReadRequest(Strict):
     """POST /v1/memories/{name}/read"""
 

@@ -1,0 +1,184 @@
+// The time line of sleeps, and what one of them did to the fast weights.
+
+import { bytes, clock, count, duration, find, hue, make, percent, shorten, show } from "./dom.js";
+
+const TRIGGERS = {
+  full: "the window was full",
+  asked: "it was asked to",
+  idle: "nobody had said anything for a while",
+};
+const MOST_ENTRIES = 12;
+
+export class SleepsView {
+  #memory;
+  #chosen = null;
+
+  constructor(memory) {
+    this.#memory = memory;
+    memory.addEventListener("load", () => this.#render());
+    memory.addEventListener("sleep", () => this.#render());
+    find("nights").addEventListener("keydown", (event) => this.#move(event));
+  }
+
+  /** Shows a sleep by its number. */
+  choose(number) {
+    this.#chosen = number;
+    this.#render();
+    find("nights").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+
+  #render() {
+    const { info, sleeps, name } = this.#memory;
+    if (this.name !== name) this.#chosen = null;
+    this.name = name;
+    const list = find("nights");
+    const follows = list.scrollWidth - list.scrollLeft - list.clientWidth < 60;
+    const chosen = this.#find();
+    const most = Math.max(...sleeps.flatMap((sleep) => sleep.changes), 1e-9);
+    show(
+      list,
+      sleeps,
+      (sleep) => JSON.stringify([sleep, most, sleep === chosen]),
+      (sleep) => this.#column(sleep, most, sleep === chosen, info?.window),
+    );
+    if (follows && this.#chosen === null) list.scrollLeft = list.scrollWidth;
+    find("slept").textContent = info ? count(info.num_sleeps, "sleep") : "";
+    const report = chosen ? describe(chosen, this.#memory.ledger) : [empty(info)];
+    const places = taken(chosen, this.#memory.ledger).map(({ place }) => place);
+    const signature = JSON.stringify([chosen, places, !info]);
+    show(find("report"), [report], () => signature, () => make("div", {}, ...report));
+    find("legend").textContent = sleeps.length ? explain(sleeps) : "";
+  }
+
+  /** The chosen sleep, or the last. */
+  #find() {
+    const { sleeps } = this.#memory;
+    return sleeps.findLast((sleep) => sleep.number === this.#chosen) ?? sleeps.at(-1) ?? null;
+  }
+
+  #column(sleep, most, isChosen, window) {
+    const cells = sleep.changes.map((change) => heat(make("span", { className: "cell" }), change, most));
+    const bar = make("span", { className: "bar" });
+    bar.style.height = `${Math.max(8, (100 * sleep.tokens) / (window || sleep.tokens))}%`;
+    const label = summarise(sleep);
+    const button = make(
+      "button",
+      {
+        type: "button",
+        className: `night-of ${sleep.trigger} ${isRejected(sleep) ? "rejected" : ""}`,
+        title: label,
+        "aria-label": label,
+        "aria-current": String(isChosen),
+        tabIndex: isChosen ? 0 : -1,
+        onclick: () => this.choose(sleep.number),
+      },
+      make("span", { className: "height" }, bar),
+      ...cells,
+    );
+    return make("li", {}, button);
+  }
+
+  #move(event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    const buttons = [...find("nights").querySelectorAll("button")];
+    const i = buttons.indexOf(document.activeElement);
+    if (step === undefined || i < 0) return;
+    event.preventDefault();
+    const next = Math.min(buttons.length - 1, Math.max(0, i + step));
+    this.choose(this.#memory.sleeps[next].number);
+    find("nights").children[next].firstElementChild.focus();
+  }
+}
+
+const isRejected = (sleep) => sleep.verdict?.outcome === "rejected";
+
+function summarise(sleep) {
+  const outcome = isRejected(sleep) ? ", rejected by the gate" : "";
+  return `Sleep ${sleep.number}, ${clock(sleep.time)}, ${count(sleep.tokens, "token")}, ${count(sleep.passes, "pass", "passes")}, ${duration(sleep.milliseconds)}${outcome}`;
+}
+
+function explain(sleeps) {
+  const [first, last] = [sleeps[0], sleeps.at(-1)].map(({ time }) => clock(time));
+  const when = first === last ? first : `${first} to ${last}`;
+  return `${when}. Bars: tokens. Squares: how much each layer changed.`;
+}
+
+function empty(info) {
+  const text = info
+    ? "It has not slept yet."
+    : "Choose a memory, or make one, to see how it sleeps.";
+  return make("p", { className: "muted", textContent: text });
+}
+
+/** What is told of a sleep. */
+export function describe(sleep, ledger) {
+  const texts = [
+    `${clock(sleep.time)}, as ${TRIGGERS[sleep.trigger]}. ${count(sleep.tokens, "token")} in ${count(sleep.passes, "pass", "passes")} took ${duration(sleep.milliseconds)}; the state had ${bytes(sleep.bytes_before)} before and ${bytes(sleep.bytes_after)} after.`,
+    describeVerdict(sleep.verdict),
+  ];
+  return [
+    make("h3", { textContent: `Sleep ${sleep.number}` }),
+    ...texts.filter(Boolean).map((textContent) => make("p", { className: "facts", textContent })),
+    heatMap(sleep),
+    ...describeTaken(taken(sleep, ledger)),
+  ];
+}
+
+function describeVerdict(verdict) {
+  if (!verdict) return null;
+  const outcome = {
+    accepted: "accepted",
+    rejected: "rejected",
+    accepted_unmeasured: "accepted without a measure",
+  }[verdict.outcome];
+  return `The gate: ${[outcome, ...verdict.reasons].join("; ")}.`;
+}
+
+/** How much every pass, and the whole sleep, changed every layer. */
+function heatMap({ changes, pass_changes: perPass = [] }) {
+  const columns = perPass.map((values, i) => [`pass ${i + 2}`, values]);
+  columns.push(["whole sleep", changes]);
+  const most = Math.max(...columns.flatMap(([, values]) => values), 1e-9);
+  const head = make("tr", {}, make("th", { scope: "col", textContent: "layer" }));
+  head.append(...columns.map(([name]) => make("th", { scope: "col", textContent: name })));
+  const rows = changes.map((_, layer) => {
+    const cells = columns.map(([, values]) =>
+      heat(make("td", { textContent: percent(values[layer]) }), values[layer], most),
+    );
+    return make("tr", {}, make("th", { scope: "row", textContent: layer + 1 }), ...cells);
+  });
+  return make(
+    "table",
+    { className: "heat" },
+    make("caption", { textContent: "Change of the fast weights, relative to their size" }),
+    make("thead", {}, head),
+    make("tbody", {}, ...rows),
+  );
+}
+
+/** Colours a cell; the eye tells small changes apart better by their root. */
+function heat(cell, change, most) {
+  cell.classList.add("hot");
+  cell.style.setProperty("--heat", Math.sqrt(Math.min(1, Math.max(0, change / most))).toFixed(3));
+  return cell;
+}
+
+function taken(sleep, ledger) {
+  return sleep ? ledger.filter((entry) => entry.sleeps.includes(sleep.number)) : [];
+}
+
+function describeTaken(entries) {
+  if (!entries.length) return [];
+  const items = entries.slice(0, MOST_ENTRIES).map((entry) =>
+    make(
+      "li",
+      {},
+      make("span", { className: `chip ${hue(entry.source)}`, textContent: entry.source }),
+      make("span", { textContent: shorten(entry.said, 70) }),
+    ),
+  );
+  const rest = entries.length - items.length;
+  if (rest > 0) items.push(make("li", { className: "muted", textContent: `and ${rest} more` }));
+  const summary = make("summary", { textContent: `It took in ${count(entries.length, "entry", "entries")}` });
+  return [make("details", {}, summary, make("ul", { className: "taken" }, ...items))];
+}

@@ -16,7 +16,7 @@ from slowwave.commands.printing import print_json, to_json
 if TYPE_CHECKING:
     from slowwave.memory.provenance import Span
     from slowwave.memory.session_file import Manifest, Node
-    from slowwave.memory.store import SessionInfo
+    from slowwave.memory.store_view import SessionInfo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

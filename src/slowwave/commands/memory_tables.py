@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slowwave.memory.ledger import Entry
     from slowwave.memory.provenance import Slept, Span
     from slowwave.memory.questions import Asked
-    from slowwave.memory.store import Difference, DiskUse, SessionInfo
+    from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
 
 FEW_ENTRIES = 20
 

@@ -7,7 +7,6 @@ docs/memory-store.md describes them.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -34,55 +33,11 @@ from slowwave.memory.session_file import (
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport, measure_change
 from slowwave.memory.state_files import StateFiles
+from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
 from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import read_fast_weights, read_header
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SessionInfo:
-    """A session as it was after its last acknowledged turn."""
-
-    name: str
-    created: float
-    """Seconds since 1970, as `changed`."""
-    changed: float
-    num_entries: int
-    tokens_seen: int
-    num_sleeps: int
-    window_fill: int
-    nbytes: int
-    """Size of its state file."""
-    snapshots: tuple[Snapshot, ...]
-    model: str
-    """Fingerprints of model and tokenizer."""
-    tokenizer: str
-    sleep: SleepConfig
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """What tells two points of sessions apart."""
-
-    changes: tuple[float, ...]
-    """For every recurrent layer |S_second - S_first| / |S_first|, in Frobenius norms."""
-    only_first: list[Entry]
-    only_second: list[Entry]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DiskUse:
-    """Bytes on disk by kind."""
-
-    catalogue: int
-    """Ledgers, sleeps and names, with the log that SQLite keeps beside them."""
-    heads: int
-    """State files that sessions go on from; forks may share one."""
-    snapshots: int
-    """State files that only snapshots need."""
-    leftovers: int
-    """What kills left, until its session is opened again, and what is being written now."""
 
 
 class Store:

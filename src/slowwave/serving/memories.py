@@ -19,7 +19,7 @@ from slowwave.memory.catalogue_rows import Snapshot
 from slowwave.memory.refusals import TakenName, UnknownName
 from slowwave.memory.session import tell
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.store import SessionInfo
+from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
 from slowwave.serving.access import Access, Asked
 from slowwave.serving.event_stream import EventStream, comment, event

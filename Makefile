@@ -14,13 +14,19 @@ PIP_INSTALL = $(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check clean
+.PHONY: help demo chat serve test check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed-plot ## install, then watch shipped models read, sleep, forget their cache, and answer
 	$(BIN)/slowwave demo
+
+chat: $(VENV)/.installed-live ## install, then talk with a small model that remembers across restarts
+	$(BIN)/slowwave chat checkpoints/talk --memory me
+
+serve: $(VENV)/.installed-live ## install, then serve it to a browser and to OpenAI's clients, on port 8000
+	$(BIN)/slowwave serve checkpoints/talk
 
 test: $(VENV)/.installed-dev ## install the development tools, then run the whole test suite
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
@@ -39,9 +45,13 @@ $(VENV)/.installed-plot: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e '.[plot]'
 	@touch $@
 
+$(VENV)/.installed-live: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[text,serve]'
+	@touch $@
+
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/.installed-plot
+	@touch $@ $(VENV)/.installed-plot $(VENV)/.installed-live
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

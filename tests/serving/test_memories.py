@@ -14,7 +14,7 @@ from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import start_session
+from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.memory.turn_steps import Progress
 from slowwave.serving.config import ServeConfig
 
@@ -222,6 +222,50 @@ def test_whoever_comes_ends_an_idle_sleep(make: Make) -> None:
             return answer
 
     assert run(scenario())["status"]["tokens_seen"] == 8
+
+
+def test_a_server_that_stops_begins_no_more_idle_sleeps(make: Make, tmp_path: Path) -> None:
+    names = [f"ann{i}" for i in range(4)]
+
+    async def scenario() -> None:
+        app = make(config=ServeConfig(idle_seconds=0.01, workers=1))
+        async with serve(app) as client:
+            server = app.state.server
+            blocker = server.engine.start(endless())
+            for name in names:
+                await call(client, f"/v1/memories/{name}/read", text="Bob.")
+            places = server.sessions._places
+            while not any(place.idle_sleep for place in places.values()):
+                await asyncio.sleep(0.01)
+            server.stop()
+            assert blocker.is_stopped
+
+    run(scenario())
+    with Store(tmp_path / "memories") as store:
+        assert [store.info(name).num_sleeps for name in names] == [0] * 4
+
+
+def test_an_idle_sleep_that_fails_leaves_the_others_theirs(
+    make: Make, tmp_path: Path, monkeypatch: Any
+) -> None:
+    sleep_by_pass = StoredSession.sleep_by_pass
+
+    def fail(session: StoredSession, *arguments: Any, **options: Any) -> Any:
+        if session.name == "ann":
+            raise RuntimeError("a broken model")
+        return sleep_by_pass(session, *arguments, **options)
+
+    monkeypatch.setattr(StoredSession, "sleep_by_pass", fail)
+
+    async def scenario() -> None:
+        async with serve(make(config=ServeConfig(idle_seconds=0.01))) as client:
+            for name in ("ann", "bob"):
+                await call(client, f"/v1/memories/{name}/read", text="Bob.")
+            async with asyncio.timeout(10):
+                while not (await call(client, "/v1/memories/bob"))["num_sleeps"]:
+                    await asyncio.sleep(0.05)
+
+    run(scenario())
 
 
 def endless() -> Any:

@@ -86,11 +86,19 @@ class OpenSessions:
         return place.session if place else None
 
     async def sleep_idle(self) -> None:
-        """Lets memories sleep that nobody used for a while, one after the other."""
+        """Lets memories sleep that nobody used for a while, one after the other.
+
+        What goes wrong with one of them is told to the log; the others sleep all the same.
+        """
         for key, place in [*self._places.items()]:
+            if self._engine.is_stopping:
+                return
             idle = time.monotonic() - place.last_used
             if place.session and not place.users and idle >= self._idle_seconds:
-                await self._sleep(key, place)
+                try:
+                    await self._sleep(key, place)
+                except Exception:
+                    LOG.exception("a memory could not sleep")
 
     async def close(self) -> None:
         """Closes all memories; nothing may use them any more."""

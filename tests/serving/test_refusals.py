@@ -14,11 +14,17 @@ from typing import Any
 import pytest
 
 from serving_app import Make, chat, run, serve
+from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.store import Store
+from slowwave.memory.turn_steps import Progress
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.config import ServeConfig
+from slowwave.serving.engine import Engine, Job
+from slowwave.serving.errors import ApiError
 from slowwave.serving.feed import Key
+from slowwave.serving.history import Message
+from slowwave.serving.turns import Turn, Wish
 from slowwave.sleep.consolidate import consolidate_by_pass
 from slowwave.storage import memory_file
 
@@ -216,6 +222,37 @@ def test_a_turn_that_takes_too_long_is_kept_as_far_as_it_is(
         reply = store.entries("ann")[1]
     assert kinds == ["told", "reply", "told", "reply"]
     assert 3 < len(reply.tokens) < 4001
+
+
+@pytest.mark.parametrize(
+    ("is_late", "message"), [(True, "nothing was read"), (False, "shutting down")]
+)
+def test_a_turn_that_ends_in_the_sleep_of_its_first_token_has_not_been(
+    make: Make, tmp_path: Path, monkeypatch: Any, is_late: bool, message: str
+) -> None:
+    """Whoever is told so says it again."""
+    tell = Engine._tell
+
+    def stop_at_the_sleep(engine: Engine, job: Job, progress: Progress) -> None:
+        tell(engine, job, progress)
+        job.is_stopped = progress.next == "sleep"
+
+    async def scenario() -> str:
+        app = make()
+        async with serve(app):
+            prompt = [Message("user", "Hi there")]  # with its marks a token less than the window
+            wish = Wish(key=Key("", "ann"), prompt=prompt, max_tokens=9, sampling=Sampling())
+            turn = Turn(app.state.server, wish)
+            turn._is_late = is_late
+            with pytest.raises(ApiError) as error:
+                async for piece in turn.pieces(5):
+                    assert not piece
+            return error.value.detail
+
+    monkeypatch.setattr(Engine, "_tell", stop_at_the_sleep)
+    assert message in run(scenario())
+    with Store(tmp_path / "memories") as store:
+        assert store.entries("ann") == []
 
 
 def test_a_sleep_that_takes_too_long_has_not_been(

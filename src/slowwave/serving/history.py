@@ -13,7 +13,7 @@ Role = Literal["system", "user", "assistant"]
 SYSTEM = "system"
 
 READ_AT_ONCE = 256
-"""Entries of a ledger, from its end."""
+"""Entries of a ledger, from its end; then twice as many each time, for each walks all the way."""
 
 
 class Message(NamedTuple):
@@ -68,6 +68,8 @@ def recognise(
     for message in messages[:-1]:
         if message.role == "system":
             found = next((each for each in system if each.text == message.write(chat)), None)
+            if found is not None:
+                system.remove(found)
         else:
             found = known_lines.pop(0) if known_lines else None
         if found is None:
@@ -81,13 +83,14 @@ def find_role(entry: Entry, chat: ChatFormat) -> Role | None:
     """Who said an entry; None if it is a sleep or was read as plain text."""
     if entry.kind == "reply":
         return "assistant"
-    if entry.kind == "sleep" or not entry.text.endswith(chat.end):
+    is_line = entry.text.endswith(chat.end) and len(entry.text.splitlines()) == 1
+    if entry.kind == "sleep" or not is_line:
         return None
+    if entry.source == MODEL:
+        return "assistant"  # whatever it begins with
     if entry.text.startswith(chat.user_mark):
         return "user"
-    if entry.text.startswith(chat.system_mark):
-        return "system"
-    return "assistant" if entry.source == MODEL else None
+    return "system" if entry.text.startswith(chat.system_mark) else None
 
 
 def read_line(entry: Entry, chat: ChatFormat) -> str:
@@ -108,14 +111,14 @@ def _read_back(
 ) -> tuple[list[Entry], list[Entry]]:
     """The last lines of a conversation, and the last system messages, each oldest first."""
     lines, system = list[Entry](), list[Entry]()
-    stop = num_entries
+    stop, count = num_entries, READ_AT_ONCE
     while stop and (len(lines) < num_lines or len(system) < num_system):
-        start = max(0, stop - READ_AT_ONCE)
+        start, count = max(0, stop - count), 2 * count
         for entry in reversed(read(start, stop)):
             role = find_role(entry, chat)
             if role == "system":
                 system.append(entry)
-            elif role is not None:
+            elif role is not None and _flatten(entry.text):  # replies may say nothing
                 lines.append(entry)
         stop = start
     return lines[:num_lines][::-1], system[:num_system][::-1]

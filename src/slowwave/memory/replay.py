@@ -80,6 +80,7 @@ def plan_forgetting(
     for place in [*places, *keep]:
         if not 0 <= place < len(entries):
             raise ValueError(f"place {place} is not in the ledger; use 0 to {len(entries) - 1}")
+    sources, places, keep = set(sources), set(places), set(keep)  # however many are named
     named = {
         place for place, entry in enumerate(entries) if place in places or entry.source in sources
     }

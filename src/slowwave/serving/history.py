@@ -124,23 +124,39 @@ def _read_back(
     return lines[:num_lines][::-1], system[:num_system][::-1]
 
 
+class _Line(NamedTuple):
+    role: Role | None
+    text: str
+    may_go_on: bool
+    """A reply, of which its client may have had the beginning alone."""
+
+
 def _count_known(said: Sequence[Message], lines: Sequence[Entry], chat: ChatFormat) -> int:
     """The most messages at the beginning of `said` that are the end of `lines`."""
-    for count in range(min(len(said), len(lines)), 0, -1):
-        pairs = zip(said[:count], lines[len(lines) - count :], strict=True)
-        if all(_is_same(message, entry, chat) for message, entry in pairs):
+    sent = [_read_message(message, chat) for message in said]
+    known = [_read_entry(entry, chat) for entry in lines]
+    for count in range(min(len(sent), len(known)), 0, -1):
+        if all(map(_is_same, sent[:count], known[-count:])):
             return count
     return 0
 
 
-def _is_same(message: Message, entry: Entry, chat: ChatFormat) -> bool:
+def _read_message(message: Message, chat: ChatFormat) -> _Line:
+    text = message.write(chat) if message.role == "user" else _flatten(message.text)
+    return _Line(message.role, text, may_go_on=False)
+
+
+def _read_entry(entry: Entry, chat: ChatFormat) -> _Line:
     role = find_role(entry, chat)
-    if role != message.role:
+    text = entry.text if role == "user" else _flatten(entry.text)
+    return _Line(role, text, may_go_on=entry.kind == "reply")
+
+
+def _is_same(sent: _Line, known: _Line) -> bool:
+    if sent.role != known.role:
         return False
-    if role == "user":
-        return message.write(chat) == entry.text
-    text, reply = _flatten(message.text), _flatten(entry.text)
-    return text == reply or (bool(text) and entry.kind == "reply" and reply.startswith(text))
+    is_beginning = known.may_go_on and bool(sent.text) and known.text.startswith(sent.text)
+    return sent.text == known.text or is_beginning
 
 
 def _flatten(text: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from serving_app import Make, chat, listen, run, serve
 from slowwave.generation.model_folder import Talker
@@ -165,6 +167,46 @@ def test_an_exported_memory_can_be_imported(make: Make, tmp_path: Path) -> None:
     with Store(tmp_path / "other") as other, Store(tmp_path / "memories") as store:
         assert other.import_session(file).tokens_seen == store.info("ann").tokens_seen
         assert other.entries("ann") == store.entries("ann")
+
+
+@pytest.mark.parametrize("asked", ["", "bytes=0-9", "bytes=99999999-", "lines=1-2"])
+def test_an_export_leaves_no_file_behind(make: Make, tmp_path: Path, asked: str) -> None:
+    folder = tmp_path / "drafts"
+    folder.mkdir()
+
+    async def scenario() -> None:
+        async with serve(make()) as client:
+            await live(client)
+            await client.get(f"{ANN}/export", headers={"Range": asked} if asked else {})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        run(scenario())
+    assert [*folder.iterdir()] == []
+
+
+def test_a_snapshot_of_any_name_can_be_forgotten(make: Make) -> None:
+    async def scenario() -> Any:
+        async with serve(make()) as client:
+            await live(client)
+            await call(client, f"{ANN}/snapshots", name="a/b c")
+            gone = await client.delete(f"{ANN}/snapshots/a%2Fb%20c")
+            assert gone.status_code == 200, gone.text
+            return (await call(client, ANN))["snapshots"]
+
+    assert run(scenario()) == []
+
+
+def test_who_watches_too_late_hears_of_the_end(make: Make) -> None:
+    async def scenario() -> str:
+        app = make()
+        async with serve(app) as client:
+            await live(client)
+            app.state.server.stop()
+            async with asyncio.timeout(5):
+                return (await client.get(f"{ANN}/events")).text
+
+    assert run(scenario()) == ": watching\n\n"
 
 
 def test_memories_sleep_when_idle(make: Make, tmp_path: Path) -> None:

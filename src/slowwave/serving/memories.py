@@ -202,7 +202,7 @@ async def take_snapshot(access: Asked, name: str, body: SnapshotRequest) -> dict
         return _describe_snapshot(snapshot)
 
 
-@router.delete("/{name}/snapshots/{snapshot}")
+@router.delete("/{name}/snapshots/{snapshot:path}")
 async def drop_snapshot(access: Asked, name: str, snapshot: str) -> dict[str, Any]:
     """Forgets a snapshot."""
     async with _changing(access, name) as session:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -186,6 +187,36 @@ def test_a_full_disk(make: Make, talker: Talker, tmp_path: Path, monkeypatch: An
     with Store(tmp_path / "memories") as store:
         told = [entry.text for entry in store.entries("ann") if entry.kind == "told"]
     assert told == ["> Hi\n", "> Yes\n"]
+
+
+def test_a_store_that_opens_slowly_holds_up_no_other_owner(
+    make: Make, keys: Any, monkeypatch: Any
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    class Slow(Store):
+        def __init__(self, directory: Path) -> None:
+            if directory.name == "bob":
+                begun.set()
+                may_end.wait(10)
+            super().__init__(directory)
+
+    monkeypatch.setattr("slowwave.serving.open_sessions.Store", Slow)
+
+    async def scenario() -> None:
+        app = make(keys=keys)
+        async with serve(app, "key-of-ann") as client:
+            assert (await client.get("/v1/memories")).status_code == 200
+            slow = asyncio.create_task(app.state.server.sessions.store("bob"))
+            await asyncio.to_thread(begun.wait, 10)
+            try:
+                async with asyncio.timeout(5):
+                    assert (await client.get("/v1/memories")).status_code == 200
+            finally:
+                may_end.set()
+                await slow
+
+    run(scenario())
 
 
 def test_a_full_queue(make: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import functools
 import logging
@@ -53,7 +54,7 @@ class OpenSessions:
         self._directory, self._talker, self._engine = directory, talker, engine
         self._most, self._idle_seconds, self._on_sleep = most, idle_seconds, on_sleep
         self._stores: dict[str, Store] = {}
-        self._store_lock = asyncio.Lock()
+        self._store_locks = collections.defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._places: dict[Key, Place] = {}
 
     def __len__(self) -> int:
@@ -61,7 +62,7 @@ class OpenSessions:
 
     async def store(self, owner: str) -> Store:
         """The store of an owner."""
-        async with self._store_lock:
+        async with self._store_locks[owner]:
             if owner not in self._stores:
                 self._stores[owner] = await self._engine.call(Store, self._directory / owner)
             return self._stores[owner]

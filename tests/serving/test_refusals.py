@@ -233,6 +233,71 @@ def test_a_full_queue(make: Make) -> None:
     assert refused.json()["error"]["code"] == "queue_full"
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_who_waits_no_more_leaves_the_queue(make: Make, tmp_path: Path, is_late: bool) -> None:
+    """The memory is busy; whoever hung up, or waited too long, keeps no others out."""
+    seconds = 0.2 if is_late else 600.0
+
+    async def scenario() -> None:
+        app = make(config=ServeConfig(max_queue=1, request_seconds=seconds))
+        key = Key("", "ann")
+        async with serve(app) as client:
+            async with app.state.server.sessions.use(key, create=True) as ann:
+                wish = Wish(key=key, prompt="Hi", max_tokens=9, sampling=Sampling())
+                turn = Turn(app.state.server, wish)
+                refused = await client.post(CHAT, json=chat("Hi", memory="bob"))
+                assert refused.status_code == 429
+                if is_late:
+                    await asyncio.sleep(2 * seconds)
+                else:
+                    turn.stop()
+                    await asyncio.sleep(0.1)
+                served = await client.post(CHAT, json=chat("Hi", memory="bob"))
+                assert served.status_code == 200
+                assert turn._task.done()
+            assert ann.status().num_entries == 0
+
+    run(scenario())
+    with Store(tmp_path / "memories") as store:
+        assert [(each.name, each.num_entries) for each in store.sessions()] == [
+            ("ann", 0),
+            ("bob", 2),
+        ]
+
+
+def test_who_leaves_while_a_memory_is_opened_leaves_it_to_others(
+    make: Make, monkeypatch: Any
+) -> None:
+    begun, may_end, open_session = threading.Event(), threading.Event(), Store.open
+    opened = list[str]()
+
+    def open_slowly(store: Store, name: str, *arguments: Any, **options: Any) -> Any:
+        opened.append(name)
+        begun.set()
+        may_end.wait(10)
+        return open_session(store, name, *arguments, **options)
+
+    monkeypatch.setattr(Store, "open", open_slowly)
+
+    async def scenario() -> None:
+        app = make()
+        async with serve(app) as client:
+            key = Key("", "ann")
+            wish = Wish(key=key, prompt="Hi", max_tokens=9, sampling=Sampling())
+            turn = Turn(app.state.server, wish)
+            await asyncio.to_thread(begun.wait, 10)
+            turn.stop()
+            next_one = asyncio.create_task(client.post(CHAT, json=chat("Hi", memory="ann")))
+            await asyncio.sleep(0.1)
+            may_end.set()
+            assert (await next_one).status_code == 200
+            session = app.state.server.sessions.peek(key)
+            assert session.status().num_entries == 2
+
+    run(scenario())
+    assert opened == ["ann"]  # twice at once it cannot be
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_turn_that_takes_too_long_is_kept_as_far_as_it_is(
     make: Make, tmp_path: Path, stream: bool

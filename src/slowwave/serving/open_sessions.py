@@ -71,9 +71,7 @@ class OpenSessions:
     async def use(self, key: Key, *, create: bool = False) -> AsyncIterator[StoredSession]:
         """A memory, for nobody else until the end; raises as `Store.open`."""
         async with self._visit(key) as place:
-            if place.session is None:
-                place.session = await self._open(key, create)
-            yield place.session
+            yield place.session or await self._move_in(place, key, create)
 
     async def remove(self, key: Key) -> None:
         """Deletes a memory; raises ValueError if there is none, or another process has it."""
@@ -126,6 +124,16 @@ class OpenSessions:
             if not place.users and place.session is None:
                 self._places.pop(key, None)
             await self._close_surplus()
+
+    async def _move_in(self, place: Place, key: Key, create: bool) -> StoredSession:
+        opening = asyncio.ensure_future(self._open(key, create))
+        try:
+            session = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            place.session = await opening  # it has its lock by then
+            raise
+        place.session = session
+        return session
 
     async def _open(self, key: Key, create: bool) -> StoredSession:
         store = await self.store(key.owner)

@@ -490,6 +490,18 @@ def test_pages_of_others_cannot_ask(make: Make, headers: dict[str, str], status:
 # The log.
 
 
+def test_the_log_tells_of_a_disk_that_fails(
+    make: Make, caplog: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(tmp_path / "catalogue.sqlite"))
+
+    monkeypatch.setattr(Store, "info", fail)
+    status, error, _ = refuse(make(), "GET", "/v1/memories/ann")
+    assert (status, error["message"]) == (500, "the disk fails: Input/output error")
+    assert "catalogue.sqlite" in caplog.text
+
+
 def test_the_log_tells_nothing_that_was_said(make: Make, caplog: Any) -> None:
     async def scenario() -> None:
         async with serve(make()) as client:

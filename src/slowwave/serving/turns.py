@@ -17,7 +17,7 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.turn_steps import Progress
 from slowwave.serving.engine import Ended, Job
-from slowwave.serving.errors import ApiError, explain, shutting_down, too_late
+from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
 from slowwave.serving.feed import Key
 from slowwave.serving.history import Message, recognise
 from slowwave.serving.server import Server
@@ -208,7 +208,6 @@ def prepare(wish: Wish, session: Session) -> tuple[list[Entry], list[Entry]]:
 
 def _note_failure(task: asyncio.Task[None]) -> None:
     """Whoever asked may be gone; what is our fault is told to the log."""
-    if not task.cancelled() and (error := task.exception()):
-        status = explain(error).status_code
-        if status in (500, 507):
-            LOG.error("a turn failed", exc_info=error)
+    error = None if task.cancelled() else task.exception()
+    if error is not None and explain(error).status_code in FAULTS:
+        LOG.error("a turn failed", exc_info=error)

@@ -267,6 +267,7 @@ def test_every_owner_sees_its_own_memories(make: Make, keys: Any, tmp_path: Path
         ("ann same\nbob same", "a key is there twice"),
         ("ann one\nAnn two", "owners 'Ann' and 'ann' differ in case alone"),
         ("states secret", "owner 'states' is what a store calls a file of its own"),
+        ("catalogue.sqlite-wal secret", "owner 'catalogue.sqlite-wal' is what a store calls"),
     ],
 )
 def test_unfit_files_of_keys(tmp_path: Path, lines: str, message: str) -> None:

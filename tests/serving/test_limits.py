@@ -151,6 +151,7 @@ def test_a_turn_that_ends_in_the_sleep_of_its_first_token_has_not_been(
             with pytest.raises(ApiError) as error:
                 async for piece in turn.pieces(5):
                     assert not piece
+            assert b"slowwave_tokens_read_total 0.0" in app.state.server.metrics.text()
             return error.value.detail
 
     monkeypatch.setattr(Engine, "_tell", stop_at_the_sleep)

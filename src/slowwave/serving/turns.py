@@ -155,9 +155,10 @@ class Turn:
                 on_start=self._hold,
             )
         outcome.status = session.status()
-        server.metrics.tokens_remembered.inc(outcome.num_remembered)
-        server.metrics.tokens_read.inc(outcome.num_told)
-        server.metrics.tokens_written.inc(outcome.num_drawn)
+        if outcome.num_drawn:  # or the turn has not been
+            server.metrics.tokens_remembered.inc(outcome.num_remembered)
+            server.metrics.tokens_read.inc(outcome.num_told)
+            server.metrics.tokens_written.inc(outcome.num_drawn)
         self._require_outcome()
 
     def _hold(self, job: Job) -> None:

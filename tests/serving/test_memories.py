@@ -242,7 +242,17 @@ def test_an_idle_sleep_that_a_gate_rejects_is_not_tried_again(
                 await app.state.server.sessions.sleep_idle()
             return [shown, await call(client, ANN)]
 
+    async def restart() -> dict[str, Any]:
+        app = make(config=ServeConfig(idle_seconds=0.01))
+        async with serve(app) as client:
+            await call(client, f"{ANN}/snapshots", name="monday")  # which opens it
+            for _ in range(3):
+                await asyncio.sleep(0.02)
+                await app.state.server.sessions.sleep_idle()
+            return await call(client, ANN)
+
     first, later = run(scenario())
+    assert run(restart())["num_entries"] == 2
     assert first["sleeps"][0]["verdict"]["outcome"] == "rejected"
     assert (first["window_fill"], first["num_sleeps"]) == (4, 0)
     assert later["num_entries"] == 2

@@ -172,6 +172,13 @@ class OpenSessions:
             status = session.status()
             if not status.window_fill or status.tokens_seen == place.slept_at:
                 return
+            count = status.num_entries
+            (last,) = await self._engine.call(session.ledger, count - 1, count)
+            if last.kind == "sleep":  # which a gate rejected, perhaps before it was opened here
+                place.slept_at = status.tokens_seen
+                return
+            if place.users or self._engine.is_stopping:
+                return
             loop, tell = asyncio.get_running_loop(), functools.partial(self._on_sleep, key)
             session.on_sleep = lambda report: loop.call_soon_threadsafe(tell, report)
             steps = session.sleep_by_pass(trigger="idle")

@@ -211,6 +211,15 @@ def test_wrong_plans(lived: Session, what: dict, message: str) -> None:
         plan_forgetting(lived.entries, **what)
 
 
+def test_plans_take_no_longer_for_naming_a_place_often(lived: Session) -> None:
+    class Places(list[int]):
+        def __contains__(self, place: object) -> bool:
+            raise AssertionError("all of them are gone through for every entry")
+
+    plan = plan_forgetting(lived.entries, places=Places([0] * 100), keep=Places())
+    assert plan == plan_forgetting(lived.entries, places=[0])
+
+
 def test_a_replay_can_begin_anywhere(lived: Session, start: Start) -> None:
     """From a fork made after the third entry, the rest of them."""
     middle = replay(start, lived.entries[:3])

@@ -197,6 +197,15 @@ def test_names(store: Store, talker: Talker) -> None:
 # Forks, snapshots, differences.
 
 
+def test_not_all_of_many_sessions_are_listed(store: Store, talker: Talker) -> None:
+    for i in range(25):
+        begin(store, talker, f"ann{i:02}").close()
+    with pytest.raises(
+        ValueError, match=r"no session 'cy'; there are ann00, .*, ann19 and 5 more$"
+    ):
+        store.info("cy")
+
+
 def test_forks_share_the_past_and_go_their_own_ways(store: Store, talker: Talker) -> None:
     with begin(store, talker) as session:
         live(session)

@@ -198,6 +198,24 @@ def test_forks_keep_the_gate(session: Session) -> None:
     assert report.is_rejected
 
 
+def test_what_a_gate_measures_is_steps_too(session: Session) -> None:
+    """A gate may have any number of questions, and others wait for no more than one of them."""
+    canaries = tuple(Canary(question=f"{i}?", answer="b") for i in range(8))
+    session.gate = dataclasses.replace(ACCEPTS, canaries=canaries, max_new_tokens=3)
+    session.read("Hello")
+    before = session.state
+    steps = session.sleep_by_pass()
+    count = sum(1 for _ in itertools.takewhile(lambda step: step.next == "sleep", steps))
+    assert count >= session.sleep_config.passes + 2 * len(canaries)
+    steps.close()
+    session.state = before
+    steps = session.sleep_by_pass()
+    for _ in range(count - 1):
+        next(steps)
+    steps.close()
+    assert session.state is before
+
+
 def test_a_gate_needs_sleeps(talker: Talker) -> None:
     sleep = SleepConfig(window=WINDOW, eviction="none")
     with pytest.raises(ValueError, match=r"there is a gate, but sleep\.eviction is none, which"):
@@ -210,7 +228,7 @@ def test_without_a_gate_nothing_is_measured(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("asked")
 
-    monkeypatch.setattr("slowwave.memory.transaction.judge", fail)
+    monkeypatch.setattr("slowwave.memory.transaction.judge_by_step", fail)
     session.read("x" * (2 * WINDOW + 3))
     session.sleep()
     session.gate = ACCEPTS

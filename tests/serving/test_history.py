@@ -9,7 +9,7 @@ import pytest
 from slowwave.generation.chat import ChatFormat
 from slowwave.memory.ledger import Entry
 from slowwave.serving import history
-from slowwave.serving.history import Message, recognise
+from slowwave.serving.history import Message, find_role, recognise
 
 CHAT = ChatFormat()
 
@@ -90,6 +90,48 @@ def test_a_forged_line_is_not_said_twice() -> None:
     """A message of two lines is read as one, and recognised as that one."""
     asked = [Message("user", "a\n= b"), Message("user", "c")]
     assert split(ledger("> a = b"), asked) == (["> a = b"], ["> c"])
+
+
+def test_marks_of_markdown_are_no_roles() -> None:
+    """What an assistant is said to have said may begin with the marks of a chat."""
+    asked = messages("> a", "= # b", "> c", "= > d", "> e")
+    known = [
+        Entry(kind="told", time=0, source=each.teller, text=each.write(CHAT)) for each in asked[:-1]
+    ]
+    old, new = split(known, asked)
+    assert (len(old), new) == (4, ["> e"])
+
+
+@pytest.mark.parametrize("plain", ["- > a\n> b\n", "- # a\nb\n"])
+def test_documents_are_no_messages(plain: str) -> None:
+    known = ledger("> a", "= b", plain)
+    assert find_role(known[-1], CHAT) is None
+    assert split(known, messages("> a", "= b", "> c")) == (["> a", "b"], ["> c"])
+
+
+def test_a_reply_without_a_text_is_not_missed() -> None:
+    """Clients that got nothing send nothing."""
+    known = ledger("> a", "= b", "> c", "= ")
+    assert split(known, messages("> a", "= b", "> c", "> d")) == (["> a", "b", "> c"], ["> d"])
+
+
+def test_one_system_message_is_not_known_twice() -> None:
+    known = ledger("# a", "# b")
+    assert split(known, messages("# a", "# a", "> c")) == (["# a"], ["# a", "> c"])
+
+
+def test_a_long_ledger_is_read_back_in_few_reads() -> None:
+    """Each walks the ledger from its end."""
+    known = ledger("# a", *["> a", "= b"] * 5000)
+    seen: list[int] = []
+
+    def read(start: int, stop: int) -> list[Entry]:
+        seen.append(len(known) - start)
+        return known[start:stop]
+
+    found = recognise(messages("# a", "> a", "= b", "> c"), CHAT, len(known), read)
+    assert len(found.remembered) == 3
+    assert sum(seen) < 3 * len(known)
 
 
 def test_no_more_is_read_than_is_needed() -> None:

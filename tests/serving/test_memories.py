@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from serving_app import Make, chat, listen, run, serve
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import start_session
+from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.memory.turn_steps import Progress
 from slowwave.serving.config import ServeConfig
 
@@ -167,6 +169,46 @@ def test_an_exported_memory_can_be_imported(make: Make, tmp_path: Path) -> None:
         assert other.entries("ann") == store.entries("ann")
 
 
+@pytest.mark.parametrize("asked", ["", "bytes=0-9", "bytes=99999999-", "lines=1-2"])
+def test_an_export_leaves_no_file_behind(make: Make, tmp_path: Path, asked: str) -> None:
+    folder = tmp_path / "drafts"
+    folder.mkdir()
+
+    async def scenario() -> None:
+        async with serve(make()) as client:
+            await live(client)
+            await client.get(f"{ANN}/export", headers={"Range": asked} if asked else {})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        run(scenario())
+    assert [*folder.iterdir()] == []
+
+
+def test_a_snapshot_of_any_name_can_be_forgotten(make: Make) -> None:
+    async def scenario() -> Any:
+        async with serve(make()) as client:
+            await live(client)
+            await call(client, f"{ANN}/snapshots", name="a/b c")
+            gone = await client.delete(f"{ANN}/snapshots/a%2Fb%20c")
+            assert gone.status_code == 200, gone.text
+            return (await call(client, ANN))["snapshots"]
+
+    assert run(scenario()) == []
+
+
+def test_who_watches_too_late_hears_of_the_end(make: Make) -> None:
+    async def scenario() -> str:
+        app = make()
+        async with serve(app) as client:
+            await live(client)
+            app.state.server.stop()
+            async with asyncio.timeout(5):
+                return (await client.get(f"{ANN}/events")).text
+
+    assert run(scenario()) == ": watching\n\n"
+
+
 def test_memories_sleep_when_idle(make: Make, tmp_path: Path) -> None:
     async def scenario() -> dict[str, Any]:
         async with serve(make(config=ServeConfig(idle_seconds=0.01))) as client:
@@ -200,7 +242,17 @@ def test_an_idle_sleep_that_a_gate_rejects_is_not_tried_again(
                 await app.state.server.sessions.sleep_idle()
             return [shown, await call(client, ANN)]
 
+    async def restart() -> dict[str, Any]:
+        app = make(config=ServeConfig(idle_seconds=0.01))
+        async with serve(app) as client:
+            await call(client, f"{ANN}/snapshots", name="monday")  # which opens it
+            for _ in range(3):
+                await asyncio.sleep(0.02)
+                await app.state.server.sessions.sleep_idle()
+            return await call(client, ANN)
+
     first, later = run(scenario())
+    assert run(restart())["num_entries"] == 2
     assert first["sleeps"][0]["verdict"]["outcome"] == "rejected"
     assert (first["window_fill"], first["num_sleeps"]) == (4, 0)
     assert later["num_entries"] == 2
@@ -222,6 +274,50 @@ def test_whoever_comes_ends_an_idle_sleep(make: Make) -> None:
             return answer
 
     assert run(scenario())["status"]["tokens_seen"] == 8
+
+
+def test_a_server_that_stops_begins_no_more_idle_sleeps(make: Make, tmp_path: Path) -> None:
+    names = [f"ann{i}" for i in range(4)]
+
+    async def scenario() -> None:
+        app = make(config=ServeConfig(idle_seconds=0.01, workers=1))
+        async with serve(app) as client:
+            server = app.state.server
+            blocker = server.engine.start(endless())
+            for name in names:
+                await call(client, f"/v1/memories/{name}/read", text="Bob.")
+            places = server.sessions._places
+            while not any(place.idle_sleep for place in places.values()):
+                await asyncio.sleep(0.01)
+            server.stop()
+            assert blocker.is_stopped
+
+    run(scenario())
+    with Store(tmp_path / "memories") as store:
+        assert [store.info(name).num_sleeps for name in names] == [0] * 4
+
+
+def test_an_idle_sleep_that_fails_leaves_the_others_theirs(
+    make: Make, tmp_path: Path, monkeypatch: Any
+) -> None:
+    sleep_by_pass = StoredSession.sleep_by_pass
+
+    def fail(session: StoredSession, *arguments: Any, **options: Any) -> Any:
+        if session.name == "ann":
+            raise RuntimeError("a broken model")
+        return sleep_by_pass(session, *arguments, **options)
+
+    monkeypatch.setattr(StoredSession, "sleep_by_pass", fail)
+
+    async def scenario() -> None:
+        async with serve(make(config=ServeConfig(idle_seconds=0.01))) as client:
+            for name in ("ann", "bob"):
+                await call(client, f"/v1/memories/{name}/read", text="Bob.")
+            async with asyncio.timeout(10):
+                while not (await call(client, "/v1/memories/bob"))["num_sleeps"]:
+                    await asyncio.sleep(0.05)
+
+    run(scenario())
 
 
 def endless() -> Any:

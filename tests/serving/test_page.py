@@ -27,6 +27,7 @@ from selenium.webdriver.support.select import Select
 from serving_app import MODEL, Make, listen, run, serve
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
+from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.store import Store
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
@@ -357,6 +358,33 @@ def test_the_time_line_shows_passes_and_verdicts(page: Page) -> None:
     assert cells == ["25 %", "13 %", "50 %"]
     assert heats == [0.707, 0.5, 1]
     assert "rejected; median_nll rose" in text
+
+
+@needs_browser
+def test_a_rejected_sleep_is_told_from_the_one_that_took_its_number(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    canary = Canary(question="Who?", answer="Ann.")
+    gate = GateConfig(canaries=(canary,), max_canary_nll_rise=-1000.0)
+    with Store(tmp_path) as store, store.open("judged", TALKER, create=True, gate=gate) as kept:
+        kept.read("Bob.")
+        kept.sleep()
+        kept.sleep(passes=1)
+    app = create_app(TALKER, model_name="tiny", memory_dir=tmp_path)
+    with listen(app) as address, Page(browser, address) as page:
+        browser.get(f"{address}/#judged")
+        wait(lambda: len(page.all(".nights button")) == 2)
+        rejected, accepted = page.all(".nights button")
+        assert accepted.get_attribute("aria-current") == "true"
+        assert "It took in 1 entry" in page.one("#report").text
+        rejected.click()
+        wait(lambda: "The gate: rejected" in page.one("#report").text)
+        current = [each.get_attribute("aria-current") for each in page.all(".nights button")]
+        assert current == ["true", "false"]
+        assert "It took in" not in page.one("#report").text
+        browser.get("about:blank")
+    assert messages(browser) == []
+    assert {url for url in requested(browser) if not url.startswith(address)} == set()
 
 
 @needs_browser

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import json
 import logging
-import time
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from slowwave.generation.model_folder import Talker
 from slowwave.memory.store import Store
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.config import ServeConfig
-from slowwave.serving.feed import Key
-from slowwave.sleep.consolidate import consolidate_by_pass
 from slowwave.storage import memory_file
 
 CHAT = "/v1/chat/completions"
@@ -57,6 +55,7 @@ def refuse(
         (CHAT, chat("Hi", stop=[""]), 400, "stop holds an empty text"),
         (CHAT, chat("Hi", "Hello"), 400, "the last of messages is by the assistant; end with"),
         (CHAT, chat("Hi", "Hm", "\n"), 400, "messages.2.content is empty; say something"),
+        (CHAT, chat(*["Hi"] * 4097), 422, "messages is a list: List should have at most 4096"),
         (CHAT, chat("Hi", model="gpt"), 404, "model 'gpt' is not here; use 'tiny'"),
         (CHAT, chat("Hi", memory="a/b"), 400, "memory name 'a/b' cannot stand in an address"),
         (CHAT, chat("Hi", memory="a@b"), 400, "memory name 'a@b' is unfit; use 1 to 128"),
@@ -181,86 +180,34 @@ def test_a_full_disk(make: Make, talker: Talker, tmp_path: Path, monkeypatch: An
     assert told == ["> Hi\n", "> Yes\n"]
 
 
-def test_a_full_queue(make: Make) -> None:
-    async def scenario() -> tuple[Any, Any]:
-        app = make(config=ServeConfig(max_queue=1))
-        async with serve(app) as client:
-            with app.state.server.take_place():
-                refused = await client.post(CHAT, json=chat("Hi"))
-            return refused, await client.post(CHAT, json=chat("Hi"))
-
-    refused, accepted = run(scenario())
-    assert (refused.status_code, accepted.status_code) == (429, 200)
-    assert refused.headers["Retry-After"] == "1"
-    assert refused.json()["error"]["code"] == "queue_full"
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_turn_that_takes_too_long_is_kept_as_far_as_it_is(
-    make: Make, tmp_path: Path, stream: bool
+def test_a_store_that_opens_slowly_holds_up_no_other_owner(
+    make: Make, keys: Any, monkeypatch: Any
 ) -> None:
-    async def scenario() -> Any:
-        app = make(config=ServeConfig(request_seconds=0.5))
-        async with serve(app) as client:
-            body = {"model": "tiny", "memory": "ann", "prompt": "Hi", "max_tokens": 4000}
-            late = await client.post("/v1/completions", json={**body, "stream": stream})
-            again = await client.post(CHAT, json=chat("Hi", memory="ann"))
-            assert again.status_code == 200
-            return late
+    begun, may_end = threading.Event(), threading.Event()
 
-    late = run(scenario())
-    assert "more than 0.5 seconds have passed; the reply so far is kept" in late.text
-    assert late.status_code == (200 if stream else 504)
-    with Store(tmp_path / "memories") as store:
-        kinds = [entry.kind for entry in store.entries("ann")]
-        reply = store.entries("ann")[1]
-    assert kinds == ["told", "reply", "told", "reply"]
-    assert 3 < len(reply.tokens) < 4001
+    class Slow(Store):
+        def __init__(self, directory: Path) -> None:
+            if directory.name == "bob":
+                begun.set()
+                may_end.wait(10)
+            super().__init__(directory)
 
+    monkeypatch.setattr("slowwave.serving.open_sessions.Store", Slow)
 
-def test_a_sleep_that_takes_too_long_has_not_been(
-    make: Make, talker: Talker, tmp_path: Path
-) -> None:
-    with Store(tmp_path / "memories") as store, store.open("ann", talker, create=True) as ann:
-        ann.read("Hello")
+    async def scenario() -> None:
+        app = make(keys=keys)
+        async with serve(app, "key-of-ann") as client:
+            assert (await client.get("/v1/memories")).status_code == 200
+            slow = asyncio.create_task(app.state.server.sessions.store("bob"))
+            await asyncio.to_thread(begun.wait, 10)
+            try:
+                async with asyncio.timeout(5):
+                    assert (await client.get("/v1/memories")).status_code == 200
+            finally:
+                may_end.set()
+                await slow
 
-    async def scenario() -> Any:
-        app = make(config=ServeConfig(request_seconds=0.4))
-        async with serve(app) as client:
-            late = await client.post("/v1/memories/ann/sleep", json={"passes": 64})
-            assert (await client.post("/v1/memories/ann/sleep", json={})).status_code == 200
-            return late
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("slowwave.memory.transaction.consolidate_by_pass", slow_passes)
-        late = run(scenario())
-    assert late.status_code == 504
-    assert "more than 0.4 seconds have passed; nothing was done" in late.text
-    with Store(tmp_path / "memories") as store:
-        assert [slept.report.passes for slept in store.sleeps("ann")] == [3]
-
-
-def slow_passes(*arguments: Any, passes: int, **options: Any) -> Any:
-    """Passes that take their time."""
-    if passes > 3:
-        for _ in range(passes):
-            time.sleep(0.02)
-            yield arguments[1]
-    return (yield from consolidate_by_pass(*arguments, passes=passes, **options))
-
-
-def test_a_turn_that_waits_too_long_has_not_been(make: Make, tmp_path: Path) -> None:
-    async def scenario() -> Any:
-        app = make(config=ServeConfig(request_seconds=0.2))
-        key = Key("", "ann")
-        async with serve(app) as client, app.state.server.use_stored(key, create=True):
-            return await client.post(CHAT, json=chat("Hi", memory="ann"))
-
-    late = run(scenario())
-    assert late.status_code == 504
-    assert "more than 0.2 seconds have passed; nothing was read" in late.text
-    with Store(tmp_path / "memories") as store:
-        assert store.entries("ann") == []
+    run(scenario())
 
 
 # Keys.
@@ -320,6 +267,7 @@ def test_every_owner_sees_its_own_memories(make: Make, keys: Any, tmp_path: Path
         ("ann same\nbob same", "a key is there twice"),
         ("ann one\nAnn two", "owners 'Ann' and 'ann' differ in case alone"),
         ("states secret", "owner 'states' is what a store calls a file of its own"),
+        ("catalogue.sqlite-wal secret", "owner 'catalogue.sqlite-wal' is what a store calls"),
     ],
 )
 def test_unfit_files_of_keys(tmp_path: Path, lines: str, message: str) -> None:
@@ -354,6 +302,18 @@ def test_pages_of_others_cannot_ask(make: Make, headers: dict[str, str], status:
 
 
 # The log.
+
+
+def test_the_log_tells_of_a_disk_that_fails(
+    make: Make, caplog: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(tmp_path / "catalogue.sqlite"))
+
+    monkeypatch.setattr(Store, "info", fail)
+    status, error, _ = refuse(make(), "GET", "/v1/memories/ann")
+    assert (status, error["message"]) == (500, "the disk fails: Input/output error")
+    assert "catalogue.sqlite" in caplog.text
 
 
 def test_the_log_tells_nothing_that_was_said(make: Make, caplog: Any) -> None:

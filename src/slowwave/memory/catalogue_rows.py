@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
-from slowwave.memory.refusals import UnknownName
+from slowwave.memory.refusals import UnknownName, list_names
 from slowwave.memory.sleep_report import SleepReport
 
 REPORT = TypeAdapter(SleepReport)
@@ -126,7 +126,7 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     row = db.execute("SELECT * FROM sessions WHERE name = ?", (name,)).fetchone()
     if row is None:
         names = [each["name"] for each in db.execute("SELECT name FROM sessions ORDER BY name")]
-        raise UnknownName(f"no session {name!r}; there are {', '.join(names) or 'none'}")
+        raise UnknownName(f"no session {name!r}; there are {list_names(names)}")
     return read_session(db, row)
 
 
@@ -144,7 +144,7 @@ def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
 def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
     snapshots = {snapshot.name: snapshot for snapshot in read_snapshots(db, session)}
     if name not in snapshots:
-        raise UnknownName(f"no snapshot {name!r}; there are {', '.join(snapshots) or 'none'}")
+        raise UnknownName(f"no snapshot {name!r}; there are {list_names([*snapshots])}")
     return snapshots[name]
 
 

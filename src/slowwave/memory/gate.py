@@ -6,7 +6,7 @@ the same verdicts to the bit.
 
 from __future__ import annotations
 
-import time
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.answers import answer, contains, measure_answer, measure_tokens
 from slowwave.memory.config import GateConfig
+from slowwave.memory.turn_steps import Progress, Steps, finish, time_steps
 from slowwave.memory.verdict import Measures, Verdict
 from slowwave.sleep.awake import ask_awake
 from slowwave.state import MemoryState
@@ -24,12 +25,26 @@ def judge(
     talker: Talker, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
 ) -> Verdict:
     """Measures what a session would go on with if a sleep is refused, and if it is accepted."""
-    began = time.perf_counter()
+    return finish(judge_by_step(talker, gate, refused=refused, accepted=accepted))
+
+
+def judge_by_step(
+    talker: Talker, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
+) -> Steps[Verdict]:
+    """As `judge`, in steps of a canary or a window of held-out text each."""
+    steps = _judge(talker, gate, refused=refused, accepted=accepted)
+    verdict, seconds = yield from time_steps(steps)
+    return dataclasses.replace(verdict, milliseconds=1000 * seconds)
+
+
+def _judge(
+    talker: Talker, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
+) -> Steps[Verdict]:
     room = talker.sleep.window - max(refused.window_fill, accepted.window_fill)
-    before = measure(talker, gate, refused, room=room)
+    before = yield from _measure(talker, gate, refused, room=room)
     after, unread = None, _explain_unread(gate, before, room)
     if all(bool(weights.isfinite().all()) for weights in accepted.fast_weights):
-        after = measure(talker, gate, accepted, room=room)
+        after = yield from _measure(talker, gate, accepted, room=room)
         broken = compare(gate, before, after)
     else:
         broken = ["the sleep left NaN or infinity in the fast weights"]
@@ -37,13 +52,7 @@ def judge(
         outcome = "rejected"
     else:
         outcome = "accepted" if before.right or before.num_tokens else "accepted_unmeasured"
-    return Verdict(
-        outcome=outcome,
-        refused=before,
-        accepted=after,
-        reasons=(*broken, *unread),
-        milliseconds=1000 * (time.perf_counter() - began),
-    )
+    return Verdict(outcome=outcome, refused=before, accepted=after, reasons=(*broken, *unread))
 
 
 def measure(talker: Talker, gate: GateConfig, state: MemoryState, *, room: int) -> Measures:
@@ -51,12 +60,19 @@ def measure(talker: Talker, gate: GateConfig, state: MemoryState, *, room: int) 
 
     room: tokens that a copy may read without sleeping.
     """
-    right, nll = list[bool](), list[float]()
+    return finish(_measure(talker, gate, state, room=room))
+
+
+def _measure(talker: Talker, gate: GateConfig, state: MemoryState, *, room: int) -> Steps[Measures]:
+    right, nll, tokens = list[bool](), list[float](), list[Tensor]()
     for canary in gate.canaries:
         reply = answer(talker, state, canary.question, max_new_tokens=gate.max_new_tokens)
         right.append(contains(reply, canary.answer))
         nll.append(float(measure_answer(talker, state, canary.question, canary.answer).mean()))
-    tokens = [*read_held_out(talker, gate, state, room=room)]
+        yield Progress("sleep")
+    for piece in read_held_out(talker, gate, state, room=room):
+        tokens.append(piece)
+        yield Progress("sleep")
     measured = torch.cat(tokens).double() if tokens else None
     return Measures(
         right=tuple(right),

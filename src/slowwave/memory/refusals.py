@@ -1,5 +1,7 @@
 """What a store refuses, for those who answer each in its own way."""
 
+from collections.abc import Sequence
+
 
 class UnknownName(ValueError):
     """There is no session, or no snapshot, of this name."""
@@ -19,3 +21,13 @@ class OtherModel(ValueError):
 
 class Damaged(ValueError):
     """What is on disk cannot be read."""
+
+
+MOST_NAMES = 20
+
+
+def list_names(names: Sequence[str]) -> str:
+    """For a sentence that says what there is, however much that is."""
+    rest = len(names) - MOST_NAMES
+    listed = ", ".join(names[:MOST_NAMES]) or "none"
+    return f"{listed} and {rest:,} more" if rest > 0 else listed

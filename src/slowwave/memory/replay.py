@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from slowwave.memory.ledger import Entry
+from slowwave.memory.refusals import list_names
 from slowwave.memory.session import Session
 from slowwave.memory.turn_steps import Steps, finish
 from slowwave.storage.tokenizer import Tokenizer
@@ -76,10 +77,11 @@ def plan_forgetting(
     known = sorted({entry.source for entry in entries})
     for source in sources:
         if source not in known:
-            raise ValueError(f"nothing is from source {source!r}; there are {', '.join(known)}")
+            raise ValueError(f"nothing is from source {source!r}; there are {list_names(known)}")
     for place in [*places, *keep]:
         if not 0 <= place < len(entries):
             raise ValueError(f"place {place} is not in the ledger; use 0 to {len(entries) - 1}")
+    sources, places, keep = set(sources), set(places), set(keep)  # however many are named
     named = {
         place for place, entry in enumerate(entries) if place in places or entry.source in sources
     }

@@ -152,12 +152,19 @@ class Session:
         if not told:
             raise ValueError("there is nothing to read; give some text to read")
         text = ReplyText(self.tokenizer, [*stop, *filter(None, [end])])
+        before, known, slept = self.state, len(self.entries), len(self.sleeps)
         hidden = yield from self._go_through(told)
-        if max_new_tokens:
-            assert hidden is not None
-            yield from self._reply(hidden, text, max_new_tokens, end, sampling or self.sampling)
-        else:
+        if not max_new_tokens:
             yield Progress("record")
+            return
+        assert hidden is not None
+        try:
+            yield from self._reply(hidden, text, max_new_tokens, end, sampling or self.sampling)
+        except BaseException:
+            if len(self.entries) == known + len(told):  # it ended in its first token
+                self.state = before
+                del self.entries[known:], self.sleeps[slept:]
+            raise
 
     def generate(
         self,
@@ -325,7 +332,8 @@ class Session:
         # An interrupt may have come between a token's draw and its reading.
         del tokens[self.state.tokens_seen - start :]
         try:
-            finish(self._end_line(tokens, end))
+            if tokens:
+                finish(self._end_line(tokens, end))
         finally:
             # Or within the end of the line.
             said = tuple(tokens[: self.state.tokens_seen - start])

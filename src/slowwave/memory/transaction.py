@@ -6,7 +6,7 @@ import time
 
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import GateConfig
-from slowwave.memory.gate import judge
+from slowwave.memory.gate import judge_by_step
 from slowwave.memory.sleep_report import SleepReport, Trigger, measure_changes
 from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.memory.verdict import Verdict
@@ -39,7 +39,7 @@ def sleep_by_pass(
     trigger: Trigger,
     gate: GateConfig | None = None,
 ) -> Steps[tuple[MemoryState, SleepReport]]:
-    """As `sleep_on`, in steps of a pass each; what a gate measures is one more."""
+    """As `sleep_on`, in steps of a pass each, and then of what a gate measures."""
     pass_changes = list[tuple[float, ...]]()
     steps = consolidate_by_pass(talker.model, state, passes=passes, sleep=talker.sleep)
     last, num_passes, seconds = state, 0, 0.0
@@ -61,7 +61,8 @@ def sleep_by_pass(
     after, verdict = slept, None
     if gate is not None:
         yield Progress("sleep")
-        after, verdict = _judge(talker, state, slept, passes=passes, trigger=trigger, gate=gate)
+        judging = _judge(talker, state, slept, passes=passes, trigger=trigger, gate=gate)
+        after, verdict = yield from judging
     return after, SleepReport(
         trigger=trigger,
         number=slept.num_sleeps,
@@ -84,7 +85,7 @@ def _judge(
     passes: int,
     trigger: Trigger,
     gate: GateConfig,
-) -> tuple[MemoryState, Verdict]:
+) -> Steps[tuple[MemoryState, Verdict]]:
     """The state to go on with, and why."""
     if passes == 1:
         reason = "one pass is plain eviction, which cannot be refused"
@@ -92,5 +93,5 @@ def _judge(
     refused = state
     if trigger == "full":
         refused = consolidate(talker.model, state, passes=1, sleep=talker.sleep)
-    verdict = judge(talker, gate, refused=refused, accepted=slept)
+    verdict = yield from judge_by_step(talker, gate, refused=refused, accepted=slept)
     return refused if verdict.outcome == "rejected" else slept, verdict

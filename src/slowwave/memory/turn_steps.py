@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from typing import Literal, NamedTuple, TypeVar
 
@@ -33,3 +34,16 @@ def finish(steps: Steps[Result]) -> Result:
             next(steps)
         except StopIteration as done:
             return done.value
+
+
+def time_steps(steps: Steps[Result]) -> Steps[tuple[Result, float]]:
+    """The same steps, and the seconds that they took, without those between them."""
+    seconds = 0.0
+    while True:
+        began = time.perf_counter()
+        try:
+            progress = next(steps)
+        except StopIteration as done:
+            return done.value, seconds + time.perf_counter() - began
+        seconds += time.perf_counter() - began
+        yield progress

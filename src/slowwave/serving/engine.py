@@ -61,7 +61,7 @@ class Engine:
         self._background: list[tuple[float, int, Job]] = []
         self._numbers = itertools.count()
         self._level = 0.0
-        self._is_closed = False
+        self.is_stopping = self._is_closed = False
         self._jobs: set[Job] = set()
         self._threads = [
             threading.Thread(target=self._work, name=f"model-{i}", daemon=True)
@@ -105,7 +105,8 @@ class Engine:
         return await self._loop.run_in_executor(self._disk, function, *arguments)
 
     def stop_all(self) -> None:
-        """Stops every turn."""
+        """Stops every turn; `is_stopping` tells those who would start more."""
+        self.is_stopping = True
         for job in self._jobs:
             self.stop(job)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +12,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from slowwave.memory.refusals import Damaged, HeldElsewhere, OtherModel, TakenName, UnknownName
 from slowwave.serving.engine import Ended
+
+LOG = logging.getLogger("slowwave.serving")
+
+FAULTS = (500, 507)
+"""Statuses of what is no client's fault."""
 
 KINDS = {
     401: "authentication_error",
@@ -118,6 +124,8 @@ def explain_fields(error: RequestValidationError) -> ApiError:
 
 
 async def answer(_: Request, error: Exception) -> JSONResponse:
-    """For FastAPI: the response to an error."""
+    """For FastAPI: the response to an error; what is no client's fault is told to the log."""
     told = explain(error)
+    if told.status_code in FAULTS:
+        LOG.error("a request failed", exc_info=error)
     return JSONResponse(told.body(), told.status_code, told.headers)

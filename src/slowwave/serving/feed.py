@@ -41,6 +41,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._watchers: dict[Key, set[asyncio.Queue[Event | None]]] = collections.defaultdict(set)
+        self._is_closed = False
 
     def publish(self, key: Key, kind: str, data: dict[str, Any]) -> None:
         """Tells those who watch a memory."""
@@ -53,6 +54,8 @@ class Feed:
     def watch(self, key: Key) -> Iterator[asyncio.Queue[Event | None]]:
         """Events from now on; None is the end of all."""
         queue = asyncio.Queue[Event | None](LONGEST)
+        if self._is_closed:
+            queue.put_nowait(None)
         self._watchers[key].add(queue)
         try:
             yield queue
@@ -62,7 +65,8 @@ class Feed:
                 del self._watchers[key]
 
     def close(self) -> None:
-        """Ends all watching."""
+        """Ends all watching, and what would begin later."""
+        self._is_closed = True
         for watchers in self._watchers.values():
             for queue in watchers:
                 if queue.full():

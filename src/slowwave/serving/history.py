@@ -13,7 +13,7 @@ Role = Literal["system", "user", "assistant"]
 SYSTEM = "system"
 
 READ_AT_ONCE = 256
-"""Entries of a ledger, from its end."""
+"""Entries of a ledger, from its end; then twice as many each time, for each walks all the way."""
 
 
 class Message(NamedTuple):
@@ -68,6 +68,8 @@ def recognise(
     for message in messages[:-1]:
         if message.role == "system":
             found = next((each for each in system if each.text == message.write(chat)), None)
+            if found is not None:
+                system.remove(found)
         else:
             found = known_lines.pop(0) if known_lines else None
         if found is None:
@@ -81,13 +83,14 @@ def find_role(entry: Entry, chat: ChatFormat) -> Role | None:
     """Who said an entry; None if it is a sleep or was read as plain text."""
     if entry.kind == "reply":
         return "assistant"
-    if entry.kind == "sleep" or not entry.text.endswith(chat.end):
+    is_line = entry.text.endswith(chat.end) and len(entry.text.splitlines()) == 1
+    if entry.kind == "sleep" or not is_line:
         return None
+    if entry.source == MODEL:
+        return "assistant"  # whatever it begins with
     if entry.text.startswith(chat.user_mark):
         return "user"
-    if entry.text.startswith(chat.system_mark):
-        return "system"
-    return "assistant" if entry.source == MODEL else None
+    return "system" if entry.text.startswith(chat.system_mark) else None
 
 
 def read_line(entry: Entry, chat: ChatFormat) -> str:
@@ -108,36 +111,52 @@ def _read_back(
 ) -> tuple[list[Entry], list[Entry]]:
     """The last lines of a conversation, and the last system messages, each oldest first."""
     lines, system = list[Entry](), list[Entry]()
-    stop = num_entries
+    stop, count = num_entries, READ_AT_ONCE
     while stop and (len(lines) < num_lines or len(system) < num_system):
-        start = max(0, stop - READ_AT_ONCE)
+        start, count = max(0, stop - count), 2 * count
         for entry in reversed(read(start, stop)):
             role = find_role(entry, chat)
             if role == "system":
                 system.append(entry)
-            elif role is not None:
+            elif role is not None and _flatten(entry.text):  # replies may say nothing
                 lines.append(entry)
         stop = start
     return lines[:num_lines][::-1], system[:num_system][::-1]
 
 
+class _Line(NamedTuple):
+    role: Role | None
+    text: str
+    may_go_on: bool
+    """A reply, of which its client may have had the beginning alone."""
+
+
 def _count_known(said: Sequence[Message], lines: Sequence[Entry], chat: ChatFormat) -> int:
     """The most messages at the beginning of `said` that are the end of `lines`."""
-    for count in range(min(len(said), len(lines)), 0, -1):
-        pairs = zip(said[:count], lines[len(lines) - count :], strict=True)
-        if all(_is_same(message, entry, chat) for message, entry in pairs):
+    sent = [_read_message(message, chat) for message in said]
+    known = [_read_entry(entry, chat) for entry in lines]
+    for count in range(min(len(sent), len(known)), 0, -1):
+        if all(map(_is_same, sent[:count], known[-count:])):
             return count
     return 0
 
 
-def _is_same(message: Message, entry: Entry, chat: ChatFormat) -> bool:
+def _read_message(message: Message, chat: ChatFormat) -> _Line:
+    text = message.write(chat) if message.role == "user" else _flatten(message.text)
+    return _Line(message.role, text, may_go_on=False)
+
+
+def _read_entry(entry: Entry, chat: ChatFormat) -> _Line:
     role = find_role(entry, chat)
-    if role != message.role:
+    text = entry.text if role == "user" else _flatten(entry.text)
+    return _Line(role, text, may_go_on=entry.kind == "reply")
+
+
+def _is_same(sent: _Line, known: _Line) -> bool:
+    if sent.role != known.role:
         return False
-    if role == "user":
-        return message.write(chat) == entry.text
-    text, reply = _flatten(message.text), _flatten(entry.text)
-    return text == reply or (bool(text) and entry.kind == "reply" and reply.startswith(text))
+    is_beginning = known.may_go_on and bool(sent.text) and known.text.startswith(sent.text)
+    return sent.text == known.text or is_beginning
 
 
 def _flatten(text: str) -> str:

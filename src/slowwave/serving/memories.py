@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from slowwave.memory.catalogue_rows import Snapshot
 from slowwave.memory.refusals import TakenName, UnknownName
@@ -155,12 +155,17 @@ async def export(access: Asked, name: str) -> Response:
     except BaseException:
         Path(path).unlink(missing_ok=True)
         raise
-    return FileResponse(
-        path,
-        media_type="application/zip",
-        filename=f"{name}.memory",
-        background=BackgroundTask(Path(path).unlink, missing_ok=True),
-    )
+    return _Draft(path, media_type="application/zip", filename=f"{name}.memory")
+
+
+class _Draft(FileResponse):
+    """A file that is gone after its answer, whatever became of that."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
 
 
 @router.post("/{name}/read")
@@ -197,7 +202,7 @@ async def take_snapshot(access: Asked, name: str, body: SnapshotRequest) -> dict
         return _describe_snapshot(snapshot)
 
 
-@router.delete("/{name}/snapshots/{snapshot}")
+@router.delete("/{name}/snapshots/{snapshot:path}")
 async def drop_snapshot(access: Asked, name: str, snapshot: str) -> dict[str, Any]:
     """Forgets a snapshot."""
     async with _changing(access, name) as session:

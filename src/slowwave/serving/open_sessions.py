@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import functools
 import logging
@@ -53,7 +54,7 @@ class OpenSessions:
         self._directory, self._talker, self._engine = directory, talker, engine
         self._most, self._idle_seconds, self._on_sleep = most, idle_seconds, on_sleep
         self._stores: dict[str, Store] = {}
-        self._store_lock = asyncio.Lock()
+        self._store_locks = collections.defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._places: dict[Key, Place] = {}
 
     def __len__(self) -> int:
@@ -61,7 +62,7 @@ class OpenSessions:
 
     async def store(self, owner: str) -> Store:
         """The store of an owner."""
-        async with self._store_lock:
+        async with self._store_locks[owner]:
             if owner not in self._stores:
                 self._stores[owner] = await self._engine.call(Store, self._directory / owner)
             return self._stores[owner]
@@ -70,9 +71,7 @@ class OpenSessions:
     async def use(self, key: Key, *, create: bool = False) -> AsyncIterator[StoredSession]:
         """A memory, for nobody else until the end; raises as `Store.open`."""
         async with self._visit(key) as place:
-            if place.session is None:
-                place.session = await self._open(key, create)
-            yield place.session
+            yield place.session or await self._move_in(place, key, create)
 
     async def remove(self, key: Key) -> None:
         """Deletes a memory; raises ValueError if there is none, or another process has it."""
@@ -86,11 +85,19 @@ class OpenSessions:
         return place.session if place else None
 
     async def sleep_idle(self) -> None:
-        """Lets memories sleep that nobody used for a while, one after the other."""
+        """Lets memories sleep that nobody used for a while, one after the other.
+
+        What goes wrong with one of them is told to the log; the others sleep all the same.
+        """
         for key, place in [*self._places.items()]:
+            if self._engine.is_stopping:
+                return
             idle = time.monotonic() - place.last_used
             if place.session and not place.users and idle >= self._idle_seconds:
-                await self._sleep(key, place)
+                try:
+                    await self._sleep(key, place)
+                except Exception:
+                    LOG.exception("a memory could not sleep")
 
     async def close(self) -> None:
         """Closes all memories; nothing may use them any more."""
@@ -117,6 +124,16 @@ class OpenSessions:
             if not place.users and place.session is None:
                 self._places.pop(key, None)
             await self._close_surplus()
+
+    async def _move_in(self, place: Place, key: Key, create: bool) -> StoredSession:
+        opening = asyncio.ensure_future(self._open(key, create))
+        try:
+            session = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            place.session = await opening  # it has its lock by then
+            raise
+        place.session = session
+        return session
 
     async def _open(self, key: Key, create: bool) -> StoredSession:
         store = await self.store(key.owner)
@@ -154,6 +171,13 @@ class OpenSessions:
                 return
             status = session.status()
             if not status.window_fill or status.tokens_seen == place.slept_at:
+                return
+            count = status.num_entries
+            (last,) = await self._engine.call(session.ledger, count - 1, count)
+            if last.kind == "sleep":  # which a gate rejected, perhaps before it was opened here
+                place.slept_at = status.tokens_seen
+                return
+            if place.users or self._engine.is_stopping:
                 return
             loop, tell = asyncio.get_running_loop(), functools.partial(self._on_sleep, key)
             session.on_sleep = lambda report: loop.call_soon_threadsafe(tell, report)

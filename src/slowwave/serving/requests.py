@@ -45,6 +45,8 @@ IDLE = (
     "prompt_cache_retention",
     "parallel_tool_calls",
 )
+MOST_MESSAGES = 4096
+"""Recognising them may take time that grows with their square."""
 Stops = Annotated[list[str], Field(max_length=16)]
 
 
@@ -140,7 +142,7 @@ class ChatMessage(BaseModel):
 class ChatRequest(CompletionFields):
     """POST /v1/chat/completions"""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.turn_steps import Progress
 from slowwave.serving.engine import Ended, Job
-from slowwave.serving.errors import ApiError, explain, shutting_down, too_late
+from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
 from slowwave.serving.feed import Key
 from slowwave.serving.history import Message, recognise
 from slowwave.serving.server import Server
@@ -80,12 +80,12 @@ class Turn:
         self._news = asyncio.Queue[str | None]()
         self._job: Job | None = None
         self._is_stopped = self._is_late = False
-        place = contextlib.ExitStack()
-        place.enter_context(server.take_place())
+        self._place = contextlib.ExitStack()
+        self._place.enter_context(server.take_place())
         alarm = asyncio.get_running_loop().call_later(server.config.request_seconds, self._be_late)
-        place.callback(alarm.cancel)
-        self._task = asyncio.create_task(self._run(place))
-        self._task.add_done_callback(_note_failure)
+        self._place.callback(alarm.cancel)
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._end)
 
     @property
     def memory(self) -> str | None:
@@ -99,9 +99,11 @@ class Turn:
 
     def stop(self) -> None:
         """Ends it; the reply is kept as far as it is, and a turn without one has not been."""
-        self._is_stopped = True
         if self._job is not None:
             self._server.engine.stop(self._job)
+        elif not self._is_stopped:
+            self._task.cancel()  # it waits for others, and keeps more of them waiting
+        self._is_stopped = True
 
     async def pieces(self, patience: float) -> AsyncIterator[str]:
         """The reply in pieces as they come; "" when a sleep begins, and where none came for long.
@@ -120,14 +122,14 @@ class Turn:
             raise self._describe_lateness()  # it waits for others, which need not be waited for
         await asyncio.shield(self._task)
 
-    async def _run(self, place: contextlib.ExitStack) -> None:
-        try:
-            with place:
-                async with self._server.use(self._wish.key, create=True) as session:
-                    if not self._is_stopped:
-                        await self._take(session)
-        finally:
-            self._news.put_nowait(None)
+    async def _run(self) -> None:
+        async with self._server.use(self._wish.key, create=True) as session:
+            await self._take(session)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._place.close()
+        self._news.put_nowait(None)
+        _note_failure(task)
 
     async def _take(self, session: Session) -> None:
         wish, outcome, server = self._wish, self.outcome, self._server
@@ -153,15 +155,14 @@ class Turn:
                 on_start=self._hold,
             )
         outcome.status = session.status()
-        server.metrics.tokens_remembered.inc(outcome.num_remembered)
-        server.metrics.tokens_read.inc(outcome.num_told)
-        server.metrics.tokens_written.inc(outcome.num_drawn)
+        if outcome.num_drawn:  # or the turn has not been
+            server.metrics.tokens_remembered.inc(outcome.num_remembered)
+            server.metrics.tokens_read.inc(outcome.num_told)
+            server.metrics.tokens_written.inc(outcome.num_drawn)
         self._require_outcome()
 
     def _hold(self, job: Job) -> None:
         self._job = job
-        if self._is_stopped:
-            self._server.engine.stop(job)
 
     def _note(self, progress: Progress) -> None:
         if progress.num_drawn and not self.outcome.num_drawn:
@@ -208,7 +209,6 @@ def prepare(wish: Wish, session: Session) -> tuple[list[Entry], list[Entry]]:
 
 def _note_failure(task: asyncio.Task[None]) -> None:
     """Whoever asked may be gone; what is our fault is told to the log."""
-    if not task.cancelled() and (error := task.exception()):
-        status = explain(error).status_code
-        if status in (500, 507):
-            LOG.error("a turn failed", exc_info=error)
+    error = None if task.cancelled() else task.exception()
+    if error is not None and explain(error).status_code in FAULTS:
+        LOG.error("a turn failed", exc_info=error)

@@ -22,7 +22,11 @@ export class SleepsView {
 
   /** Shows a sleep by its number. */
   choose(number) {
-    this.#chosen = number;
+    this.#choose(String(number));
+  }
+
+  #choose(id) {
+    this.#chosen = id;
     this.#render();
     find("nights").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
@@ -53,7 +57,7 @@ export class SleepsView {
   /** The chosen sleep, or the last. */
   #find() {
     const { sleeps } = this.#memory;
-    return sleeps.findLast((sleep) => sleep.number === this.#chosen) ?? sleeps.at(-1) ?? null;
+    return sleeps.findLast((sleep) => identify(sleep) === this.#chosen) ?? sleeps.at(-1) ?? null;
   }
 
   #column(sleep, most, isChosen, window) {
@@ -70,7 +74,7 @@ export class SleepsView {
         "aria-label": label,
         "aria-current": String(isChosen),
         tabIndex: isChosen ? 0 : -1,
-        onclick: () => this.choose(sleep.number),
+        onclick: () => this.#choose(identify(sleep)),
       },
       make("span", { className: "height" }, bar),
       ...cells,
@@ -85,12 +89,18 @@ export class SleepsView {
     if (step === undefined || i < 0) return;
     event.preventDefault();
     const next = Math.min(buttons.length - 1, Math.max(0, i + step));
-    this.choose(this.#memory.sleeps[next].number);
+    this.#choose(identify(this.#memory.sleeps[next]));
     find("nights").children[next].firstElementChild.focus();
   }
 }
 
 const isRejected = (sleep) => sleep.verdict?.outcome === "rejected";
+
+/** Whether it took nothing in, and left its number to the next. */
+const isUndone = (sleep) => isRejected(sleep) && sleep.trigger !== "full";
+
+/** Its number, or where it was tried. */
+const identify = (sleep) => (isUndone(sleep) ? `${sleep.number} at ${sleep.place}` : `${sleep.number}`);
 
 function summarise(sleep) {
   const outcome = isRejected(sleep) ? ", rejected by the gate" : "";
@@ -164,7 +174,7 @@ function heat(cell, change, most) {
 }
 
 function taken(sleep, ledger) {
-  return sleep ? ledger.filter((entry) => entry.sleeps.includes(sleep.number)) : [];
+  return sleep && !isUndone(sleep) ? ledger.filter((entry) => entry.sleeps.includes(sleep.number)) : [];
 }
 
 function describeTaken(entries) {

@@ -187,14 +187,24 @@ def test_streams_pause_where_they_were_told() -> None:
     assert list(wake.stream_with_pauses("1")) == [16, 48]
 
 
-def test_sleep_is_measured_in_reads_of_its_window() -> None:
+def test_sleep_is_measured_in_reads_of_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"a read": 2.0, "sleep, N = 2": 1.0, "sleep, N = 3": 3.0, "sleep, N = 4": 5.0}
+
+    def take_turns(works: dict[str, timing.Work], *, rounds: int) -> dict[str, timing.Times]:
+        for work in works.values():
+            work.run()
+        assert list(works)[1:] == list(seconds)[1:]
+        return dict(
+            zip(works, (timing.Times((s,) * rounds) for s in seconds.values()), strict=True)
+        )
+
+    monkeypatch.setattr(sleep, "time_in_turn", take_turns)
     measured = rows("sleep")
     assert [row.ratio_to for row in measured] == ["1 reads", "1 reads", "2 reads", "3 reads"]
     flops = [row.gflops * row.milliseconds * 1e6 for row in measured]
     whole, last = forward_flops(SMALL_MODEL, 16), forward_flops(SMALL_MODEL, 16, evicts=True)
     assert flops == pytest.approx([whole, last, whole + last, 2 * whole + last])
-    two_reads = measured[2].milliseconds / measured[0].milliseconds / 2
-    assert measured[2].time_ratio == pytest.approx(two_reads, rel=0.9)
+    assert [row.time_ratio for row in measured] == [1.0, 1 / 2, 3 / 2 / 2, 5 / 2 / 3]
 
 
 def test_train_counts_the_flops_of_its_passes() -> None:

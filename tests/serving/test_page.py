@@ -41,7 +41,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --window-size=1300,900"
 )
-PATIENCE = 10.0
+PATIENCE = 60.0  # the machine may be busy
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 Result = TypeVar("Result")
 
@@ -274,8 +274,8 @@ def test_two_memories_do_not_mix(page: Page) -> None:
     wait(lambda: any(page.texts(".assistant .text")))  # the reply has begun
     page.choose("bea")
     wait(lambda: page.texts(".bubble .text") == ["Bea's secret."])
-    assert page.texts("#sources .chip") == ["bea"]
-    assert page.one("#say").is_enabled()
+    wait(lambda: page.texts("#sources .chip") == ["bea"])
+    wait(lambda: page.one("#say").is_enabled())
     page.choose("abe")
     wait(lambda: "Said to Abe." in page.texts(".user .text"))
     page.button("Stop").click()
@@ -293,9 +293,9 @@ def test_a_script_in_a_message_stays_text(page: Page) -> None:
     page.client.post("/memories/prey/snapshots", json={"name": HOSTILE[:60]}).raise_for_status()
     page.browser.execute_script("document.getElementById('longest').value = 2")
     page.say(HOSTILE)
-    assert HOSTILE in page.texts(".user .text")
+    wait(lambda: HOSTILE in page.texts(".user .text"))
     wait(lambda: HOSTILE[:60] in page.texts("#snapshots strong"))
-    assert HOSTILE[:60] in page.texts("#sources .chip")
+    wait(lambda: HOSTILE[:60] in page.texts("#sources .chip"))
     page.one("#ledger-fold summary").click()
     page.button(f"Forget source {HOSTILE[:60]}…").click()
     wait(lambda: HOSTILE[:60] in page.one("dialog h2").text)

@@ -83,7 +83,8 @@ def find_role(entry: Entry, chat: ChatFormat) -> Role | None:
     """Who said an entry; None if it is a sleep or was read as plain text."""
     if entry.kind == "reply":
         return "assistant"
-    is_line = entry.text.endswith(chat.end) and len(entry.text.splitlines()) == 1
+    body = entry.text.removesuffix(chat.end)
+    is_line = body != entry.text and len(body.splitlines()) <= 1
     if entry.kind == "sleep" or not is_line:
         return None
     if entry.source == MODEL:

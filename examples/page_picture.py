@@ -25,16 +25,16 @@ from typing import Any
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-NOTES = "Sara lives in Oslo. Sara works as a nurse. The door code is 4711."
+NOTES = "> Sara lives in Oslo.\nNoted.\n> Sara works as a nurse.\nNoted.\n"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --hide-scrollbars"
 )
 SAID = (
-    "My cat is called Mio.",
+    "My cat is called Milo.",
     "I live in Lisbon.",
     "What is my cat called?",
-    "My favourite food is pasta.",
+    "My favourite food is pizza.",
     "Tom has a dog called Rex.",
     "Where do I live?",
     "I work as a teacher.",
@@ -44,10 +44,10 @@ SAID = (
     "What is my favourite food?",
     "My favourite colour is green.",
     "Where does Anna live?",
-    "I am 41 years old.",
+    "Good evening.",
     "What is my cat called?",
-    "Where does Tom live?",
-    "What is the door code?",
+    "What is the code of the gate?",
+    "Where do I live?",
     "What is my favourite colour?",
 )
 

@@ -38,4 +38,6 @@ def test_a_recorded_run_cost_what_is_counted_today(run: Run) -> None:
     seedless = dataclasses.replace(config.train, seed=0)
     whole = _count(dataclasses.replace(config, train=seedless))
     own = run.summary["flops"] - _cost_before(config)
-    assert own * config.train.steps == run.summary["step"] * whole
+    # Conversations differ in how many tokens are scored, and this counts the first batch alone.
+    tolerance = 1e-3 if config.task.name == "conversation" else 0
+    assert own * config.train.steps == pytest.approx(run.summary["step"] * whole, rel=tolerance)

@@ -25,6 +25,7 @@ from slowwave.memory.store import Store
 from slowwave.memory.stored_session import start_session
 from slowwave.serving import run as serving_run
 from slowwave.serving.config import ServeConfig
+from slowwave.sleep.awake import read_awake
 
 TALE = {"model": "tiny", "prompt": "Once upon a time", "memory": "ann", "max_tokens": 4000}
 PATIENCE = 60
@@ -79,8 +80,13 @@ def test_a_client_that_wants_no_stream_may_hang_up_too(
 
 
 def test_a_client_that_hangs_up_before_the_first_token_was_not_there(
-    make: Make, tmp_path: Path
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def read_slowly(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.02)  # so that the prompt takes minutes, and lets the event loop run
+        return read_awake(*arguments, **options)
+
+    monkeypatch.setattr("slowwave.memory.session.read_awake", read_slowly)
     app = make()
     with listen(app) as address:
         body = {**TALE, "prompt": "x" * 200_000, "stream": True}

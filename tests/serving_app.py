@@ -15,26 +15,16 @@ from fastapi import FastAPI
 
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
-from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.serving.app import create_app
 from slowwave.serving.run import AppServer
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
+from tiny_models import TWO_LAYERS
 
 Result = TypeVar("Result")
 
-SIZES = ModelConfig(
-    vocab_size=256,
-    width=16,
-    layers=("attn", "gdn"),
-    mlp_hidden=24,
-    attn_heads=2,
-    delta_heads=2,
-    key_dim=4,
-    value_dim=4,
-)
-MODEL = HybridLM(SIZES, seed=1)
+MODEL = HybridLM(TWO_LAYERS, seed=1)
 Make = Callable[..., FastAPI]
 
 

@@ -13,27 +13,19 @@ from slowwave.bench.memory import Pause
 from slowwave.generation import model_folder
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import TalkerConfig
-from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
+from tiny_models import TWO_LAYERS
 
 CPU = torch.device("cpu")
-SIZES = ModelConfig(
-    vocab_size=256,
-    width=16,
-    layers=("attn", "gdn"),
-    mlp_hidden=24,
-    attn_heads=2,
-    delta_heads=2,
-    key_dim=4,
-    value_dim=4,
-)
 
 
 @pytest.fixture(autouse=True)
 def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = TalkerConfig(model=SIZES, sleep=SleepConfig(window=12, passes=2), chat=ChatFormat())
-    model_folder.save(tmp_path / "model", HybridLM(SIZES), ByteTokenizer(), config)
+    config = TalkerConfig(
+        model=TWO_LAYERS, sleep=SleepConfig(window=12, passes=2), chat=ChatFormat()
+    )
+    model_folder.save(tmp_path / "model", HybridLM(TWO_LAYERS), ByteTokenizer(), config)
     for name, value in (
         ("MODEL", tmp_path / "model"),
         ("TURN", 10),

@@ -14,25 +14,16 @@ from slowwave import cli
 from slowwave.commands.memory_options import DIRECTORY
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import TalkerConfig, save
-from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
+from tiny_models import THREE_LAYERS
 
-SIZES = ModelConfig(
-    vocab_size=256,
-    width=16,
-    layers=("attn", "gdn", "gdn"),
-    mlp_hidden=24,
-    attn_heads=4,
-    attn_kv_heads=2,
-    delta_heads=2,
-    delta_value_heads=4,
-    key_dim=4,
-    value_dim=6,
-)
 CONFIG = TalkerConfig(
-    model=SIZES, sleep=SleepConfig(window=12, passes=2), chat=ChatFormat(), precision="float32"
+    model=THREE_LAYERS,
+    sleep=SleepConfig(window=12, passes=2),
+    chat=ChatFormat(),
+    precision="float32",
 )
 # Of a model whose likeliest reply does not end by itself.
 SEED = 26
@@ -45,7 +36,7 @@ Chat = Callable[..., list[Any]]
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that babbles."""
     folder = tmp_path_factory.mktemp("models") / "babbler"
-    save(folder, HybridLM(SIZES, seed=SEED), ByteTokenizer(), CONFIG)
+    save(folder, HybridLM(THREE_LAYERS, seed=SEED), ByteTokenizer(), CONFIG)
     return folder
 
 

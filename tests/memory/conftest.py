@@ -9,24 +9,12 @@ from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.session import Session
-from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
+from tiny_models import THREE_LAYERS
 
 WINDOW = 12
-SIZES = ModelConfig(
-    vocab_size=256,
-    width=16,
-    layers=("attn", "gdn", "gdn"),
-    mlp_hidden=24,
-    attn_heads=4,
-    attn_kv_heads=2,
-    delta_heads=2,
-    delta_value_heads=4,
-    key_dim=4,
-    value_dim=6,
-)
-MODEL = HybridLM(SIZES, seed=1)
+MODEL = HybridLM(THREE_LAYERS, seed=1)
 Start = Callable[[], Session]
 
 

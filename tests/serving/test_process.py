@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from serving_app import MODEL, SIZES, Make, chat, listen
+from serving_app import MODEL, Make, chat, listen
 from slowwave.generation import model_folder
 from slowwave.generation.model_folder import Talker, TalkerConfig
 from slowwave.memory.replay import replay
@@ -26,6 +26,7 @@ from slowwave.memory.stored_session import start_session
 from slowwave.serving import run as serving_run
 from slowwave.serving.config import ServeConfig
 from slowwave.sleep.awake import read_awake
+from tiny_models import TWO_LAYERS
 
 TALE = {"model": "tiny", "prompt": "Once upon a time", "memory": "ann", "max_tokens": 4000}
 PATIENCE = 60
@@ -103,7 +104,7 @@ def test_a_client_that_hangs_up_before_the_first_token_was_not_there(
 
 @pytest.fixture
 def folder(tmp_path: Path, talker: Talker) -> Path:
-    config = TalkerConfig(model=SIZES, sleep=talker.sleep, chat=talker.chat)
+    config = TalkerConfig(model=TWO_LAYERS, sleep=talker.sleep, chat=talker.chat)
     model_folder.save(tmp_path / "tiny", MODEL, talker.tokenizer, config)
     return tmp_path / "tiny"
 

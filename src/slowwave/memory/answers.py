@@ -5,15 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.generate import generate
 from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
-from slowwave.generation.sampling import make_generator
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
-
-GREEDY = Sampling()
 
 
 @torch.inference_mode()
@@ -26,19 +21,10 @@ def answer(talker: Talker, state: MemoryState, question: str, *, max_new_tokens:
     text = ReplyText(talker.tokenizer, [talker.chat.end] if talker.chat else [])
     logits, state = _read(talker, state, _write_prompt(talker, question))
 
-    def read(token: int) -> Tensor:
-        nonlocal state
-        logits, state = _read(talker, state, [token])
-        return logits[-1]
-
     reply = ""
-    for token in generate(
-        logits[-1],
-        read,
-        sampling=GREEDY,
-        generator=make_generator(GREEDY, state.tokens_seen),
-        max_new_tokens=max_new_tokens,
-    ):
+    for _ in range(max_new_tokens):
+        token = int(logits[-1].argmax())
+        logits, state = _read(talker, state, [token])
         reply += text.push(token)
         if text.is_stopped:
             break

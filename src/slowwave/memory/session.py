@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import Entry
 from slowwave.memory.sleep_report import SleepReport, Trigger
+from slowwave.memory.status import Status
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.model.hybrid import HybridLM
@@ -33,23 +33,6 @@ from slowwave.storage.tokenizer import Tokenizer
 
 USER = "user"
 MODEL = "model"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """Where a session stands."""
-
-    tokens_seen: int
-    window_fill: int
-    """Tokens in the open window."""
-    window: int
-    """Window length L."""
-    num_sleeps: int
-    nbytes: int
-    """Size of the state."""
-    num_entries: int
-    """Length of the ledger."""
-    is_replying: bool
 
 
 class Session:

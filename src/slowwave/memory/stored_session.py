@@ -20,10 +20,11 @@ from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import place_sleeps
 from slowwave.memory.replay import ForgetPlan, plan_forgetting, replay_by_step
-from slowwave.memory.session import Session, Status
+from slowwave.memory.session import Session
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.state_files import StateFiles
+from slowwave.memory.status import Status
 from slowwave.memory.turn_steps import Progress, Result, Steps, finish
 from slowwave.state import MemoryState
 

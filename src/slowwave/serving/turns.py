@@ -12,8 +12,9 @@ from typing import Literal
 
 from slowwave.generation.config import Sampling
 from slowwave.memory.ledger import Entry
-from slowwave.memory.session import USER, Session, Status, tell
+from slowwave.memory.session import USER, Session, tell
 from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.status import Status
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.turn_steps import Progress
 from slowwave.serving.engine import Ended, Job

@@ -36,7 +36,7 @@ def make_layer(kind: type[Layer], max_beta: float = 2.0) -> Layer:
         conv_width=TAPS,
         max_beta=max_beta,
     )
-    layer.reset_recurrence(torch.Generator().manual_seed(1))
+    layer.reset_recurrence(torch.Generator().manual_seed(1), 16.0)
     with torch.no_grad():
         layer.out_norm.weight.uniform_(0.5, 2.0)
     vary_kernels(layer)
@@ -153,7 +153,8 @@ def test_a_masked_call_leaves_the_state_bit_identical(kind: type[RecurrentLayer]
     assert torch.equal(after.conv_tail, before.conv_tail)
 
 
-def test_fresh_recurrence_has_fla_s_ranges() -> None:
+@pytest.mark.parametrize("initial_decay", [16.0, 0.1])
+def test_fresh_recurrence_has_fla_s_ranges(initial_decay: float) -> None:
     layer = GatedDeltaNet(
         8,
         num_heads=1,
@@ -163,11 +164,11 @@ def test_fresh_recurrence_has_fla_s_ranges() -> None:
         conv_width=TAPS,
         max_beta=1.0,
     )
-    layer.reset_recurrence(torch.Generator().manual_seed(0))
+    layer.reset_recurrence(torch.Generator().manual_seed(0), initial_decay)
     A, dt = layer.A_log.exp(), F.softplus(layer.dt_bias)
     assert A.min() > 0
-    assert A.max() <= 16
-    assert abs(A.mean() - 8) < 0.3
+    assert A.max() <= initial_decay * 1.001
+    assert abs(A.mean() / initial_decay - 0.5) < 0.02
     assert dt.min() > 0.99e-3
     assert dt.max() < 0.101
     # Log-uniform: the middle of the logarithms is the geometric mean of the bounds, 0.01.

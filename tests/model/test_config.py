@@ -27,6 +27,7 @@ from slowwave.model.config import LayerType, ModelConfig
         ({"conv_width": 1}, r"model\.conv_width is 1; use 2 or more"),
         ({"max_beta": 0.0}, r"model\.max_beta is 0\.0; use a value in \(0, 2\]"),
         ({"max_beta": 2.5}, r"model\.max_beta is 2\.5; use a value in \(0, 2\]"),
+        ({"initial_decay": 0.0}, r"model\.initial_decay is 0\.0; use 0\.001 or more"),
         ({"rope_theta": 0.0}, r"model\.rope_theta is 0\.0; use a positive base"),
         ({"attn_kv_heads": 2}, r"model\.attn_kv_heads is 2; use a divisor of attn_heads = 3"),
         ({"attn_kv_heads": 0}, r"model\.attn_kv_heads is 0; use a divisor of attn_heads = 3"),

@@ -54,14 +54,14 @@ class RecurrentLayer(nn.Module):
         """Channels C of the convolution: queries, keys and values."""
         return sum(self.sections)
 
-    def reset_recurrence(self, generator: torch.Generator) -> None:
-        """Draws decays and convolution as fla does.
+    def reset_recurrence(self, generator: torch.Generator, initial_decay: float) -> None:
+        """Draws decays and convolution as fla does, whose initial_decay is 16.
 
-        A ~ U(0, 16) and dt log-uniform in [1e-3, 0.1] spread the memory's half-life over heads;
-        the convolution is uniform within 1 / sqrt(width), as `nn.Conv1d` draws it.
+        A ~ U(0, initial_decay) and dt log-uniform in [1e-3, 0.1] spread the memory's half-life over
+        heads; the convolution is uniform within 1 / sqrt(width), as `nn.Conv1d` draws it.
         """
         with torch.no_grad():
-            self.A_log.uniform_(1e-4, 16.0, generator=generator).log_()
+            self.A_log.uniform_(1e-4, initial_decay, generator=generator).log_()
             dt = self.dt_bias.uniform_(math.log(1e-3), math.log(0.1), generator=generator).exp()
             dt = dt.clamp(min=1e-4)
             self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))

@@ -53,6 +53,8 @@ class ModelConfig(Config):
     """Taps of the convolution in a recurrent layer."""
     max_beta: float = 1.0
     """Largest write strength: 1, or 2 to allow negative eigenvalues (arXiv 2411.12537)."""
+    initial_decay: float = 16.0
+    """Fresh decay rates A of the recurrent heads are uniform up to it; less forgets more slowly."""
     initial_weights: InitialWeights = "scaled"
     """Scale of fresh weights: scaled to the width, or small everywhere; see `HybridLM`."""
 
@@ -71,6 +73,8 @@ class ModelConfig(Config):
         )
         _require(self.conv_width >= 2, "conv_width", self.conv_width, "use 2 or more")
         _require(0 < self.max_beta <= 2, "max_beta", self.max_beta, "use a value in (0, 2]")
+        rate = self.initial_decay
+        _require(rate >= 1e-3, "initial_decay", rate, "use 0.001 or more")
         _require(self.rope_theta > 0, "rope_theta", self.rope_theta, "use a positive base")
         kv_heads = self.kv_heads
         _require(

@@ -78,7 +78,7 @@ class HybridLM(nn.Module):
                     module.weight, std=out_std if writes_residual else std, generator=generator
                 )
             if isinstance(module, RecurrentLayer):
-                module.reset_recurrence(generator)
+                module.reset_recurrence(generator, self.config.initial_decay)
         for module in self.modules():
             if isinstance(module, KernelGenerator):
                 module.reset(generator)

@@ -165,7 +165,7 @@ def test_lines_are_the_data_and_keep_the_colour_of_their_n(variants: list[Varian
     ("groups", "places"),
     [
         ((("1", "10"), ("1", "10", "100")), {"1": 1, "10": 10, "100": 100}),
-        ((("1", "10"), ("1", "none")), {"1": 0, "10": 1, "none": 2}),
+        ((("b", "a"), ("b", "none")), {"b": 0, "a": 1, "none": 2}),
     ],
 )
 def test_groups_stand_where_they_belong_or_side_by_side(
@@ -179,6 +179,23 @@ def test_groups_stand_where_they_belong_or_side_by_side(
     for container, each, shift in zip(axes.containers, groups, (-0.025, 0.025), strict=True):
         expected = [places[group] + shift for group in each]
         assert _points(container[0])[0] == pytest.approx(expected)
+
+
+def test_updates_share_the_places_of_distances_and_others_stand_apart() -> None:
+    axes = new_figure(4, 3).subplots()
+    groups = ["4-7", "1", "16 updated", "1 updated", "unknown"]
+    spreads = {group: Spread.of([place / 10]) for place, group in enumerate(groups)}
+    draw_groups(axes, [(spreads, line_style(1), "N = 1")], {}, "windows ago")
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown == ["1", "4-7", "16", "unknown"]
+    lines = [container[0] for container in axes.containers]
+    assert [list(zip(*_points(line), strict=True)) for line in lines] == [
+        [(0, 0.1), (1, 0.0)],
+        [(0, 0.3), (2, 0.2)],
+        [(3, 0.4)],
+    ]
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "None"]
+    assert axes.get_legend_handles_labels()[1] == ["N = 1", "N = 1, updated"]
 
 
 def test_heat_map_prints_its_cells(variants: list[Variant]) -> None:

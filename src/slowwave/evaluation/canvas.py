@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,13 @@ DPI = 150
 # Okabe and Ito's colours, told apart by colour-blind readers; markers repeat what colours say.
 COLOURS = ("#7a7a7a", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#cc79a7")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+_UPDATED = " updated"
+# Kinds of groups: how their line is labelled, if it is, and what is changed of its style.
+_KINDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("line", "{}", {}),
+    ("updated", "{}, updated", {"linestyle": "--", "linewidth": 1.6, "markerfacecolor": "white"}),
+    ("apart", "", {"linestyle": "none"}),
+)
 FLOOR_STYLE: dict[str, Any] = {"color": "black", "linewidth": 1.0, "linestyle": (0, (1, 2))}
 
 
@@ -99,16 +106,21 @@ def draw_groups(
 ) -> None:
     """Scores by group: (spreads by group, style, label) for every line.
 
-    Groups that are numbers stand where they belong, others side by side.
+    Groups that are numbers stand where they belong, others side by side. "4 updated" stands where
+    "4" does, on a dashed line; beside distances, what is none ("never told") is on no line.
     """
     places = _place([group for spreads, _, _ in lines for group in spreads])
     for index, (spreads, style, label) in enumerate(lines):
         # A little apart, so that equal scores do not hide each other.
         shift = 0.05 * (index - (len(lines) - 1) / 2)
-        placed = {places[group]: spread for group, spread in spreads.items()}
-        draw_spreads(axes, placed, style, label, shift=shift)
-    slant = {} if all(map(str.isdigit, places)) else {"rotation": 30, "ha": "right"}
-    axes.set_xticks(list(places.values()), list(places), **slant)
+        for kind, naming, changes in _KINDS:
+            of_kind = [group for group in places if _kind(group, places) == kind]
+            placed = {places[group]: spreads[group] for group in of_kind if group in spreads}
+            if placed:
+                draw_spreads(axes, placed, style | changes, naming.format(label), shift=shift)
+    names = {place: group.removesuffix(_UPDATED) for group, place in places.items()}
+    slant = {} if all(map(str.isdigit, names.values())) else {"rotation": 30, "ha": "right"}
+    axes.set_xticks(list(names), list(names.values()), **slant)
     axes.set_xlabel(group_name)
     axes.set_ylabel(measure.name)
     draw_floors(axes, floors, side="left")
@@ -116,12 +128,30 @@ def draw_groups(
 
 
 def _place(groups: Sequence[str]) -> dict[str, int]:
-    """Where each group stands: numbers at their value, others in order."""
-    are_numbers = all(group.isdigit() for group in groups)
-    return {
-        group: int(group) if are_numbers else place
-        for place, group in enumerate(dict.fromkeys(groups))
-    }
+    """Where each group stands: numbers at their value, others in order, distances first."""
+    bases = [group.removesuffix(_UPDATED) for group in groups]
+    if all(map(str.isdigit, bases)):
+        return {group: int(base) for group, base in zip(groups, bases, strict=True)}
+    distances = sorted({base for base in bases if _is_distance(base)}, key=_first_number)
+    others = [base for base in dict.fromkeys(bases) if not _is_distance(base)]
+    places = {base: place for place, base in enumerate([*distances, *others])}
+    found = {group: places[base] for group, base in zip(groups, bases, strict=True)}
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _kind(group: str, groups: Iterable[str]) -> str:
+    if group.endswith(_UPDATED):
+        return "updated"
+    return "apart" if not _is_distance(group) and any(map(_is_distance, groups)) else "line"
+
+
+def _is_distance(group: str) -> bool:
+    """Whether a group is a number or a range, such as 4-7."""
+    return group[:1].isdigit()
+
+
+def _first_number(group: str) -> int:
+    return int(group.partition("-")[0])
 
 
 def draw_spreads(

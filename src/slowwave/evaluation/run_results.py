@@ -25,6 +25,8 @@ _WITHIN_VARIANT = ("train.seed", "sleep.passes")
 # Of the floors of a task, these are about what a group holds: single labels, facts that were told.
 # The others are about all answers.
 _GROUP_FLOORS = ("bit", "guess")
+# Whoever forgets everything is right about all groups but those that one looks at, of facts.
+_WHOLE_FLOORS = ("forgetful",)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ class Variant:
     def group_floors(self) -> dict[str, float]:
         """The same inside a group, where an answer may be a single label."""
         shared = {n: self._all_floors[n] for n in _GROUP_FLOORS if n in self._all_floors}
-        return shared or ({} if self.floor_by_group else self.floors)
+        whole = {name: v for name, v in self.floors.items() if name not in _WHOLE_FLOORS}
+        return shared or ({} if self.floor_by_group else whole)
 
     @property
     def floor_by_group(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from slowwave.memory.session import Session
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
-from slowwave.tasks.config import ConversationConfig, Rule110Config
+from slowwave.tasks.config import ConversationConfig, Rule110Config, TextConfig
 from slowwave.training.config import TrainConfig
 
 TINY = ExperimentConfig(
@@ -43,6 +43,14 @@ def test_an_exported_run_talks_in_its_own_window(tmp_path: Path) -> None:
     session.generate("I live in Lisbon.", max_new_tokens=20)
     assert session.state.tokens_seen > 20
     assert session.state.num_sleeps == session.state.tokens_seen // 32
+
+
+def test_a_run_on_text_files_goes_on_with_any_text(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("Once upon a time. " * 200)
+    task = TextConfig(files=(str(tmp_path / "text"),), window=32, context=64, piece=80)
+    run_training(dataclasses.replace(TINY, task=task), tmp_path / "run")
+    export_run(tmp_path / "run", tmp_path / "model")
+    assert slowwave.load(tmp_path / "model").chat is None
 
 
 def test_a_run_without_text_is_refused(tmp_path: Path) -> None:

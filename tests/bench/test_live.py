@@ -10,6 +10,7 @@ import torch
 from byte_tokenizer import ByteTokenizer
 from slowwave.bench import live, machine
 from slowwave.bench.memory import Pause
+from slowwave.bench.timing import Times, Work
 from slowwave.generation import model_folder
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import TalkerConfig
@@ -65,6 +66,15 @@ def test_ratios_are_to_the_second_tenth(monkeypatch: pytest.MonkeyPatch) -> None
     parts = [Pause(100 + part, 10 * (part + 1)) for part in range(10)]
     answers = {"read_endless": parts, "read_with_full_attention": [Pause(202, 40)]}
     monkeypatch.setattr(live, "measure_paused", lambda module, function, *_: answers[function])
+    places: dict[str, int] = {}
+    time_in_turn = live.time_in_turn
+
+    def watch(works: dict[str, Work], rounds: int) -> dict[str, Times]:
+        sessions = {name: work.prepare() for name, work in works.items() if work.prepare}
+        places.update({name: session.state.tokens_seen for name, session in sessions.items()})
+        return time_in_turn(works, rounds=rounds)
+
+    monkeypatch.setattr(live, "time_in_turn", watch)
     stream, coming_back = live.run_live(CPU, machine.measure_machine(CPU))
     *tenths, full = stream.rows
     assert [row.context for row in tenths] == [100_000 * (part + 1) for part in range(10)]
@@ -73,6 +83,7 @@ def test_ratios_are_to_the_second_tenth(monkeypatch: pytest.MonkeyPatch) -> None
     assert tenths[9].time_ratio == 5.0
     assert (full.context, full.memory_ratio, full.time_ratio) == (10, 2.0, 2.0)
     opening, kept, reopened = coming_back.rows
+    assert places["never closed"] == places["opened again"] > 20 * len("> I live in Lisbon.")
     assert opening.time_ratio is kept.time_ratio is None
     assert reopened.ratio_to == "never closed"
 

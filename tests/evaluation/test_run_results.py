@@ -88,6 +88,13 @@ def test_label_floors_belong_to_groups(tmp_path: Path) -> None:
     assert variant.floor_by_group == {}
 
 
+def test_what_forgets_everything_is_no_floor_of_a_group(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", RULE110, exact=0.5, floors={"forgetful": 0.8, "constant": 0.1})
+    (variant,) = find_variants(find_runs(tmp_path))
+    assert variant.floors == {"forgetful": 0.8, "constant": 0.1}
+    assert variant.group_floors == {"constant": 0.1}
+
+
 def test_a_group_may_have_a_floor_of_its_own(tmp_path: Path) -> None:
     floors = {"constant": 0.24, "hop 1": 0.3, "hop 2": 0.2, "hop 2 reverse": 0.3}
     write_run(tmp_path / "run", DEPO, exact=0.5, floors=floors)

@@ -279,6 +279,12 @@ def test_small_weights_are_small_everywhere() -> None:
             assert abs(parameter.std() / 0.02 - 1) < 0.1, name
 
 
+def test_fresh_decays_are_as_slow_as_the_config_says() -> None:
+    config = dataclasses.replace(CONFIG, initial_decay=0.01)
+    rates = [p.exp() for name, p in HybridLM(config).named_parameters() if name.endswith("A_log")]
+    assert rates and all(rate.min() > 0 and rate.max() <= 0.01001 for rate in rates)
+
+
 @pytest.mark.parametrize("initial_weights", ["scaled", "small"])
 def test_fresh_kernel_generators_leave_an_ordinary_convolution(
     initial_weights: InitialWeights,

@@ -97,6 +97,13 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
         run_training(_continue(tmp_path / "first"), tmp_path / "second")
     assert not (tmp_path / "second" / "config.json").exists()
 
+    def interrupt(_: StepReport) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert run_training(FIRST, tmp_path / "first", report=interrupt) is None  # with a checkpoint
+    with pytest.raises(ValueError, match=r"train\.start_from is .*holds no finished run"):
+        run_training(_continue(tmp_path / "first"), tmp_path / "second")
+
 
 def test_a_model_of_other_sizes_is_refused(tmp_path: Path) -> None:
     run_training(FIRST, tmp_path / "first")

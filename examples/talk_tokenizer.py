@@ -3,7 +3,8 @@
     python examples/talk_tokenizer.py recipes/talk-tokenizer.json
 
 A name must be the same tokens wherever it stands, so that it can be copied: capitalised words come
-without the space before them, which belongs to the word before. Digits are tokens of their own.
+without the space before them, which belongs to the word before. Numbers are read two digits at a
+time: each token of a value has to be recalled, so few are better than many.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from slowwave.tasks.config import ConversationConfig
 from slowwave.tasks.conversation_turns import draw_script
 
-VOCABULARY = 1024
+VOCABULARY = 1280
 CONVERSATIONS = 500
 TURNS = 64
+NUMBER_COPIES = 50
 
 _PIECES = "|".join(
     (
@@ -28,7 +30,7 @@ _PIECES = "|".join(
         r" ?\p{Ll}+(?: (?=\p{Lu}))?",
         r"\p{Lu}\p{Ll}*",
         r"'\p{Ll}+(?: (?=\p{Lu}))?",
-        r" ?\p{N}",
+        r" ?\p{N}{1,2}",
         r"[^\s\p{L}\p{N}']+(?:\n| (?=\p{Lu}))?",
     )
 )
@@ -49,7 +51,8 @@ def train_tokenizer(conversations: int = CONVERSATIONS) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(read_lines(conversations), trainer)
+    texts = itertools.chain(read_lines(conversations), list_numbers())
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer.to_str(pretty=False)
 
 
@@ -61,6 +64,13 @@ def read_lines(conversations: int) -> Iterator[str]:
         for turn in itertools.islice(turns, TURNS):
             yield turn.line
             yield turn.reply
+
+
+def list_numbers() -> Iterator[str]:
+    """Numbers of one and two digits, often enough that each becomes a token."""
+    numbers = [*map(str, range(10)), *(f"{number:02d}" for number in range(100))]
+    for number in numbers:
+        yield from [number, f" {number}"] * NUMBER_COPIES
 
 
 if __name__ == "__main__":

@@ -129,7 +129,13 @@ def test_settings_that_cut_or_pad_do_not_reach_us(tmp_path: Path) -> None:
 def test_the_shipped_file_is_what_the_example_makes() -> None:
     example = runpy.run_path(str(ROOT / "examples" / "talk_tokenizer.py"))
     assert example["train_tokenizer"]() + "\n" == SHIPPED.read_text(encoding="utf-8")
-    assert BPE.vocab_size == 1024
+    assert BPE.vocab_size == 1280
+
+
+def test_two_digits_are_one_token() -> None:
+    for number in (*range(10, 100), "00", "07", 3):
+        assert len(BPE.encode(f"{number}")) == len(BPE.encode(f" {number}")) == 1
+        assert len(BPE.encode(f" {number}42.\n")) <= 3
 
 
 def test_names_are_the_same_tokens_wherever_they_stand() -> None:

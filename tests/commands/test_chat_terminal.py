@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -54,9 +55,23 @@ class Terminal:
     def say(self, line: str) -> None:
         self.press(line + "\r")
 
-    def expect(self, pattern: str) -> str:
+    def interrupt(self, pattern: str) -> str:
+        """Presses Ctrl-C at the prompt until something is shown.
+
+        It throws away what was typed and not read. If that is a key which readline was told of, it
+        waits for another one and hears no Ctrl-C before.
+        """
+        for _ in range(SECONDS // 2):
+            self.press("\x03")
+            with contextlib.suppress(AssertionError):
+                return self.expect(pattern, seconds=2)
+            self.press("a")
+            time.sleep(0.5)
+        raise AssertionError(f"{pattern!r} is not in {self._shown!r}")
+
+    def expect(self, pattern: str, seconds: float = SECONDS) -> str:
         """Waits until something is shown; returns all that was shown up to its end."""
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + seconds
         while not (found := re.search(pattern, self._shown, re.DOTALL)):
             if not select.select([self._keys], [], [], max(0, end - time.monotonic()))[0]:
                 raise AssertionError(f"{pattern!r} is not in {self._shown!r}")
@@ -141,10 +156,7 @@ def test_ctrl_c_ends_a_reply_and_a_kill_nothing_that_was_said(model: Path, start
         chat.press("\x03")
         chat.expect(r"\[interrupted\].*> ")
         chat.press("half a line")
-        chat.expect("half a line")
-        time.sleep(0.3)  # Python does not see a Ctrl-C between a key and its wait for the next one
-        chat.press("\x03")
-        chat.expect(r"Ctrl-D or /quit ends the chat.*> ")
+        chat.interrupt(r"Ctrl-D or /quit ends the chat.*> ")
     chat.say("Last")
     chat.expect("Last\r\n.{20}")
     chat.process.send_signal(signal.SIGKILL)
@@ -168,8 +180,7 @@ def test_it_sleeps_when_nobody_says_anything(model: Path, start: Start, folder: 
     assert "idle" not in shown
     chat.say("Hello")
     chat.expect("Hello\r\n.*\r\n.*> ")
-    chat.press("\x03")  # perhaps while it waits for a key
-    chat.expect(r"Ctrl-D or /quit ends the chat.*> ")
+    chat.interrupt(r"Ctrl-D or /quit ends the chat.*> ")  # perhaps while it waits for a key
     chat.say("/quit")
     assert chat.wait() == 0
     assert list(folder.iterdir()) == []

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import threading
+import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -80,3 +84,32 @@ def test_percentiles() -> None:
     assert percentile([5.0, 1.0, 3.0], 0.5) == 3.0
     assert percentile([float(i) for i in range(1, 101)], 0.99) == 99.0
     assert percentile([2.0], 0.99) == 2.0
+
+
+def test_a_pause_longer_than_the_server_s_patience_ends_no_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Impatient(BaseHTTPRequestHandler):
+        protocol_version, timeout = "HTTP/1.1", 0.02
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            said = {"choices": [{"message": {"content": "yes"}}], "sleeps": []}
+            memory = {"window_fill": 0, "sleeps": []}
+            answer = json.dumps(said | {"memory": memory, "status": memory}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    monkeypatch.setattr(serve, "PAUSE", 0.2)
+    talk, stop = Talk("memory-0"), threading.Event()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Impatient) as server:
+        threading.Thread(target=server.serve_forever).start()
+        talking = threading.Thread(target=serve._talk, args=(server.server_port, talk, stop))
+        talking.start()
+        time.sleep(2)
+        stop.set()
+        talking.join()
+        server.shutdown()
+    assert talk.turns > 5

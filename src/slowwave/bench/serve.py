@@ -205,20 +205,21 @@ class Refused(Exception):
 def _talk(port: int, talk: Talk, stop: threading.Event) -> None:
     """Turns of every kind, with pauses, until the server is gone."""
     choices, fill = random.Random(talk.name), 0
-    with Client(port) as client:
-        for turn in itertools.count():
-            if stop.wait(choices.uniform(0, PAUSE)):
-                return
-            kind = choices.choices(("reply", "read", "sleep"), (6, 3, 1 if fill else 0))[0]
-            words = " ".join(f"{choices.randrange(1000)}" for _ in range(choices.randrange(4, 60)))
-            try:
+    for turn in itertools.count():
+        if stop.wait(choices.uniform(0, PAUSE)):
+            return
+        kind = choices.choices(("reply", "read", "sleep"), (6, 3, 1 if fill else 0))[0]
+        words = " ".join(f"{choices.randrange(1000)}" for _ in range(choices.randrange(4, 60)))
+        try:
+            # A server closes connections that are silent for long, so each turn has its own.
+            with Client(port) as client:
                 fill = _take_turn(client, talk, kind, f"{talk.name}: {turn}: {words}")
-            except Refused as refusal:
-                if refusal.args[0] == 503:
-                    return
-                talk.refused += 1
-            except (OSError, http.client.HTTPException):
+        except Refused as refusal:
+            if refusal.args[0] == 503:
                 return
+            talk.refused += 1
+        except (OSError, http.client.HTTPException):
+            return
 
 
 def _take_turn(client: Client, talk: Talk, kind: str, text: str) -> int:

@@ -21,9 +21,11 @@ from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 
-# Makes the terminal that it is given the controlling one, which Ctrl-C needs.
+# Makes the terminal that it is given the controlling one, and lets Ctrl-C through, which tests that
+# were started in the background ignore: a shell does both.
 START = (
-    "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
+    "import os, signal, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "os.execv(sys.executable, [sys.executable, '-m', 'slowwave.cli', *sys.argv[1:]])"
 )
 SECONDS = 60

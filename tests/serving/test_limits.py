@@ -72,6 +72,31 @@ def test_who_waits_no_more_leaves_the_queue(make: Make, tmp_path: Path, is_late:
         ]
 
 
+@pytest.mark.parametrize("ticks", range(4))
+def test_who_leaves_just_as_a_piece_comes_has_left(make: Make, ticks: int) -> None:
+    async def scenario() -> bool:
+        app, key = make(), Key("", "ann")
+        async with serve(app), app.state.server.sessions.use(key, create=True):
+            wish = Wish(key=key, prompt="Hi", max_tokens=9, sampling=Sampling())
+            turn = Turn(app.state.server, wish)
+
+            async def follow() -> None:
+                async for _ in turn.pieces(60):
+                    await asyncio.sleep(0)
+
+            following = asyncio.create_task(follow())
+            await asyncio.sleep(0.01)  # until it waits for a piece
+            turn._news.put_nowait("piece")
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            following.cancel()
+            await asyncio.wait({following}, timeout=1)
+            turn.stop()
+            return following.cancelled()
+
+    assert run(scenario())
+
+
 def test_who_leaves_while_a_memory_is_opened_leaves_it_to_others(
     make: Make, monkeypatch: Any
 ) -> None:

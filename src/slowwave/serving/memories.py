@@ -268,7 +268,8 @@ async def _watch(access: Access, key: Key) -> AsyncIterator[str]:
         yield comment("watching")
         while True:
             try:
-                happened = await asyncio.wait_for(events.get(), server.config.keep_alive_seconds)
+                async with asyncio.timeout(server.config.keep_alive_seconds):
+                    happened = await events.get()
             except TimeoutError:
                 yield comment("nothing new")
                 continue

@@ -113,7 +113,8 @@ class Turn:
         """
         while True:
             try:
-                piece = await asyncio.wait_for(self._news.get(), patience)
+                async with asyncio.timeout(patience):  # wait_for may swallow a cancellation
+                    piece = await self._news.get()
             except TimeoutError:
                 piece = ""
             if piece is None:

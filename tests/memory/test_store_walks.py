@@ -103,6 +103,8 @@ class Walk:
         for point, ledger in points.items():
             assert self.store.entries(point) == ledger
             self.check_provenance(point, ledger)
+            self.check_pieces(point, ledger)
+            self.check_sources(point, ledger)
         self.check_state(self.session)
         assert [mark.name for mark in self.store.info("ann").snapshots] == list(self.snapshots)
         assert self.store.measure().leftovers == 0
@@ -120,6 +122,40 @@ class Walk:
                 rejected.add(place)
         expected = trace(ledger, self.talker.sleep, rejected=rejected)
         assert self.store.provenance(point) == expected
+
+    def check_pieces(self, point: str, ledger: list[Entry]) -> None:
+        sleeps, begin = self.store.sleeps(point), 0
+        for start in range(len(ledger) + 1):
+            piece = self.store.piece(point, start, start + 2)
+            assert (piece.place, piece.start, piece.entries) == (
+                start,
+                begin,
+                ledger[start : start + 2],
+            )
+            end = begin + sum(len(entry.tokens) for entry in piece.entries)
+            assert piece.sleeps == [
+                each for each in sleeps if each.start < end and begin < each.stop
+            ]
+            begin += sum(len(entry.tokens) for entry in ledger[start : start + 1])
+        assert self.store.last_piece(point, 3) == self.store.piece(
+            point, max(0, len(ledger) - 3), len(ledger)
+        )
+
+    def check_sources(self, point: str, ledger: list[Entry]) -> None:
+        by_source: dict[str, list[Entry]] = {}
+        for entry in ledger:
+            if entry.kind != "sleep":
+                by_source.setdefault(entry.source, []).append(entry)
+        assert self.store.sources(point) == [
+            (
+                source,
+                len(entries),
+                sum(len(entry.tokens) for entry in entries),
+                min(entry.time for entry in entries),
+                max(entry.time for entry in entries),
+            )
+            for source, entries in by_source.items()
+        ]
 
     def check_state(self, session: StoredSession) -> None:
         twin = replay(self.start, session.ledger())

@@ -10,7 +10,10 @@ import httpx2
 from serving_app import Make, chat, run, serve
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
+from slowwave.memory.store import Store
 from slowwave.serving.app import create_app
+from slowwave.serving.past import READ_AT_ONCE, describe_window
+from slowwave.sleep.config import SleepConfig
 
 ANN = "/v1/memories/ann"
 
@@ -85,6 +88,47 @@ def test_a_window_is_told_token_by_token(make: Make) -> None:
         (letter, "notes", 4) for letter in "Bob."
     ]
     assert last == window[-2:]
+
+
+def test_a_long_past_is_read_in_pieces(make: Make) -> None:
+    """Each as a part of the whole; the window lies in the last entries, however short they are."""
+
+    async def scenario() -> tuple[list[dict[str, Any]], ...]:
+        async with serve(make()) as client:
+            await live(client)
+            for number in range(READ_AT_ONCE + 40):
+                body = {"text": "a", "source": str(number % 3)}
+                await client.post(f"{ANN}/read", json=body)
+                if number == 30:
+                    await client.post(f"{ANN}/sleep", json={"passes": 2})
+            paths = ("ledger?limit=1000", "window", "ledger?start=20&limit=40")
+            beyond = await get(client, f"{ANN}/ledger?start={2**64}")
+            return *[await get(client, f"{ANN}/{path}") for path in paths], beyond
+
+    ledger, window, middle, beyond = run(scenario())
+    assert len(ledger) == 5 + READ_AT_ONCE + 40 + 1
+    assert middle == ledger[20:60] and not beyond
+    places = [token["place"] for token in window]
+    assert places == [entry["place"] for entry in ledger if entry["in_window"]]
+    assert [token["source"] for token in window] == [ledger[place]["source"] for place in places]
+    slept = [entry for entry in ledger if entry["num_tokens"] and not entry["in_window"]]
+    assert all(entry["sleeps"] for entry in slept)
+    assert slept == [entry for entry in ledger if entry["sleeps"]]
+
+
+def test_a_window_longer_than_its_last_entries(talker: Talker, tmp_path: Path) -> None:
+    sleep = SleepConfig(window=4 * READ_AT_ONCE, passes=2)
+    with (
+        Store(tmp_path) as store,
+        store.open("ann", talker._replace(sleep=sleep), create=True) as session,
+    ):
+        session.read("gone")
+        session.sleep()
+        for _ in range(2 * READ_AT_ONCE):
+            session.read("a")
+        whole = describe_window(store, "ann", talker.tokenizer, 1000)["data"]
+        assert [token["place"] for token in whole] == [*range(2, 2 + 2 * READ_AT_ONCE)]
+        assert describe_window(store, "ann", talker.tokenizer, 3)["data"] == whole[-3:]
 
 
 def test_a_window_of_another_tokenizer_has_no_texts(

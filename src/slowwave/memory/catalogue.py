@@ -18,16 +18,18 @@ from slowwave.memory import catalogue_rows as rows
 from slowwave.memory.catalogue_rows import (
     Branch,
     Owner,
+    Piece,
+    PlacedSleep,
     Planted,
     Point,
     Reached,
     SessionRow,
     Snapshot,
+    Source,
     Step,
 )
 from slowwave.memory.catalogue_schema import prepare
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Slept
 from slowwave.memory.refusals import Damaged, TakenName
 
 BUSY_SECONDS = 30
@@ -104,15 +106,20 @@ class Catalogue:
         with self.reading() as db:
             return rows.read_entries(db, point)
 
-    def sleeps(self, point: Point, last: int | None = None) -> list[Slept]:
+    def piece(self, point: Point, start: int, stop: int) -> Piece:
+        """The places start..stop of the ledger up to a point, with what consolidated them."""
+        with self.reading() as db:
+            return rows.read_piece(db, point, start, stop)
+
+    def sources(self, point: Point) -> list[Source]:
+        """What was read from where up to a point, in order of appearance."""
+        with self.reading() as db:
+            return rows.count_sources(db, point)
+
+    def sleeps(self, point: Point, last: int | None = None) -> list[PlacedSleep]:
         """All sleeps up to a point, or the last so many."""
         with self.reading() as db:
-            return [slept for _, slept in rows.read_sleeps(db, point, last=last)]
-
-    def keyed_sleeps(self, point: Point) -> list[tuple[int, Slept]]:
-        """All sleeps up to a point, each with the id of the entry that it happened in."""
-        with self.reading() as db:
-            return rows.read_sleeps(db, point)
+            return rows.read_sleeps(db, point, last=last)
 
     def find_carriers(self, entry: int) -> list[tuple[str, str | None]]:
         """(session, None) for ledgers that have an entry, (session, snapshot) for snapshots."""

@@ -19,11 +19,11 @@ from slowwave.memory.sleep_report import SleepReport
 
 REPORT = TypeAdapter(SleepReport)
 
-# From an entry back to the root.
+# From an entry back to a place, or to the root.
 WAY = """
     WITH RECURSIVE way(id) AS (
         SELECT ? UNION ALL
-        SELECT parent FROM entries JOIN way USING (id) WHERE parent IS NOT NULL
+        SELECT parent FROM entries JOIN way USING (id) WHERE parent IS NOT NULL AND place > ?
     )
 """
 
@@ -92,6 +92,37 @@ class Reached(NamedTuple):
     tokens_seen: int
     num_sleeps: int
     window_fill: int
+
+
+class PlacedSleep(NamedTuple):
+    """A sleep, and the entry that it happened in: its id, its place in the ledger and its time."""
+
+    entry: int
+    place: int
+    time: float
+    slept: Slept
+
+
+class Piece(NamedTuple):
+    """Entries of a ledger, one after another."""
+
+    place: int
+    """Of the first of them in the ledger."""
+    start: int
+    """Tokens of the stream before it."""
+    entries: list[Entry]
+    sleeps: list[Slept]
+    """Those that consolidated something of it, in order."""
+
+
+class Source(NamedTuple):
+    """What was read from a source, and when at first and at last, in seconds since 1970."""
+
+    source: str
+    num_entries: int
+    num_tokens: int
+    first: float
+    last: float
 
 
 Branch = tuple[int | None, Step]
@@ -178,23 +209,54 @@ def read_entries(
             tokens=tuple(np.frombuffer(row["tokens"], "<u4").tolist()),
             passes=row["passes"],
         )
-        for row in db.execute(sql, (point.entry, start, stop))
+        for row in db.execute(sql, (point.entry, start, start, stop))
     }
 
 
 def read_sleeps(
     db: sqlite3.Connection, point: Point, *, last: int | None = None
-) -> list[tuple[int, Slept]]:
-    """The sleeps up to a point, or the last so many, in order, each with the id of its entry."""
+) -> list[PlacedSleep]:
+    """The sleeps up to a point, or the last so many, in order."""
     sql = f"""
-        {WAY} SELECT sleeps.* FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
+        {WAY} SELECT sleeps.*, place, time
+        FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
         ORDER BY place DESC, number DESC LIMIT ?
     """
-    found = db.execute(sql, (point.entry, -1 if last is None else last)).fetchall()
+    found = db.execute(sql, (point.entry, 0, -1 if last is None else last)).fetchall()
     return [
-        (row["entry"], Slept(REPORT.validate_json(row["report"]), row["start"], row["stop"]))
+        PlacedSleep(row["entry"], row["place"], row["time"], _read_slept(row))
         for row in reversed(found)
     ]
+
+
+def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> Piece:
+    """The places start..stop of the ledger up to a point, from there back alone."""
+    way = (point.entry, start)
+    sql = f"{WAY} SELECT sum(length(tokens)) / 4 FROM way JOIN entries USING (id) WHERE place >= ?"
+    num_after = db.execute(sql, (*way, start)).fetchone()[0] or 0
+    entries = list(read_entries(db, point, start=start, stop=stop).values())
+    begin = point.tokens_seen - num_after
+    end = begin + sum(len(entry.tokens) for entry in entries)
+    # No token is consolidated before it is read.
+    sql = f"""
+        {WAY} SELECT sleeps.* FROM way JOIN sleeps ON entry = id
+        WHERE start < ? AND stop > ? ORDER BY stop
+    """
+    sleeps = [_read_slept(row) for row in db.execute(sql, (*way, end, begin))]
+    return Piece(start, begin, entries, sleeps)
+
+
+def count_sources(db: sqlite3.Connection, point: Point) -> list[Source]:
+    """What was read from where up to a point, in order of appearance."""
+    sql = f"""
+        {WAY} SELECT source, count(*), sum(length(tokens)) / 4, min(time), max(time)
+        FROM way JOIN entries USING (id) WHERE kind != 'sleep' GROUP BY source ORDER BY min(place)
+    """
+    return [Source(*row) for row in db.execute(sql, (point.entry, 0))]
+
+
+def _read_slept(row: sqlite3.Row) -> Slept:
+    return Slept(REPORT.validate_json(row["report"]), row["start"], row["stop"])
 
 
 def read_carriers(db: sqlite3.Connection, entry: int) -> list[tuple[str, str | None]]:

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +108,13 @@ def gather_session(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> 
     points = [row.head, *(snapshot.point for snapshot in snapshots)]
     numbers, nodes = dict[int, int](), list[Node]()
     for point in points:
-        before = None
-        sleeps = catalogue.keyed_sleeps(point)
+        before, reports = None, defaultdict[int, list[SleepReport]](list)
+        for placed in catalogue.sleeps(point):
+            reports[placed.entry].append(placed.slept.report)
         for key, entry in catalogue.keyed_entries(point).items():
             if key not in numbers:
                 numbers[key] = len(nodes)
-                reports = tuple(slept.report for place, slept in sleeps if place == key)
-                nodes.append(Node(before=before, entry=entry, sleeps=reports))
+                nodes.append(Node(before=before, entry=entry, sleeps=tuple(reports[key])))
             before = numbers[key]
     lasts = [None if point.entry is None else numbers[point.entry] for point in points]
     manifest = Manifest(

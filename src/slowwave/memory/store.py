@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,15 @@ from torch import Tensor
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import Point, SessionRow, Snapshot, Step
+from slowwave.memory.catalogue_rows import (
+    Piece,
+    PlacedSleep,
+    Point,
+    SessionRow,
+    Snapshot,
+    Source,
+    Step,
+)
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.owner import make_owner, own, parse_gate, require_gate, require_talker
@@ -78,17 +85,31 @@ class Store:
         with self._catalogue.reading():
             return self._catalogue.entries(self._find(point), start, stop)
 
-    def history(self, point: str) -> list[tuple[Entry, list[Slept]]]:
-        """The ledger of a session or snapshot, each entry with the sleeps that happened in it."""
+    def piece(self, point: str, start: int, stop: int) -> Piece:
+        """The places start..stop of the ledger of a session or snapshot, and their sleeps."""
         with self._catalogue.reading():
-            found, sleeps = self._find(point), defaultdict[int, list[Slept]](list)
-            for id_, slept in self._catalogue.keyed_sleeps(found):
-                sleeps[id_].append(slept)
-            entries = self._catalogue.keyed_entries(found)
-            return [(entry, sleeps[id_]) for id_, entry in entries.items()]
+            found = self._find(point)
+            stop = min(stop, found.num_entries)
+            return self._catalogue.piece(found, min(start, stop), stop)
+
+    def last_piece(self, point: str, count: int) -> Piece:
+        """As `piece`, the last so many places."""
+        with self._catalogue.reading():
+            found = self._find(point)
+            stop = found.num_entries
+            return self._catalogue.piece(found, max(0, stop - count), stop)
+
+    def sources(self, point: str) -> list[Source]:
+        """What a session or snapshot was told from where, in order of appearance."""
+        with self._catalogue.reading():
+            return self._catalogue.sources(self._find(point))
 
     def sleeps(self, point: str, last: int | None = None) -> list[Slept]:
         """The sleeps of a session or snapshot, or the last so many, and what each consolidated."""
+        return [placed.slept for placed in self.placed_sleeps(point, last)]
+
+    def placed_sleeps(self, point: str, last: int | None = None) -> list[PlacedSleep]:
+        """As `sleeps`, each with the entry that it happened in."""
         with self._catalogue.reading():
             return self._catalogue.sleeps(self._find(point), last)
 

@@ -3,52 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from slowwave.generation.chat import ChatFormat
+from slowwave.memory.catalogue_rows import Piece
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Provenance, Slept, locate
 from slowwave.memory.store import Store
 from slowwave.serving.history import find_role, read_line
 from slowwave.storage.tokenizer import Tokenizer
+
+READ_AT_ONCE = 64
+"""Entries from the end of a ledger, where the window is looked for."""
 
 
 def describe_ledger(
     store: Store, point: str, chat: ChatFormat | None, start: int, limit: int
 ) -> dict[str, Any]:
     """Entries start..start + limit, each with the sleeps that consolidated it."""
-    history = store.history(point)
-    found, sleeps = _locate(history)
-    sleepers = defaultdict[int, list[int]](list)
-    for slept, spans in zip(sleeps, found.sleeps, strict=True):
-        for place in dict.fromkeys(span.place for span in spans):
-            sleepers[place].append(slept.report.number)
-    in_window = {span.place for span in found.window}
-    data = [
-        {
-            **_describe_entry(entry, chat),
-            "place": place,
-            "sleeps": sleepers[place],
-            "in_window": place in in_window,
-        }
-        for place, (entry, _) in enumerate(history[start : start + limit], start)
-    ]
+    piece = store.piece(point, start, start + limit)
+    window = _find_window(piece)
+    data = list[dict[str, Any]]()
+    for place, (entry, begin, end) in enumerate(_place_tokens(piece), piece.place):
+        told = {**_describe_entry(entry, chat), "place": place}
+        sleeps = [each for each in piece.sleeps if max(begin, each.start) < min(end, each.stop)]
+        numbers = [slept.report.number for slept in sleeps]
+        data.append({**told, "sleeps": numbers, "in_window": max(begin, window) < end})
     return {"object": "list", "data": data}
 
 
 def describe_sources(store: Store, point: str) -> dict[str, Any]:
     """Who said how much, and what was read from where; in order of appearance."""
-    sources = dict[str, dict[str, Any]]()
-    for entry in store.entries(point):
-        if entry.kind == "sleep":
-            continue
-        new = {"source": entry.source, "num_entries": 0, "num_tokens": 0, "first": entry.time}
-        source = sources.setdefault(entry.source, new)
-        source["num_entries"] += 1
-        source["num_tokens"] += len(entry.tokens)
-        source["last"] = entry.time
-    return {"object": "list", "data": [*sources.values()]}
+    return {"object": "list", "data": [source._asdict() for source in store.sources(point)]}
 
 
 def describe_sleeps(store: Store, point: str, last: int) -> dict[str, Any]:
@@ -59,31 +45,49 @@ def describe_sleeps(store: Store, point: str, last: int) -> dict[str, Any]:
             "start": slept.start,
             "stop": slept.stop,
             "place": place,
-            "time": entry.time,
+            "time": time,
         }
-        for place, (entry, sleeps) in enumerate(store.history(point))
-        for slept in sleeps
+        for _, place, time, slept in store.placed_sleeps(point, last)
     ]
-    return {"object": "list", "data": data[-last:]}
+    return {"object": "list", "data": data}
 
 
 def describe_window(
     store: Store, point: str, tokenizer: Tokenizer | None, limit: int
 ) -> dict[str, Any]:
     """The last tokens of the window, each with its text, unless nobody can read them."""
-    history = store.history(point)
     data = list[dict[str, Any]]()
-    for place, start, stop in _locate(history)[0].window:
-        entry = history[place][0]
-        for token in entry.tokens[start:stop]:
+    piece = _read_window(store, point, limit)
+    window = _find_window(piece)
+    for place, (entry, begin, _) in enumerate(_place_tokens(piece), piece.place):
+        for token in entry.tokens[max(0, window - begin) :]:
             text = tokenizer.decode([token]) if tokenizer else None
             data.append({"text": text, "source": entry.source, "place": place})
     return {"object": "list", "data": data[-limit:]}
 
 
-def _locate(history: list[tuple[Entry, list[Slept]]]) -> tuple[Provenance, list[Slept]]:
-    sleeps = [slept for _, sleeps in history for slept in sleeps]
-    return locate((entry for entry, _ in history), sleeps), sleeps
+def _read_window(store: Store, point: str, limit: int) -> Piece:
+    """The end of a ledger with the whole window, or so many tokens of it."""
+    count = READ_AT_ONCE
+    while True:
+        piece = store.last_piece(point, count)
+        num_tokens = sum(len(entry.tokens) for entry in piece.entries)
+        if not piece.place or piece.sleeps or num_tokens >= limit:
+            return piece
+        count *= 2
+
+
+def _place_tokens(piece: Piece) -> Iterator[tuple[Entry, int, int]]:
+    """Each entry with the tokens of the stream that it is."""
+    begin = piece.start
+    for entry in piece.entries:
+        yield entry, begin, begin + len(entry.tokens)
+        begin += len(entry.tokens)
+
+
+def _find_window(piece: Piece) -> int:
+    """Where the window begins, or the piece if it is in the window: sleeps leave no gaps."""
+    return max([piece.start, *(slept.stop for slept in piece.sleeps)])
 
 
 def _describe_entry(entry: Entry, chat: ChatFormat | None) -> dict[str, Any]:

@@ -103,6 +103,23 @@ def test_rows_hold_the_paper_ours_and_what_has_not_run(recorded: None) -> None:
     ]
 
 
+def test_what_others_start_from_has_no_rows_of_tests(recorded: None) -> None:
+    later = {
+        "recipe": "tiny",
+        "name": "later",
+        "seeds": 1,
+        "set": {"train": {"start_from": "results/tiny/n1-seed0"}, "sleep": {"passes": 4}},
+    }
+    figure = {"title": "A", "shows": "A", "mini": [{**ENTRY, "seeds": 1}, later]}
+    tests = {"retests": [{"name": "longer", "set": {"hops": 9}, "examples": 4}]}
+    text = results_readme({"figA": FigureConfig.from_dict({**figure, **tests})})
+    start = "train.start_from=results/tiny/n1-seed0"
+    assert [line.split(" | ")[2] for line in text.splitlines() if "tested with" in line] == [
+        "tiny, N = 2, tested with longer",
+        f"tiny, N = 4 {start}, tested with longer",
+    ]
+
+
 def test_a_curve_of_two_figures_is_one(recorded: None) -> None:
     curves = find_curves({"figA": FIGURE, "figB": FIGURE})
     assert [(curve.scale, curve.figures, len(curve.runs)) for curve in curves] == [

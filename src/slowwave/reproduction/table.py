@@ -142,7 +142,8 @@ def _curve_row(curve: Curve) -> tuple[str, ...]:
 
 def _retest_rows(name: str, figure: FigureConfig, curve: Curve) -> Iterator[tuple[str, ...]]:
     """A row for each test of a curve's runs, slept with the trained N."""
-    retests = plan_retests(figure, list(curve.runs.values()))
+    planned = plan_retests(figure, plan_runs(figure, curve.scale, seeds=SEEDS))
+    retests = [retest for retest in planned if retest.run.folder in curve.runs]
     for test in dict.fromkeys(retest.name for retest in retests):
         same = [retest for retest in retests if retest.name == test]
         runs = [run for retest in same for run in find_retested(retest)]

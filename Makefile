@@ -29,7 +29,7 @@ serve: $(VENV)/.installed-live ## install, then serve it to a browser and to Ope
 	$(BIN)/slowwave serve checkpoints/talk
 
 test: $(VENV)/.installed-dev ## install the development tools, then run the whole test suite
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -82,10 +82,12 @@ def test_ratios_are_to_the_second_tenth(monkeypatch: pytest.MonkeyPatch) -> None
     assert tenths[9].memory_ratio == 109 / 101
     assert tenths[9].time_ratio == 5.0
     assert (full.context, full.memory_ratio, full.time_ratio) == (10, 2.0, 2.0)
-    opening, kept, reopened = coming_back.rows
-    assert places["never closed"] == places["opened again"] > 20 * len("> I live in Lisbon.")
+    opening, kept, beside, reopened = coming_back.rows
+    assert [kept.by, beside.by, reopened.by] == [*places]
+    assert len(set(places.values())) == 1
+    assert places["never closed"] > 20 * len("> I live in Lisbon.")
     assert opening.time_ratio is kept.time_ratio is None
-    assert reopened.ratio_to == "never closed"
+    assert beside.ratio_to == reopened.ratio_to == "never closed"
 
 
 def test_without_the_shipped_model_it_says_so(

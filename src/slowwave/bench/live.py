@@ -11,7 +11,7 @@ import functools
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -158,7 +158,7 @@ def _measure_coming_back() -> Section:
         reopen = functools.partial(_reopen, store, talker)
         firsts = {
             "never closed": kept.fork,
-            "never closed, another opened": lambda: (reopen(), kept.fork())[1],
+            "never closed, another opened": functools.partial(_fork_after, reopen, kept),
             "opened again": reopen,
         }
         works = {by: Work(_say_first, prepare=prepare) for by, prepare in firsts.items()}
@@ -176,6 +176,11 @@ def _measure_coming_back() -> Section:
 def _reopen(store: Store, talker: Talker) -> Session:
     with store.open("closed", talker) as session:
         return session.fork()
+
+
+def _fork_after(work: Callable[[], object], session: Session) -> Session:
+    work()
+    return session.fork()
 
 
 def _say_first(session: Session) -> None:

@@ -26,3 +26,20 @@ def test_a_message_is_one_line(text: str) -> None:
     assert line.splitlines(keepends=True) == [line]
     assert line.endswith("\n")
     assert line[2:].split() == text.split()
+
+
+@given(st.text(), st.text(), st.sampled_from(["> ", "# ", ">", "", " > "]))
+def test_every_role_has_lines_of_its_own(text: str, other: str, begun: str) -> None:
+    """A reply that begins with a mark of another role is still a reply."""
+    if not text.strip() or not other.strip():
+        return
+    reply = CHAT.format_reply(begun + other)
+    assert len({CHAT.format_user(text), CHAT.format_system(text), reply}) == 3
+    assert not reply.startswith(CHAT.marks)
+    assert reply.split() == (begun + other).split()
+
+
+@pytest.mark.parametrize("mark", ["", " > ", "a\nb", "\n", "# ", "#"])
+def test_marks_must_tell_roles_apart(mark: str) -> None:
+    with pytest.raises(ValueError, match=r"chat\.user_mark"):
+        ChatFormat(user_mark=mark)

@@ -115,8 +115,8 @@ def test_a_session_without_its_state_is_not_exported(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 3}, "format 3, but this slowwave reads formats 1 to 2; use the slowwave that"),
-        ({"format": "2"}, "format '2', but this slowwave reads formats 1 to 2"),
+        ({"format": 4}, "format 4, but this slowwave reads formats 1 to 3; use the slowwave that"),
+        ({"format": "3"}, "format '3', but this slowwave reads formats 1 to 3"),
         ({"extra": 1}, "extra: unknown key in Manifest"),
         ({"head": 99}, "an entry follows one that is not there"),
         ({"head": None}, "lacks a state, or has one too many"),

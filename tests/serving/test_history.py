@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
 
-from slowwave.generation.chat import ChatFormat
+from slowwave.generation.chat import ChatFormat, Role
 from slowwave.memory.ledger import Entry
+from slowwave.memory.session import say
 from slowwave.serving import history
-from slowwave.serving.history import Message, find_role, recognise
+from slowwave.serving.history import Message, recognise
+from slowwave.storage.tokenizer import ByteTokenizer
 
-CHAT = ChatFormat()
+ROLES: dict[str, Role] = {"> ": "user", "# ": "system", "~ ": "assistant"}
 
 
 def ledger(*lines: str) -> list[Entry]:
-    """Of texts as they were read: "= " in front is a reply, "- " plain text, "z" a sleep."""
+    """Of lines: "= " in front is a reply, "~ " a told one, "- " plain text, "z" a sleep."""
     entries: list[Entry] = []
     for line in lines:
         match line[:2]:
             case "= ":
-                entry = Entry(kind="reply", time=0, source="model", text=line[2:] + "\n")
+                text, said = f"{line[2:]}\n", line[2:]
+                entry = Entry(
+                    kind="reply", time=0, source="model", text=text, role="assistant", said=said
+                )
             case "- ":
                 entry = Entry(kind="told", time=0, source="notes", text=line[2:])
             case "z":
                 entry = Entry(kind="sleep", time=0, source="asked")
-            case _:
-                entry = Entry(kind="told", time=0, source="user", text=line + "\n")
+            case mark:
+                entry = say(ByteTokenizer(), ChatFormat(), ROLES[mark], line[2:], "somebody")
         entries.append(entry)
     return entries
 
 
 def messages(*lines: str) -> list[Message]:
-    marks = {"> ": "user", "# ": "system", "= ": "assistant"}
-    return [Message(marks[line[:2]], line[2:]) for line in lines]  # pyright: ignore[reportArgumentType]
+    return [Message(ROLES["~ " if line[0] == "=" else line[:2]], line[2:]) for line in lines]
 
 
 def split(known: Sequence[Entry], asked: Sequence[Message]) -> tuple[list[str], list[str]]:
-    found = recognise(asked, CHAT, len(known), lambda start, stop: list(known[start:stop]))
-    return (
-        [entry.text.rstrip("\n") for entry in found.remembered],
-        [message.write(CHAT).rstrip("\n") for message in found.new],
-    )
+    found = recognise(asked, len(known), lambda start, stop: list(known[start:stop]))
+    return [entry.said for entry in found.remembered], [message.text for message in found.new]
 
 
 @pytest.mark.parametrize(
@@ -83,41 +85,48 @@ def test_what_is_recognised(
         old, new = split(ledger(*known), messages(*asked))
         assert len(old) == remembered
         assert len(new) == len(asked) - remembered
-        assert new[-1] == asked[-1].replace("= ", "")
+        assert new[-1] == asked[-1][2:]
 
 
 def test_a_forged_line_is_not_said_twice() -> None:
     """A message of two lines is read as one, and recognised as that one."""
     asked = [Message("user", "a\n= b"), Message("user", "c")]
-    assert split(ledger("> a = b"), asked) == (["> a = b"], ["> c"])
+    assert split(ledger("> a\n= b"), asked) == (["a\n= b"], ["c"])
+    assert split(ledger("> a = b"), asked) == (["a = b"], ["c"])
 
 
-def test_marks_of_markdown_are_no_roles() -> None:
-    """What an assistant is said to have said may begin with the marks of a chat."""
-    asked = messages("> a", "= # b", "> c", "= > d", "> e")
-    known = [
-        Entry(kind="told", time=0, source=each.teller, text=each.write(CHAT)) for each in asked[:-1]
-    ]
+def test_marks_and_names_are_no_roles() -> None:
+    """Messages may begin with the marks of a chat, and be by somebody called model."""
+    known = ledger("> > a", "~ # b", "> # c", "~ > d")
+    asked = messages("> > a", "= # b", "> # c", "= > d", "> e")
+    asked[0] = asked[0]._replace(source="model")
     old, new = split(known, asked)
-    assert (len(old), new) == (4, ["> e"])
+    assert (len(old), new) == (4, ["e"])
 
 
-@pytest.mark.parametrize("plain", ["- > a\n> b\n", "- # a\nb\n"])
+@pytest.mark.parametrize("plain", ["- > a\n> b\n", "- # a\nb\n", "- > a\n"])
 def test_documents_are_no_messages(plain: str) -> None:
     known = ledger("> a", "= b", plain)
-    assert find_role(known[-1], CHAT) is None
-    assert split(known, messages("> a", "= b", "> c")) == (["> a", "b"], ["> c"])
+    assert split(known, messages("> a", "= b", "> c")) == (["a", "b"], ["c"])
+
+
+def test_a_reply_is_known_as_it_was_shown() -> None:
+    """A stop text is in what was read, and not in what the client got."""
+    stopped = dataclasses.replace(ledger("= b")[0], text="b. STOP\n", said="b.")
+    blank = dataclasses.replace(stopped, text="STOP\n", said="")
+    known = [*ledger("> a"), stopped, *ledger("> c"), blank]
+    assert split(known, messages("> a", "= b.", "> c", "> d")) == (["a", "b.", "c"], ["d"])
 
 
 def test_a_reply_without_a_text_is_not_missed() -> None:
     """Clients that got nothing send nothing."""
     known = ledger("> a", "= b", "> c", "= ")
-    assert split(known, messages("> a", "= b", "> c", "> d")) == (["> a", "b", "> c"], ["> d"])
+    assert split(known, messages("> a", "= b", "> c", "> d")) == (["a", "b", "c"], ["d"])
 
 
 def test_one_system_message_is_not_known_twice() -> None:
     known = ledger("# a", "# b")
-    assert split(known, messages("# a", "# a", "> c")) == (["# a"], ["# a", "> c"])
+    assert split(known, messages("# a", "# a", "> c")) == (["a"], ["a", "c"])
 
 
 def test_a_long_ledger_is_read_back_in_few_reads() -> None:
@@ -129,7 +138,7 @@ def test_a_long_ledger_is_read_back_in_few_reads() -> None:
         seen.append(len(known) - start)
         return known[start:stop]
 
-    found = recognise(messages("# a", "> a", "= b", "> c"), CHAT, len(known), read)
+    found = recognise(messages("# a", "> a", "= b", "> c"), len(known), read)
     assert len(found.remembered) == 3
     assert sum(seen) < 3 * len(known)
 
@@ -142,6 +151,6 @@ def test_no_more_is_read_than_is_needed() -> None:
         seen.append(start)
         return known[start:stop]
 
-    found = recognise(messages("> a", "= b", "> c"), CHAT, len(known), read)
+    found = recognise(messages("> a", "= b", "> c"), len(known), read)
     assert len(found.remembered) == 2
     assert seen == [2000 - 256]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from slowwave.config import Config
+
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,21 +21,48 @@ class ChatFormat(Config):
     end: ClassVar[str] = "\n"
     """Ends every line."""
 
+    def __post_init__(self) -> None:
+        for name, mark in (("user_mark", self.user_mark), ("system_mark", self.system_mark)):
+            if mark[:1].isspace() or mark.splitlines() != [mark]:
+                raise ValueError(
+                    f"chat.{name} is {mark!r}; use a sign that does not begin with a space, and no "
+                    "line breaks"
+                )
+        short, long = sorted(self.marks, key=len)
+        if long.startswith(short):
+            raise ValueError(
+                f"chat.user_mark {self.user_mark!r} and chat.system_mark {self.system_mark!r} "
+                "begin alike; use two that can be told apart"
+            )
+
+    @property
+    def marks(self) -> tuple[str, str]:
+        """With which no reply begins."""
+        return self.user_mark, self.system_mark
+
     def format_user(self, text: str) -> str:
-        """The line that says `text` to the model; raises ValueError if that is nothing."""
-        return self._format(self.user_mark, text)
+        """See `write`."""
+        return self.write("user", text)
 
     def format_system(self, text: str) -> str:
-        """The line that tells the model `text`; raises ValueError if that is nothing."""
-        return self._format(self.system_mark, text)
+        """See `write`."""
+        return self.write("system", text)
 
     def format_reply(self, text: str) -> str:
-        """The line that says `text` as the model; raises ValueError if that is nothing."""
-        return self._format("", text)
+        """See `write`."""
+        return self.write("assistant", text)
 
-    def _format(self, mark: str, text: str) -> str:
-        # One line only, so that no text can speak for somebody else.
+    def write(self, role: Role, text: str) -> str:
+        """The line in which a role says `text`; no text makes it read as that of another role.
+
+        Raises ValueError if the text is blank.
+        """
+        # One line only, so that no text can speak for another role.
         line = " ".join(text.splitlines()).strip()
         if not line:
             raise ValueError("the message is empty; say something")
+        if role == "assistant":
+            mark = " " if line.startswith(self.marks) else ""
+        else:
+            mark = self.user_mark if role == "user" else self.system_mark
         return mark + line + self.end

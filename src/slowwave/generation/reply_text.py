@@ -10,19 +10,42 @@ from slowwave.storage.tokenizer import TextStream, Tokenizer
 class ReplyText:
     """Turns tokens into text up to the first of some stop texts, which is left out.
 
-    Held back is what may become a stop text, or is no whole character yet.
+    Held back is what may become a stop text, or is no whole character yet. marks: with which no
+    reply begins, for others' lines do.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stops: Sequence[str], *, marks: Sequence[str] = ()
+    ) -> None:
         if "" in stops:
             raise ValueError("stop holds an empty text, which is everywhere; leave it out")
         self.is_stopped = False
-        self._stops = stops
-        self._stream = TextStream(tokenizer)
+        self.shown = ""
+        """All text so far."""
+        self._stops, self._marks = stops, marks
+        self._tokenizer, self._stream = tokenizer, TextStream(tokenizer)
+        self._opening = list[int]()
+        """The tokens, as long as a mark begins with them."""
+        self._is_open = bool(marks)
         self._held = ""
+
+    def forbids(self, token: int) -> bool:
+        """Whether the reply would begin with a mark if this token came next."""
+        if not self._is_open:
+            return False
+        return self._tokenizer.decode([*self._opening, token]).startswith(tuple(self._marks))
 
     def push(self, token: int) -> str:
         """The text that is certain by now and was not before."""
+        if self._is_open:
+            self._opening.append(token)
+            begun = self._tokenizer.decode(self._opening)
+            self._is_open = any(mark.startswith(begun) for mark in self._marks)
+        piece = self._take(token)
+        self.shown += piece
+        return piece
+
+    def _take(self, token: int) -> str:
         text = self._held + self._stream.push(token)
         found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
         self.is_stopped = bool(found)
@@ -32,7 +55,9 @@ class ReplyText:
 
     def finish(self) -> str:
         """What was held back, when no more tokens come."""
-        return self._held + self._stream.finish() if not self.is_stopped else ""
+        rest = self._held + self._stream.finish() if not self.is_stopped else ""
+        self.shown += rest
+        return rest
 
     def _count_open(self, text: str) -> int:
         """Characters at the end of `text` with which a stop text may begin."""

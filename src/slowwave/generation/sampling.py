@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,8 +19,25 @@ def make_generator(sampling: Sampling, place: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
-def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """A token id drawn from logits (vocab,): first top-k, then top-p of what that leaves."""
+def draw(
+    logits: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+    *,
+    forbids: Callable[[int], bool] | None = None,
+) -> int:
+    """A token id drawn from logits (vocab,): first top-k, then top-p of what that leaves.
+
+    forbids: whether a token must not be drawn; all others keep their odds.
+    """
+    token = _draw(logits, sampling, generator)
+    while forbids is not None and forbids(token):
+        logits = logits.index_fill(0, torch.tensor(token, device=logits.device), -torch.inf)
+        token = _draw(logits, sampling, generator)
+    return token
+
+
+def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     if sampling.temperature == 0:
         return int(logits.argmax())
     ordered, tokens = logits.double().cpu().sort(descending=True, stable=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
+from slowwave.generation.sampling import draw, make_generator
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 
@@ -18,17 +20,19 @@ def answer(talker: Talker, state: MemoryState, question: str, *, max_new_tokens:
     A copy whose window fills sleeps as the settings say, and no gate is asked. Raises ValueError if
     the question is empty.
     """
-    text = ReplyText(talker.tokenizer, [talker.chat.end] if talker.chat else [])
+    chat, sampling = talker.chat, Sampling()
+    stops, marks = ([chat.end], chat.marks) if chat else ([], ())
+    text, generator = ReplyText(talker.tokenizer, stops, marks=marks), make_generator(sampling, 0)
     logits, state = _read(talker, state, _write_prompt(talker, question))
 
-    reply = ""
     for _ in range(max_new_tokens):
-        token = int(logits[-1].argmax())
+        token = draw(logits[-1], sampling, generator, forbids=text.forbids)
         logits, state = _read(talker, state, [token])
-        reply += text.push(token)
+        text.push(token)
         if text.is_stopped:
             break
-    return reply + text.finish()
+    text.finish()
+    return text.shown
 
 
 @torch.inference_mode()

@@ -208,6 +208,8 @@ def read_entries(
             text=row["text"],
             tokens=tuple(np.frombuffer(row["tokens"], "<u4").tolist()),
             passes=row["passes"],
+            role=row["role"],
+            said=row["said"],
         )
         for row in db.execute(sql, (point.entry, start, start, stop))
     }
@@ -301,9 +303,14 @@ def insert_step(db: sqlite3.Connection, parent: int | None, place: int, step: St
     entry = step.entry
     tokens = np.asarray(entry.tokens, "<u4").tobytes()
     cursor = db.execute(
-        "INSERT INTO entries (parent, place, kind, time, source, text, tokens, passes) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (parent, place, entry.kind, entry.time, entry.source, entry.text, tokens, entry.passes),
+        "INSERT INTO entries "
+        "(parent, place, tokens, kind, time, source, text, passes, role, said) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(parent, place, tokens),
+            *(entry.kind, entry.time, entry.source, entry.text, entry.passes),
+            *(entry.role, entry.said),
+        ),
     )
     assert cursor.lastrowid is not None
     db.executemany(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from slowwave.memory.ledger import recall_speaker
+
 APPLICATION_ID = 0x736C7731
 """Tells our SQLite files from those of others."""
 
@@ -62,6 +64,12 @@ MIGRATIONS = (
     CREATE INDEX snapshots_point ON snapshots (point);
     """,
     "ALTER TABLE sessions ADD COLUMN gate TEXT",
+    """
+    ALTER TABLE entries ADD COLUMN role TEXT;
+    ALTER TABLE entries ADD COLUMN said TEXT NOT NULL DEFAULT '';
+    UPDATE entries SET
+        role = recall_role(kind, source, text), said = recall_words(kind, source, text)
+    """,
 )
 
 
@@ -70,6 +78,8 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
 
     Raises ValueError if the file is another program's, or of a newer version.
     """
+    db.create_function("recall_role", 3, lambda *entry: recall_speaker(*entry)[0])
+    db.create_function("recall_words", 3, lambda *entry: recall_speaker(*entry)[1])
     db.execute("BEGIN IMMEDIATE")
     try:
         application = db.execute("PRAGMA application_id").fetchone()[0]

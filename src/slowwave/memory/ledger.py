@@ -9,7 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from slowwave.generation.chat import ChatFormat, Role
+
 EntryKind = Literal["told", "reply", "sleep"]
+MODEL = "model"
+"""Source of what a model said."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,10 @@ class Entry:
     """Who said it, or what it is from; of a sleep, what called for it (asked or idle)."""
     text: str = ""
     """What the tokens say, marks and line ends of a chat included."""
+    role: Role | None = None
+    """Who spoke in a chat; None of plain text and of sleeps."""
+    said: str = ""
+    """Of a chat, what its client sent or was shown: no mark, no end of line, no stop text."""
     tokens: tuple[int, ...] = ()
     passes: int | None = None
     """Of a sleep; None is what the session's settings say."""
@@ -37,3 +45,23 @@ class Entry:
         if self.kind == "reply":
             return [(token,) for token in self.tokens]
         return [self.tokens] if self.tokens else []
+
+
+def recall_speaker(kind: str, source: str, text: str) -> tuple[Role | None, str]:
+    """Role and words of an entry that was written before ledgers kept them.
+
+    Read off the marks of the plain chat format and the source, as it was done then.
+    """
+    chat = ChatFormat()
+    line = text.removesuffix(chat.end)
+    if kind == "reply":
+        return "assistant", line
+    if kind == "sleep" or line == text or len(line.splitlines()) > 1:
+        return None, ""
+    if source == MODEL:
+        return "assistant", line
+    if line.startswith(chat.user_mark):
+        return "user", line.removeprefix(chat.user_mark)
+    if line.startswith(chat.system_mark):
+        return "system", line.removeprefix(chat.system_mark)
+    return None, ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from slowwave.generation.chat import ChatFormat
+from slowwave.generation.chat import ChatFormat, Role
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
-from slowwave.memory.ledger import Entry
+from slowwave.memory.ledger import MODEL, Entry
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.status import Status
 from slowwave.memory.transaction import sleep_by_pass
@@ -32,7 +33,6 @@ from slowwave.storage.memory_file import load_memory, save_memory
 from slowwave.storage.tokenizer import Tokenizer
 
 USER = "user"
-MODEL = "model"
 
 
 class Session:
@@ -103,9 +103,13 @@ class Session:
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
-        text = self.chat.format_user(prompt) if self.chat else prompt
+        told = (
+            say(self.tokenizer, self.chat, "user", prompt, source)
+            if self.chat
+            else tell(self.tokenizer, prompt, source)
+        )
         steps = self.take_turn(
-            [tell(self.tokenizer, text, source)],
+            [told],
             max_new_tokens=max_new_tokens,
             stop=[stop] if isinstance(stop, str) else stop,
             end=self.chat.end if self.chat else "",
@@ -125,16 +129,18 @@ class Session:
     ) -> Steps[None]:
         """Reads what is told and draws a reply to the last of it, in steps of bounded work.
 
-        told: as `tell` makes it. max_new_tokens: 0 draws no reply. end: what ends a reply besides
-        the stop texts, and is read at its end where it was cut short; "" is nothing. See `stream`
-        for the rest. Closed before the reply begins, the turn has not been.
+        told: as `tell` and `say` make it. max_new_tokens: 0 draws no reply. end: what ends a reply
+        besides the stop texts, and is read at its end where it was cut short; "" is nothing. See
+        `stream` for the rest. Closed before the reply begins, the turn has not been.
         """
         self._require_no_reply()
         if max_new_tokens < 0:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 0 (no reply) or more")
         if not told:
             raise ValueError("there is nothing to read; give some text to read")
-        text = ReplyText(self.tokenizer, [*stop, *filter(None, [end])])
+        is_chat = told[-1].role is not None
+        marks = self.chat.marks if self.chat and is_chat else ()
+        text = ReplyText(self.tokenizer, [*stop, *filter(None, [end])], marks=marks)
         before, known, slept = self.state, len(self.entries), len(self.sleeps)
         hidden = yield from self._go_through(told)
         if not max_new_tokens:
@@ -142,7 +148,9 @@ class Session:
             return
         assert hidden is not None
         try:
-            yield from self._reply(hidden, text, max_new_tokens, end, sampling or self.sampling)
+            role = "assistant" if is_chat else None
+            reply = self._reply(hidden, text, role, max_new_tokens, end, sampling or self.sampling)
+            yield from reply
         except BaseException:
             if len(self.entries) == known + len(told):  # it ended in its first token
                 self.state = before
@@ -283,21 +291,28 @@ class Session:
         return hidden
 
     def _reply(
-        self, hidden: Tensor, text: ReplyText, max_new_tokens: int, end: str, sampling: Sampling
+        self,
+        hidden: Tensor,
+        text: ReplyText,
+        role: Role | None,
+        max_new_tokens: int,
+        end: str,
+        sampling: Sampling,
     ) -> Steps[None]:
         start, tokens = self.state.tokens_seen, list[int]()
         generator = make_generator(sampling, start)
         self._is_replying = True
         try:
             while len(tokens) < max_new_tokens and not text.is_stopped:
-                tokens.append(draw(self._predict(hidden), sampling, generator))
+                logits = self._predict(hidden)
+                tokens.append(draw(logits, sampling, generator, forbids=text.forbids))
                 hidden = yield from self._read(tokens[-1:])
                 yield Progress("draw", text.push(tokens[-1]), num_drawn=1)
             yield from self._end_line(tokens, end)
             reason = "stop" if text.is_stopped else "length"
             yield Progress("record", text.finish(), finish=reason)
         finally:
-            self._end_reply(start, tokens, end)
+            self._end_reply(start, tokens, end, role, text.shown)
 
     def _end_line(self, tokens: list[int], end: str) -> Steps[None]:
         """Reads the end of a line that was cut short."""
@@ -306,7 +321,9 @@ class Session:
                 tokens.append(token)
                 yield from self._read([token])
 
-    def _end_reply(self, start: int, tokens: list[int], end: str) -> None:
+    def _end_reply(
+        self, start: int, tokens: list[int], end: str, role: Role | None, shown: str
+    ) -> None:
         """Ends the line and the turn of a reply that began `start` tokens into the stream."""
         if sys.is_finalizing():
             return  # the interpreter ends with the reply open, and torch is gone
@@ -319,11 +336,18 @@ class Session:
                 finish(self._end_line(tokens, end))
         finally:
             # Or within the end of the line.
-            said = tuple(tokens[: self.state.tokens_seen - start])
-            text = self.tokenizer.decode(said)
-            if said:
+            read = tuple(tokens[: self.state.tokens_seen - start])
+            if read:
                 self.entries.append(
-                    Entry(kind="reply", time=time.time(), source=MODEL, text=text, tokens=said)
+                    Entry(
+                        kind="reply",
+                        time=time.time(),
+                        source=MODEL,
+                        text=self.tokenizer.decode(read),
+                        tokens=read,
+                        role=role,
+                        said=shown if role else "",
+                    )
                 )
         if deferred and self.state.window_fill:
             finish(self._go_through([deferred]))
@@ -373,3 +397,10 @@ def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
     if not tokens:
         raise ValueError("the text is empty; give some text to read")
     return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)
+
+
+def say(tokenizer: Tokenizer, chat: ChatFormat, role: Role, text: str, source: str) -> Entry:
+    """As `tell`, of a line of a chat; raises ValueError if the text is blank."""
+    return dataclasses.replace(
+        tell(tokenizer, chat.write(role, text), source), role=role, said=text
+    )

@@ -19,7 +19,7 @@ from slowwave.config import Config
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_rows import Branch, Reached, SessionRow, Step
 from slowwave.memory.config import GateConfig
-from slowwave.memory.ledger import Entry
+from slowwave.memory.ledger import Entry, recall_speaker
 from slowwave.memory.owner import parse_gate
 from slowwave.memory.provenance import Slept
 from slowwave.memory.sleep_report import SleepReport
@@ -28,7 +28,8 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import read_header
 
-FORMAT = 2  # 1 had no gates, and reports without changes by pass
+# 1 had no gates, and reports without changes by pass; 2 did not say who spoke
+FORMAT = 3
 MANIFEST = "session.json"
 MAX_TOKEN = 2**32 - 1
 
@@ -276,6 +277,18 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
             "slowwave that wrote it"
         )
     try:
-        return Manifest.from_dict(values)
+        manifest = Manifest.from_dict(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    return manifest if found == FORMAT else _recall_speakers(manifest)
+
+
+def _recall_speakers(manifest: Manifest) -> Manifest:
+    """Enters who spoke into a manifest of a format that did not say so."""
+    nodes = list[Node]()
+    for node in manifest.nodes:
+        entry = node.entry
+        role, said = recall_speaker(entry.kind, entry.source, entry.text)
+        entry = dataclasses.replace(entry, role=role, said=said)
+        nodes.append(dataclasses.replace(node, entry=entry))
+    return dataclasses.replace(manifest, nodes=tuple(nodes))

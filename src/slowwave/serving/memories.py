@@ -104,8 +104,7 @@ async def show_ledger(
     """Entries from a place on, each with the sleeps that consolidated it."""
     store = await access.server.sessions.store(access.owner)
     point = name if snapshot is None else f"{name}@{snapshot}"
-    chat = access.server.talker.chat
-    return await access.server.engine.call(describe_ledger, store, point, chat, start, limit)
+    return await access.server.engine.call(describe_ledger, store, point, start, limit)
 
 
 @router.get("/{name}/sources")

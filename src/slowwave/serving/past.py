@@ -6,26 +6,22 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from slowwave.generation.chat import ChatFormat
 from slowwave.memory.catalogue_rows import Piece
 from slowwave.memory.ledger import Entry
 from slowwave.memory.store import Store
-from slowwave.serving.history import find_role, read_line
 from slowwave.storage.tokenizer import Tokenizer
 
 READ_AT_ONCE = 64
 """Entries from the end of a ledger, where the window is looked for."""
 
 
-def describe_ledger(
-    store: Store, point: str, chat: ChatFormat | None, start: int, limit: int
-) -> dict[str, Any]:
+def describe_ledger(store: Store, point: str, start: int, limit: int) -> dict[str, Any]:
     """Entries start..start + limit, each with the sleeps that consolidated it."""
     piece = store.piece(point, start, start + limit)
     window = _find_window(piece)
     data = list[dict[str, Any]]()
     for place, (entry, begin, end) in enumerate(_place_tokens(piece), piece.place):
-        told = {**_describe_entry(entry, chat), "place": place}
+        told = {**_describe_entry(entry), "place": place}
         sleeps = [each for each in piece.sleeps if max(begin, each.start) < min(end, each.stop)]
         numbers = [slept.report.number for slept in sleeps]
         data.append({**told, "sleeps": numbers, "in_window": max(begin, window) < end})
@@ -90,13 +86,13 @@ def _find_window(piece: Piece) -> int:
     return max([piece.start, *(slept.stop for slept in piece.sleeps)])
 
 
-def _describe_entry(entry: Entry, chat: ChatFormat | None) -> dict[str, Any]:
+def _describe_entry(entry: Entry) -> dict[str, Any]:
     return {
         "kind": entry.kind,
         "source": entry.source,
         "time": entry.time,
         "text": entry.text,
-        "role": find_role(entry, chat) if chat else None,
-        "said": read_line(entry, chat) if chat else entry.text,
+        "role": entry.role,
+        "said": entry.said if entry.role else entry.text,
         "num_tokens": len(entry.tokens),
     }

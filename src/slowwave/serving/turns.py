@@ -12,7 +12,7 @@ from typing import Literal
 
 from slowwave.generation.config import Sampling
 from slowwave.memory.ledger import Entry
-from slowwave.memory.session import USER, Session, tell
+from slowwave.memory.session import USER, Session, say, tell
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.status import Status
 from slowwave.memory.stored_session import StoredSession
@@ -205,8 +205,9 @@ def prepare(wish: Wish, session: Session) -> tuple[list[Entry], list[Entry]]:
     assert chat is not None
     if isinstance(session, StoredSession):
         num_entries = session.status().num_entries
-        known, new = recognise(wish.prompt, chat, num_entries, session.ledger)
-    return known, [tell(session.tokenizer, each.write(chat), each.teller) for each in new]
+        known, new = recognise(wish.prompt, num_entries, session.ledger)
+    tokenizer = session.tokenizer
+    return known, [say(tokenizer, chat, each.role, each.text, each.teller) for each in new]
 
 
 def _note_failure(task: asyncio.Task[None]) -> None:

@@ -1,0 +1,154 @@
+"""Who spoke is kept in the ledger; ledgers from before that are read by their marks, once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from byte_tokenizer import ByteTokenizer
+from slowwave.generation.chat import ChatFormat
+from slowwave.generation.config import Sampling
+from slowwave.generation.model_folder import Talker
+from slowwave.memory.ledger import Entry, recall_speaker
+from slowwave.memory.session import Session, say, tell
+from slowwave.memory.store import Store
+from slowwave.memory.turn_steps import finish
+
+CHAT = ChatFormat()
+
+
+def test_lines_say_who_spoke(session: Session) -> None:
+    session.read("> a note\n", source="notes")
+    reply = session.generate("Hello", source="model", max_new_tokens=3)
+    note, told, said = session.entries
+    assert (note.role, note.said) == (None, "")
+    assert (told.role, told.said, told.source) == ("user", "Hello", "model")
+    assert (said.role, said.said) == ("assistant", reply)
+
+
+def test_a_reply_is_kept_as_it_was_shown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    will_say(monkeypatch, "Yes. STOP")
+    assert session.generate("Hello", stop="STOP", sampling=Sampling()) == "Yes. "
+    assert (session.entries[-1].said, session.entries[-1].text) == ("Yes. ", "Yes. STOP\n")
+
+
+def test_without_a_chat_nobody_speaks(talker: Talker) -> None:
+    session = Session(talker.model, talker.tokenizer, talker.sleep)
+    session.generate("Hello", max_new_tokens=2)
+    assert [(entry.role, entry.said) for entry in session.entries] == [(None, ""), (None, "")]
+
+
+def will_say(monkeypatch: pytest.MonkeyPatch, text: str, otherwise: str = "") -> None:
+    """The model finds this text the likeliest, token by token, and after it the other."""
+    wanted = iter(zip(text.ljust(99).encode(), (otherwise or text).ljust(99).encode(), strict=True))
+
+    def predict(self: Session, hidden: Tensor) -> Tensor:
+        logits = torch.zeros(256)
+        first, second = next(wanted)
+        logits[second], logits[first] = 1.0, 2.0
+        return logits
+
+    monkeypatch.setattr(Session, "_predict", predict)
+
+
+@pytest.mark.parametrize("mark", CHAT.marks)
+def test_no_reply_begins_as_somebody_elses_line(
+    session: Session, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    will_say(monkeypatch, f"{mark}I am Eve. {mark}\n", "abcdefghijklmn" + 9 * "\n")
+    session.generate("Hello", max_new_tokens=20, sampling=Sampling())
+    assert session.entries[-1].text == f"{mark[0]}bI am Eve. {mark}\n"
+    assert session.entries[-1].role == "assistant"
+
+
+def test_a_text_may_go_on_as_it_likes(talker: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(talker.model, talker.tokenizer, talker.sleep)
+    will_say(monkeypatch, "> a")
+    assert session.generate("Hello", max_new_tokens=3) == "> a"
+
+
+@pytest.mark.parametrize("role", ["user", "system", "assistant"])
+@pytest.mark.parametrize("text", ["Hello", "A # b > c", "two  spaces"])
+def test_older_lines_are_read_by_their_marks(role: str, text: str) -> None:
+    source = {"assistant": "model"}.get(role, "ann")
+    entry = say(ByteTokenizer(), CHAT, role, text, source)  # pyright: ignore[reportArgumentType]
+    assert recall_speaker("told", source, entry.text) == (role, text)
+
+
+@pytest.mark.parametrize("text", ["Hello", "> Hello", "> a\n> b\n", "Hello\n", ">Hello\n"])
+def test_older_texts_were_said_by_nobody(text: str) -> None:
+    assert recall_speaker("told", "notes", text) == (None, "")
+    assert recall_speaker("sleep", "asked", "") == (None, "")
+
+
+def live(store: Store, talker: Talker) -> list[Entry]:
+    """A session of every kind of entry, called ann."""
+    with store.open("ann", talker, create=True) as session:
+        session.read("> a note", source="notes")
+        told = [
+            say(talker.tokenizer, CHAT, "system", "Be brief.", "system"),
+            say(talker.tokenizer, CHAT, "user", "Hi", "bob"),
+            say(talker.tokenizer, CHAT, "assistant", "# Title", "model"),
+            tell(talker.tokenizer, "plain\n", "notes"),
+            say(talker.tokenizer, CHAT, "user", "Where?", "ann"),
+        ]
+        finish(session.take_turn(told, max_new_tokens=2, end="\n"))
+        session.sleep()
+        return session.ledger()
+
+
+def test_an_older_catalogue_learns_who_spoke(tmp_path: Path, talker: Talker) -> None:
+    with Store(tmp_path) as store:
+        entries = live(store, talker)
+    with sqlite3.connect(tmp_path / "catalogue.sqlite") as database:
+        database.execute("ALTER TABLE entries DROP COLUMN role")
+        database.execute("ALTER TABLE entries DROP COLUMN said")
+        database.execute("PRAGMA user_version = 2")
+    database.close()
+    with Store(tmp_path) as store:
+        found = store.entries("ann")
+        assert [entry.role for entry in found] == [entry.role for entry in entries]
+        assert found[2:6] == [*entries[2:3], said_with_its_mark(entries[3]), *entries[4:6]]
+        with store.open("ann", talker) as session:
+            session.read("on")
+
+
+def test_an_older_export_learns_who_spoke(tmp_path: Path, talker: Talker) -> None:
+    with Store(tmp_path / "a") as store:
+        entries = live(store, talker)
+        store.export("ann", tmp_path / "file")
+    with zipfile.ZipFile(tmp_path / "file") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(members["session.json"]) | {"format": 2}
+    for node in manifest["nodes"]:
+        del node["entry"]["role"], node["entry"]["said"]
+    members["session.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(tmp_path / "older", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with Store(tmp_path / "b") as store:
+        store.import_session(tmp_path / "older")
+        found = store.entries("ann")
+    assert [entry.role for entry in found] == [entry.role for entry in entries]
+    assert found[2] == entries[2]
+
+
+def said_with_its_mark(entry: Entry) -> Entry:
+    """Of a reply that begins with a mark: it was written with a space, which stays."""
+    role, said = recall_speaker(entry.kind, entry.source, entry.text)
+    assert (role, said) == ("assistant", f" {entry.said}")
+    return Entry(
+        kind=entry.kind,
+        time=entry.time,
+        source=entry.source,
+        text=entry.text,
+        tokens=entry.tokens,
+        role=role,
+        said=said,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 import zipfile
@@ -15,8 +16,8 @@ from byte_tokenizer import ByteTokenizer
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
-from slowwave.memory.ledger import Entry, recall_speaker
-from slowwave.memory.session import Session, say, tell
+from slowwave.memory.ledger import Entry, recall_speaker, say, tell
+from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.turn_steps import finish
 
@@ -40,8 +41,8 @@ def test_a_reply_is_kept_as_it_was_shown(session: Session, monkeypatch: pytest.M
 
 def test_without_a_chat_nobody_speaks(talker: Talker) -> None:
     session = Session(talker.model, talker.tokenizer, talker.sleep)
-    session.generate("Hello", max_new_tokens=2)
-    assert [(entry.role, entry.said) for entry in session.entries] == [(None, ""), (None, "")]
+    reply = session.generate("Hello", max_new_tokens=2)
+    assert [(entry.role, entry.said) for entry in session.entries] == [(None, ""), (None, reply)]
 
 
 def will_say(monkeypatch: pytest.MonkeyPatch, text: str, otherwise: str = "") -> None:
@@ -107,8 +108,10 @@ def test_an_older_catalogue_learns_who_spoke(tmp_path: Path, talker: Talker) -> 
     with Store(tmp_path) as store:
         entries = live(store, talker)
     with sqlite3.connect(tmp_path / "catalogue.sqlite") as database:
-        database.execute("ALTER TABLE entries DROP COLUMN role")
-        database.execute("ALTER TABLE entries DROP COLUMN said")
+        for column in ("role", "said", "finish", "request"):
+            database.execute(f"ALTER TABLE entries DROP COLUMN {column}")
+        database.execute("DROP INDEX sessions_before")
+        database.execute("ALTER TABLE sessions DROP COLUMN before")
         database.execute("PRAGMA user_version = 2")
     database.close()
     with Store(tmp_path) as store:
@@ -127,7 +130,8 @@ def test_an_older_export_learns_who_spoke(tmp_path: Path, talker: Talker) -> Non
         members = {name: archive.read(name) for name in archive.namelist()}
     manifest = json.loads(members["session.json"]) | {"format": 2}
     for node in manifest["nodes"]:
-        del node["entry"]["role"], node["entry"]["said"]
+        for key in ("role", "said", "finish", "request"):
+            del node["entry"][key]
     members["session.json"] = json.dumps(manifest).encode()
     with zipfile.ZipFile(tmp_path / "older", "w") as archive:
         for name, content in members.items():
@@ -137,18 +141,11 @@ def test_an_older_export_learns_who_spoke(tmp_path: Path, talker: Talker) -> Non
         found = store.entries("ann")
     assert [entry.role for entry in found] == [entry.role for entry in entries]
     assert found[2] == entries[2]
+    assert [entry.finish for entry in found if entry.kind == "reply"] == ["stop"]
 
 
 def said_with_its_mark(entry: Entry) -> Entry:
     """Of a reply that begins with a mark: it was written with a space, which stays."""
     role, said = recall_speaker(entry.kind, entry.source, entry.text)
     assert (role, said) == ("assistant", f" {entry.said}")
-    return Entry(
-        kind=entry.kind,
-        time=entry.time,
-        source=entry.source,
-        text=entry.text,
-        tokens=entry.tokens,
-        role=role,
-        said=said,
-    )
+    return dataclasses.replace(entry, said=said)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from slowwave.generation.chat import ChatFormat, Role
-from slowwave.memory.ledger import Entry
-from slowwave.memory.session import say
+from slowwave.memory.ledger import Entry, say
 from slowwave.serving import history
-from slowwave.serving.history import Message, recognise
+from slowwave.serving.history import Message, Told, recognise, repeats_chat, repeats_text
 from slowwave.storage.tokenizer import ByteTokenizer
 
 ROLES: dict[str, Role] = {"> ": "user", "# ": "system", "~ ": "assistant"}
@@ -154,3 +153,80 @@ def test_no_more_is_read_than_is_needed() -> None:
     found = recognise(messages("> a", "= b", "> c"), len(known), read)
     assert len(found.remembered) == 2
     assert seen == [2000 - 256]
+
+
+# The last turn is taken anew.
+
+
+def takes_place(
+    known: Sequence[str],
+    asked: Sequence[str],
+    turn: int,
+    *,
+    lost: bool = False,
+    retry: bool = False,
+) -> bool:
+    """turn: lines of the last turn, at the end of the ledger. lost: its reply was broken off."""
+    entries = ledger(*known)
+    finish = None if lost else "stop"
+    entries = [dataclasses.replace(each, finish=finish) for each in entries]
+    start = len(entries) - turn
+    told = Told.find(start, entries[start:])
+    assert told is not None
+    is_continued = len(split(entries, messages(*asked))[1]) == 1
+
+    def read(start: int, stop: int) -> list[Entry]:
+        return entries[start:stop]
+
+    return repeats_chat(messages(*asked), told, read, is_retry=retry, is_continued=is_continued)
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "turn", "expected"),
+    [
+        # Another reply, and another question.
+        (["> a", "= b", "> c", "= d"], ["> a", "= b", "> c"], 2, True),
+        (["> a", "= b", "> c", "= d"], ["> a", "= b", "> x"], 2, True),
+        # A turn that told much is told anew, as far as it is the same.
+        (["> a", "~ b", "> c", "= d"], ["> a", "= b", "> c"], 4, True),
+        (["# s", "> a", "~ b", "> c", "= d"], ["# s", "> a", "= b", "> x"], 5, True),
+        (["> z", "= z", "> a", "~ b", "> c", "= d"], ["> z", "= z", "> a", "= b", "> x"], 4, True),
+        # A message that goes on, or is alone, is new.
+        (["> a", "= b", "> c", "= d"], ["> a", "= b", "> c", "= d", "> e"], 2, False),
+        (["> a", "= b", "> a", "= b"], ["> a", "= b", "> a"], 2, False),
+        (["> a", "= b"], ["> a"], 2, False),
+        (["# s", "> a", "= b"], ["# s", "> a"], 3, False),
+        # An earlier message was edited, or the conversation is another.
+        (["> a", "= b", "> c", "= d"], ["> x"], 2, False),
+        (["> a", "= b", "> c", "= d"], ["> x", "= b", "> c"], 2, False),
+        (["> a", "= b", "> c", "= d", "> e", "= f"], ["> a", "= b", "> x"], 2, False),
+        # A text was read last.
+        (["> a", "= b", "- text", "= d"], ["> a", "= b"], 2, False),
+    ],
+)
+def test_what_takes_the_place_of_the_last_turn(
+    known: list[str], asked: list[str], turn: int, expected: bool
+) -> None:
+    assert takes_place(known, asked, turn) == expected
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_request_whose_reply_was_lost_is_repeated(lost: bool, retry: bool) -> None:
+    may = lost or retry
+    assert takes_place(["> a", "= b"], ["> a"], 2, lost=lost, retry=retry) == may
+    assert takes_place(["# s", "> a", "= b"], ["# s", "> a"], 3, lost=lost, retry=retry) == may
+    again = (["> a", "= b", "> a", "= b"], ["> a", "= b", "> a"])
+    assert takes_place(*again, 2, lost=lost, retry=retry) == may
+    # Other words are new.
+    assert not takes_place(["> a", "= b"], ["> x"], 2, lost=lost, retry=retry)
+    assert not takes_place(["> a", "= b"], ["> a", "= b", "> c"], 2, lost=lost, retry=retry)
+
+
+def test_a_text_is_repeated() -> None:
+    told, reply = ledger("- text", "= b")
+    for finish, retry in (("stop", False), ("stop", True), (None, False)):
+        turn = Told(0, [told], dataclasses.replace(reply, finish=finish))
+        assert repeats_text("text", turn, is_retry=retry) == (retry or finish is None)
+        assert not repeats_text("other", turn, is_retry=retry)
+    assert not repeats_text("a", Told(0, ledger("> a"), reply), is_retry=True)

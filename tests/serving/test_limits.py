@@ -20,7 +20,8 @@ from slowwave.serving.engine import Engine, Job
 from slowwave.serving.errors import ApiError
 from slowwave.serving.feed import Key
 from slowwave.serving.history import Message
-from slowwave.serving.turns import Turn, Wish
+from slowwave.serving.plan import Wish
+from slowwave.serving.turns import Turn
 from slowwave.sleep.consolidate import consolidate_by_pass
 
 CHAT = "/v1/chat/completions"

@@ -153,19 +153,27 @@ class Catalogue:
             return self.create(name, self.find(source).owner, self.find_point(source, snapshot))
 
     def advance(
-        self, session: SessionRow, steps: Iterable[Step], reached: Reached
+        self,
+        session: SessionRow,
+        steps: Sequence[Step],
+        reached: Reached,
+        *,
+        instead: bool = False,
     ) -> tuple[SessionRow, list[str]]:
-        """Enters a turn. Returns the session and the state files that nothing names any more."""
+        """Enters a turn, or with `instead` in place of the last one, which follows `before`.
+
+        Returns the session and the state files that nothing names any more.
+        """
         with self.writing() as db:
-            head = rows.append(db, session.head.entry, session.head.num_entries, steps, reached)
-            moved = rows.move(db, session, head)
-            removed = db.execute(
-                "DELETE FROM points WHERE id = ?1 AND NOT EXISTS "
-                "(SELECT 1 FROM sessions WHERE head = ?1) AND NOT EXISTS "
-                "(SELECT 1 FROM snapshots WHERE point = ?1) RETURNING file",
-                (session.head.id,),
-            )
-            return moved, rows.read_files(removed)
+            start = session.before if instead else session.head
+            assert start is not None
+            head = rows.append(db, start.entry, start.num_entries, steps, reached)
+            # A sleep between turns is none that could be taken anew.
+            is_turn = any(step.entry.kind != "sleep" for step in steps)
+            moved = rows.move(db, session, head, start if is_turn else session.before)
+            if instead:
+                return moved, rows.collect(db)
+            return moved, rows.drop_points(db, [session.head, session.before])
 
     def snapshot(self, session: SessionRow, name: str) -> Snapshot:
         """Names the head of a session; raises ValueError if the name is taken."""

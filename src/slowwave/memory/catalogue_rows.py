@@ -66,6 +66,8 @@ class SessionRow:
     changed: float
     owner: Owner
     head: Point
+    before: Point | None
+    """Where it stood before its last turn, which can be taken anew from there; None if nowhere."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,7 @@ def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
         changed=row["changed"],
         owner=Owner(row["model"], row["tokenizer"], row["sleep"], row["gate"]),
         head=read_point(db, row["head"]),
+        before=None if row["before"] is None else read_point(db, row["before"]),
     )
 
 
@@ -210,6 +213,8 @@ def read_entries(
             passes=row["passes"],
             role=row["role"],
             said=row["said"],
+            finish=row["finish"],
+            request=row["request"],
         )
         for row in db.execute(sql, (point.entry, start, start, stop))
     }
@@ -278,9 +283,9 @@ def read_carriers(db: sqlite3.Connection, entry: int) -> list[tuple[str, str | N
 
 
 def read_file_names(db: sqlite3.Connection) -> dict[str, bool]:
-    """Every state file that is named, and whether it is that of a session's head."""
+    """Every state file that is named, and whether a session stands there or did a turn ago."""
     sql = """
-        SELECT file, EXISTS (SELECT 1 FROM sessions WHERE head = points.id) AS is_head
+        SELECT file, EXISTS (SELECT 1 FROM sessions WHERE points.id IN (head, before)) AS is_head
         FROM points WHERE file IS NOT NULL
     """
     return {row["file"]: bool(row["is_head"]) for row in db.execute(sql)}
@@ -304,12 +309,12 @@ def insert_step(db: sqlite3.Connection, parent: int | None, place: int, step: St
     tokens = np.asarray(entry.tokens, "<u4").tobytes()
     cursor = db.execute(
         "INSERT INTO entries "
-        "(parent, place, tokens, kind, time, source, text, passes, role, said) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "(parent, place, tokens, kind, time, source, text, passes, role, said, finish, request) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(parent, place, tokens),
             *(entry.kind, entry.time, entry.source, entry.text, entry.passes),
-            *(entry.role, entry.said),
+            *(entry.role, entry.said, entry.finish, entry.request),
         ),
     )
     assert cursor.lastrowid is not None
@@ -339,23 +344,38 @@ def insert_point(
     return read_point(db, cursor.lastrowid)
 
 
-def move(db: sqlite3.Connection, session: SessionRow, head: Point) -> SessionRow:
+def move(
+    db: sqlite3.Connection, session: SessionRow, head: Point, before: Point | None = None
+) -> SessionRow:
     """Makes a point the head, if the session still stands where its holder believes."""
     moved = db.execute(
-        "UPDATE sessions SET head = ?, changed = ? WHERE id = ? AND head = ?",
-        (head.id, time.time(), session.id, session.head.id),
+        "UPDATE sessions SET head = ?, before = ?, changed = ? WHERE id = ? AND head = ?",
+        (head.id, before.id if before else None, time.time(), session.id, session.head.id),
     )
     if moved.rowcount != 1:
         raise ValueError(f"session {session.name!r} was changed from elsewhere; open it again")
     return find_session(db, session.name)
 
 
+def drop_points(db: sqlite3.Connection, points: Iterable[Point | None]) -> list[str]:
+    """Deletes those of some points that nothing names any more; returns their files."""
+    sql = """
+        DELETE FROM points WHERE id = ?1
+        AND NOT EXISTS (SELECT 1 FROM sessions WHERE head = ?1)
+        AND NOT EXISTS (SELECT 1 FROM sessions WHERE before = ?1)
+        AND NOT EXISTS (SELECT 1 FROM snapshots WHERE point = ?1) RETURNING file
+    """
+    files = (read_files(db.execute(sql, (point.id,))) for point in points if point)
+    return [file for each in files for file in each]
+
+
 def collect(db: sqlite3.Connection) -> list[str]:
     """Deletes points and entries that no session and no snapshot leads to; returns their files."""
     removed = read_files(
         db.execute(
-            "DELETE FROM points WHERE id NOT IN "
-            "(SELECT head FROM sessions UNION SELECT point FROM snapshots) RETURNING file"
+            "DELETE FROM points WHERE id NOT IN (SELECT head FROM sessions UNION "
+            "SELECT before FROM sessions WHERE before IS NOT NULL UNION "
+            "SELECT point FROM snapshots) RETURNING file"
         )
     )
     db.execute(

@@ -67,8 +67,14 @@ MIGRATIONS = (
     """
     ALTER TABLE entries ADD COLUMN role TEXT;
     ALTER TABLE entries ADD COLUMN said TEXT NOT NULL DEFAULT '';
+    ALTER TABLE entries ADD COLUMN finish TEXT;
+    ALTER TABLE entries ADD COLUMN request TEXT NOT NULL DEFAULT '';
     UPDATE entries SET
-        role = recall_role(kind, source, text), said = recall_words(kind, source, text)
+        role = recall_role(kind, source, text),
+        said = recall_words(kind, source, text),
+        finish = CASE kind WHEN 'reply' THEN 'stop' END;
+    ALTER TABLE sessions ADD COLUMN before INTEGER REFERENCES points;
+    CREATE INDEX sessions_before ON sessions (before)
     """,
 )
 

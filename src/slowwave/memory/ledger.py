@@ -6,14 +6,16 @@ The same calls in the same order leave the same state, to the bit (`memory/repla
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Literal
 
 from slowwave.generation.chat import ChatFormat, Role
+from slowwave.storage.tokenizer import Tokenizer
 
 EntryKind = Literal["told", "reply", "sleep"]
+USER = "user"
 MODEL = "model"
-"""Source of what a model said."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,12 @@ class Entry:
     role: Role | None = None
     """Who spoke in a chat; None of plain text and of sleeps."""
     said: str = ""
-    """Of a chat, what its client sent or was shown: no mark, no end of line, no stop text."""
+    """Of a line of a chat what its client sent, of a reply what it was shown: without mark, end of
+    line and stop text."""
+    finish: Literal["stop", "length"] | None = None
+    """Why a reply ended; None if it was broken off."""
+    request: str = ""
+    """Of what was told, a digest of the request that told it, where its client may repeat it."""
     tokens: tuple[int, ...] = ()
     passes: int | None = None
     """Of a sleep; None is what the session's settings say."""
@@ -45,6 +52,21 @@ class Entry:
         if self.kind == "reply":
             return [(token,) for token in self.tokens]
         return [self.tokens] if self.tokens else []
+
+
+def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
+    """What a text will be in the ledger once it is read; raises ValueError if it is empty."""
+    tokens = tuple(tokenizer.encode(text))
+    if not tokens:
+        raise ValueError("the text is empty; give some text to read")
+    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)
+
+
+def say(tokenizer: Tokenizer, chat: ChatFormat, role: Role, text: str, source: str) -> Entry:
+    """As `tell`, of a line of a chat; raises ValueError if the text is blank."""
+    return dataclasses.replace(
+        tell(tokenizer, chat.write(role, text), source), role=role, said=text
+    )
 
 
 def recall_speaker(kind: str, source: str, text: str) -> tuple[Role | None, str]:

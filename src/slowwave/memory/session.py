@@ -19,7 +19,7 @@ from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
-from slowwave.memory.ledger import MODEL, Entry
+from slowwave.memory.ledger import MODEL, USER, Entry, say, tell
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.status import Status
 from slowwave.memory.transaction import sleep_by_pass
@@ -31,8 +31,6 @@ from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
 from slowwave.storage.tokenizer import Tokenizer
-
-USER = "user"
 
 
 class Session:
@@ -148,9 +146,8 @@ class Session:
             return
         assert hidden is not None
         try:
-            role = "assistant" if is_chat else None
-            reply = self._reply(hidden, text, role, max_new_tokens, end, sampling or self.sampling)
-            yield from reply
+            reply = _Reply(self.state.tokens_seen, text, end, "assistant" if is_chat else None)
+            yield from self._reply(hidden, reply, max_new_tokens, sampling or self.sampling)
         except BaseException:
             if len(self.entries) == known + len(told):  # it ended in its first token
                 self.state = before
@@ -291,16 +288,10 @@ class Session:
         return hidden
 
     def _reply(
-        self,
-        hidden: Tensor,
-        text: ReplyText,
-        role: Role | None,
-        max_new_tokens: int,
-        end: str,
-        sampling: Sampling,
+        self, hidden: Tensor, reply: _Reply, max_new_tokens: int, sampling: Sampling
     ) -> Steps[None]:
-        start, tokens = self.state.tokens_seen, list[int]()
-        generator = make_generator(sampling, start)
+        text, tokens = reply.text, reply.tokens
+        generator = make_generator(sampling, reply.start)
         self._is_replying = True
         try:
             while len(tokens) < max_new_tokens and not text.is_stopped:
@@ -308,47 +299,36 @@ class Session:
                 tokens.append(draw(logits, sampling, generator, forbids=text.forbids))
                 hidden = yield from self._read(tokens[-1:])
                 yield Progress("draw", text.push(tokens[-1]), num_drawn=1)
-            yield from self._end_line(tokens, end)
-            reason = "stop" if text.is_stopped else "length"
-            yield Progress("record", text.finish(), finish=reason)
+            yield from self._end_line(reply)
+            rest, finish = text.finish(), "stop" if text.is_stopped else "length"
+            reply.finish = finish
+            yield Progress("record", rest, finish=finish)
         finally:
-            self._end_reply(start, tokens, end, role, text.shown)
+            self._end_reply(reply)
 
-    def _end_line(self, tokens: list[int], end: str) -> Steps[None]:
+    def _end_line(self, reply: _Reply) -> Steps[None]:
         """Reads the end of a line that was cut short."""
-        if end and not self.tokenizer.decode(tokens).endswith(end):
-            for token in self.tokenizer.encode(end):
-                tokens.append(token)
+        if reply.end and not self.tokenizer.decode(reply.tokens).endswith(reply.end):
+            for token in self.tokenizer.encode(reply.end):
+                reply.tokens.append(token)
                 yield from self._read([token])
 
-    def _end_reply(
-        self, start: int, tokens: list[int], end: str, role: Role | None, shown: str
-    ) -> None:
-        """Ends the line and the turn of a reply that began `start` tokens into the stream."""
+    def _end_reply(self, reply: _Reply) -> None:
+        """Ends the line and the turn of a reply."""
         if sys.is_finalizing():
             return  # the interpreter ends with the reply open, and torch is gone
         self._is_replying = False
         deferred, self._deferred = self._deferred, None
         # An interrupt may have come between a token's draw and its reading.
-        del tokens[self.state.tokens_seen - start :]
+        del reply.tokens[self.state.tokens_seen - reply.start :]
         try:
-            if tokens:
-                finish(self._end_line(tokens, end))
+            if reply.tokens:
+                finish(self._end_line(reply))
         finally:
             # Or within the end of the line.
-            read = tuple(tokens[: self.state.tokens_seen - start])
+            read = tuple(reply.tokens[: self.state.tokens_seen - reply.start])
             if read:
-                self.entries.append(
-                    Entry(
-                        kind="reply",
-                        time=time.time(),
-                        source=MODEL,
-                        text=self.tokenizer.decode(read),
-                        tokens=read,
-                        role=role,
-                        said=shown if role else "",
-                    )
-                )
+                self.entries.append(reply.enter(read, self.tokenizer.decode(read)))
         if deferred and self.state.window_fill:
             finish(self._go_through([deferred]))
 
@@ -391,16 +371,26 @@ class Session:
         return after, report
 
 
-def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
-    """What a text will be in the ledger once it is read; raises ValueError if it is empty."""
-    tokens = tuple(tokenizer.encode(text))
-    if not tokens:
-        raise ValueError("the text is empty; give some text to read")
-    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)
+@dataclasses.dataclass
+class _Reply:
+    """A reply as it comes. start: tokens of the stream before it. end: of its line."""
 
+    start: int
+    text: ReplyText
+    end: str
+    role: Role | None
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    finish: Literal["stop", "length"] | None = None
 
-def say(tokenizer: Tokenizer, chat: ChatFormat, role: Role, text: str, source: str) -> Entry:
-    """As `tell`, of a line of a chat; raises ValueError if the text is blank."""
-    return dataclasses.replace(
-        tell(tokenizer, chat.write(role, text), source), role=role, said=text
-    )
+    def enter(self, read: tuple[int, ...], text: str) -> Entry:
+        """Its entry, with the tokens that were read, and their text."""
+        return Entry(
+            kind="reply",
+            time=time.time(),
+            source=MODEL,
+            text=text,
+            tokens=read,
+            role=self.role,
+            said=self.text.shown,
+            finish=self.finish,
+        )

@@ -289,6 +289,7 @@ def _recall_speakers(manifest: Manifest) -> Manifest:
     for node in manifest.nodes:
         entry = node.entry
         role, said = recall_speaker(entry.kind, entry.source, entry.text)
-        entry = dataclasses.replace(entry, role=role, said=said)
+        finish = "stop" if entry.kind == "reply" else None
+        entry = dataclasses.replace(entry, role=role, said=said, finish=finish)
         nodes.append(dataclasses.replace(node, entry=entry))
     return dataclasses.replace(manifest, nodes=tuple(nodes))

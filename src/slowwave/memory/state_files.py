@@ -29,6 +29,10 @@ class StateFiles:
         """Where a file lies."""
         return self.folder / file
 
+    def has(self, file: str | None) -> bool:
+        """Whether a file is there; the state of one who has read nothing has none."""
+        return file is None or self.path(file).exists()
+
     def save(self, session: Session, owner: int) -> str:
         """Writes the state of a session for the one with this id; returns the file's name."""
         file = _name_file(owner)

@@ -273,7 +273,7 @@ class Store:
         with self._catalogue.writing():
             row = self._create(name, talker, gate)
             reached = reach(self._files.save(session, row.id), session.state)
-            self._catalogue.advance(row, map(Step, session.entries, sleeps), reached)
+            self._catalogue.advance(row, [*map(Step, session.entries, sleeps)], reached)
         return self.info(name)
 
     def export(self, name: str, path: str | Path) -> None:

@@ -90,12 +90,17 @@ class StoredSession(Session):
         stop: Sequence[str] = (),
         end: str = "",
         sampling: Sampling | None = None,
+        instead: bool = False,
     ) -> Steps[None]:
-        """See `Session.take_turn`."""
+        """See `Session.take_turn`.
+
+        instead: this turn takes the place of the last one, and goes on from before it; until its
+        end that one stays. Raises ValueError if that cannot be (`last_turn`).
+        """
         steps = super().take_turn(
             told, max_new_tokens=max_new_tokens, stop=stop, end=end, sampling=sampling
         )
-        return self._hold(steps)
+        return self._hold(steps, instead=instead)
 
     def sleep_by_pass(
         self, passes: int | None = None, *, trigger: Literal["asked", "idle"] = "asked"
@@ -122,6 +127,16 @@ class StoredSession(Session):
     def ledger(self, start: int = 0, stop: int | None = None) -> list[Entry]:
         """All acknowledged entries, from the first, or those at the places start..stop."""
         return self._catalogue.entries(self._row.head, start, stop)
+
+    def last_turn(self) -> tuple[int, list[Entry]] | None:
+        """The last turn that can be taken anew: its first place in the ledger, and its entries.
+
+        With the sleeps since then. None if there is none, as after a rollback.
+        """
+        before = self._row.before
+        if before is None or not self._files.has(before.file):
+            return None
+        return before.num_entries, self.ledger(before.num_entries)
 
     def snapshot(self, name: str) -> Snapshot:
         """Gives the last acknowledged turn a name; raises ValueError if it is unfit or taken."""
@@ -210,41 +225,53 @@ class StoredSession(Session):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _hold(self, steps: Steps[Result]) -> Steps[Result]:
+    def _hold(self, steps: Steps[Result], *, instead: bool = False) -> Steps[Result]:
         """The steps of a turn, which `close` ends."""
-        held = self._take(steps)
+        held = self._take(steps, instead)
         self._turns.add(held)
         return held
 
-    def _take(self, steps: Steps[Result]) -> Steps[Result]:
-        with self._turn():
+    def _take(self, steps: Steps[Result], instead: bool) -> Steps[Result]:
+        with self._turn(instead):
             return (yield from steps)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, instead: bool) -> Iterator[None]:
         """What happens within is one turn, and recorded at its end."""
         if self._in_turn:
             yield
             return
         self._require_open()
+        if instead:
+            self._step_back()
         self._in_turn = True
         try:
             yield
         finally:
             self._in_turn = False
-            if self.entries and not sys.is_finalizing():
-                self._record_turn()
+            if not sys.is_finalizing():
+                self._record_turn(instead) if self.entries else self._settle(None, self.state)
 
-    def _record_turn(self) -> None:
+    def _step_back(self) -> None:
+        """Stands where the session stood before its last turn, for the time of another."""
+        before = self._row.before
+        if before is None:
+            raise ValueError(f"session {self.name!r} has no last turn that could be taken anew")
+        self.state = self._files.load(before.file, self.talker)
+
+    def _record_turn(self, instead: bool) -> None:
         """The state file first, then the one transaction that names it."""
-        head, file = self._row.head, None
+        start, file = (self._row.before if instead else self._row.head), None
+        assert start is not None
         try:
             self._require_open()
-            slept = head.tokens_seen - head.window_fill
-            sleeps = place_sleeps(self.entries, self.sleeps, start=head.tokens_seen, slept=slept)
-            steps = map(Step, self.entries, sleeps)
+            slept = start.tokens_seen - start.window_fill
+            sleeps = place_sleeps(self.entries, self.sleeps, start=start.tokens_seen, slept=slept)
+            steps = [*map(Step, self.entries, sleeps)]
             file = self._files.save(self, self._row.id)
-            self._row, removed = self._catalogue.advance(self._row, steps, reach(file, self.state))
+            self._row, removed = self._catalogue.advance(
+                self._row, steps, reach(file, self.state), instead=instead
+            )
         except OSError as error:
             self._settle(file, self.state)
             raise OSError(

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from slowwave.memory.session import USER
+from slowwave.memory.ledger import USER
 from slowwave.serving.access import Access, Asked
 from slowwave.serving.errors import ApiError, explain
 from slowwave.serving.event_stream import EventStream, comment, event, wait_until_gone
 from slowwave.serving.feed import make_key
+from slowwave.serving.plan import Wish
 from slowwave.serving.requests import ChatRequest, CompletionFields, CompletionRequest
 from slowwave.serving.server import Server
 from slowwave.serving.shapes import ChatShape, Shape, TextShape
-from slowwave.serving.turns import Turn, Wish
+from slowwave.serving.turns import Turn
 
 CLIENT_GONE = 499
 
@@ -52,7 +54,7 @@ async def complete_chat(access: Asked, request: Request, body: ChatRequest) -> R
         if not message.text.strip() and message.role != "assistant":
             raise ApiError(400, f"messages.{i}.content is empty; say something", param="messages")
     messages = [message for message in messages if message.text.strip()]
-    wish = _make_wish(access, body, messages, body.max_completion_tokens)
+    wish = _make_wish(access, request, body, messages, body.max_completion_tokens)
     return await _respond(access, request, body, wish, ChatShape(access.server.model_name))
 
 
@@ -61,12 +63,16 @@ async def complete(access: Asked, request: Request, body: CompletionRequest) -> 
     """Reads a text as it is, and goes on with it."""
     if not body.text:
         raise ApiError(400, "prompt is empty; give some text to go on with", param="prompt")
-    wish = _make_wish(access, body, body.text, None)
+    wish = _make_wish(access, request, body, body.text, None)
     return await _respond(access, request, body, wish, TextShape(access.server.model_name))
 
 
 def _make_wish(
-    access: Access, body: CompletionFields, prompt: Any, max_completion_tokens: int | None
+    access: Access,
+    request: Request,
+    body: CompletionFields,
+    prompt: Any,
+    max_completion_tokens: int | None,
 ) -> Wish:
     server = access.server
     _require_model(server, body.model)
@@ -83,7 +89,18 @@ def _make_wish(
         max_tokens=max_tokens,
         stop=body.stops,
         sampling=body.sampling(),
+        request=_digest(request, body),
+        is_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
     )
+
+
+def _digest(request: Request, body: CompletionFields) -> str:
+    """Of the Idempotency-Key, and of the request that it stands for; "" without one."""
+    key = request.headers.get("idempotency-key", "")
+    if not key:
+        return ""
+    parts = (key.encode(), body.model_dump_json().encode())
+    return ":".join(hashlib.blake2b(part, digest_size=16).hexdigest() for part in parts)
 
 
 async def _respond(

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from slowwave.generation.chat import Role
-from slowwave.memory.ledger import MODEL, Entry
-from slowwave.memory.session import USER
+from slowwave.memory.ledger import MODEL, USER, Entry
 
 SYSTEM = "system"
 
@@ -64,6 +63,57 @@ def recognise(
         else:
             remembered.append(found)
     return Recognised(remembered, [*new, messages[-1]])
+
+
+class Told(NamedTuple):
+    """The last turn of a memory, which can be taken anew."""
+
+    start: int
+    """Its first place in the ledger."""
+    lines: list[Entry]
+    """What was told in it, in order."""
+    reply: Entry
+
+    @classmethod
+    def find(cls, start: int, entries: Sequence[Entry]) -> Told | None:
+        """The turn that these entries from a place on are; None if nothing was replied to."""
+        lines = [entry for entry in entries if entry.kind == "told"]
+        replies = [entry for entry in entries if entry.kind == "reply"]
+        return cls(start, lines, replies[-1]) if lines and replies else None
+
+
+def repeats_chat(
+    messages: Sequence[Message],
+    turn: Told,
+    read: Callable[[int, int], list[Entry]],
+    *,
+    is_retry: bool,
+    is_continued: bool,
+) -> bool:
+    """Whether a conversation takes the place of the last turn, and does not go on from it.
+
+    Its client repeats that turn, whose reply it has not got; or it sends the conversation as it was
+    before, with a last message that is the same (another reply is wanted) or another (it was
+    edited). A message alone is new, even if its words are not, unless the reply to the same words
+    was broken off. is_retry: the client says that it repeats a request. is_continued: all messages
+    but the last are the end of the ledger, so that it may well go on.
+    """
+    if not all(line.role for line in turn.lines):
+        return False
+    is_lost = is_retry or turn.reply.finish is None
+    is_same = is_lost and _is_same(messages[-1], turn.lines[-1])
+    said = [message for message in messages[:-1] if message.role != "system"]
+    if not said or is_continued:
+        return is_same
+    told = [line for line in turn.lines[:-1] if line.role != "system"]
+    before, _ = _read_back(turn.start, read, len(said), 0)
+    return _count_known(said, [*before, *told]) == len(said)
+
+
+def repeats_text(text: str, turn: Told, *, is_retry: bool) -> bool:
+    """Whether a text to be gone on with was told in the last turn, and the reply was lost."""
+    is_lost = is_retry or turn.reply.finish is None
+    return is_lost and [(line.role, line.text) for line in turn.lines] == [(None, text)]
 
 
 def _read_back(

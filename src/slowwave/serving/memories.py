@@ -16,8 +16,8 @@ from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from slowwave.memory.catalogue_rows import Snapshot
+from slowwave.memory.ledger import tell
 from slowwave.memory.refusals import TakenName, UnknownName
-from slowwave.memory.session import tell
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
@@ -39,6 +39,7 @@ from slowwave.serving.requests import (
     SleepRequest,
     SnapshotRequest,
 )
+from slowwave.serving.server import describe_status
 
 RECENT = 16
 """Sleeps that the description of a memory tells in full."""
@@ -180,7 +181,11 @@ async def read(access: Asked, name: str, body: ReadRequest) -> dict[str, Any]:
         server.metrics.tokens_read.inc(len(told.tokens))
         access.notes.update(told=len(told.tokens), sleeps=len(sleeps))
         reports = [dataclasses.asdict(report) for report in sleeps]
-        return {"tokens": len(told.tokens), "sleeps": reports, **_describe_status(session)}
+        return {
+            "tokens": len(told.tokens),
+            "sleeps": reports,
+            **describe_status(session.name, session),
+        }
 
 
 @router.post("/{name}/sleep")
@@ -190,7 +195,7 @@ async def sleep(access: Asked, name: str, body: SleepRequest | None = None) -> d
     async with access.server.use_stored(key) as session:
         steps = session.sleep_by_pass(passes)
         report = await access.server.work_in_time(key, session, steps)
-        return {"report": dataclasses.asdict(report), **_describe_status(session)}
+        return {"report": dataclasses.asdict(report), **describe_status(session.name, session)}
 
 
 @router.post("/{name}/snapshots")
@@ -214,7 +219,7 @@ async def roll_back(access: Asked, name: str, body: RollbackRequest) -> dict[str
     """Goes back, or forth, to a snapshot; what has none and came since is gone."""
     async with _changing(access, name) as session:
         await access.server.engine.call(session.rollback, body.snapshot)
-        return _describe_status(session)
+        return describe_status(session.name, session)
 
 
 @router.post("/{name}/fork")
@@ -249,7 +254,7 @@ async def forget(access: Asked, name: str, body: ForgetRequest) -> dict[str, Any
         }
         if not body.dry_run:
             await server.work_in_time(key, session, session.forget_by_step(forgetting))
-        return {**told, **_describe_status(session)}
+        return {**told, **describe_status(session.name, session)}
 
 
 @contextlib.asynccontextmanager
@@ -258,7 +263,7 @@ async def _changing(access: Access, name: str) -> AsyncIterator[StoredSession]:
     key = Key(access.owner, name)
     async with access.server.use_stored(key) as session:
         yield session
-        access.server.feed.publish(key, "change", _describe_status(session))
+        access.server.tell_of_change(key, session)
 
 
 async def _watch(access: Access, key: Key) -> AsyncIterator[str]:
@@ -294,8 +299,3 @@ def _describe_snapshot(snapshot: Snapshot) -> dict[str, Any]:
         "time": snapshot.time,
         **{counter: point[counter] for counter in counters},
     }
-
-
-def _describe_status(session: StoredSession) -> dict[str, Any]:
-    """A memory that is open, as it is now."""
-    return {"name": session.name, "status": dataclasses.asdict(session.status())}

@@ -193,6 +193,10 @@ class Server:
                 code="context_length_exceeded",
             )
 
+    def tell_of_change(self, key: Key, session: Session) -> None:
+        """To those who watch a memory: more than its end has changed."""
+        self.feed.publish(key, "change", describe_status(key.name, session))
+
     def _require_running(self) -> None:
         if self.is_stopping:
             raise shutting_down()
@@ -224,3 +228,8 @@ class Server:
             await self.sessions.sleep_idle()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), IDLE_ROUNDS)
+
+
+def describe_status(name: str, session: Session) -> dict[str, Any]:
+    """A memory that is open, as it is now."""
+    return {"name": name, "status": dataclasses.asdict(session.status())}

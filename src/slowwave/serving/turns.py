@@ -7,38 +7,20 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Literal
 
-from slowwave.generation.config import Sampling
 from slowwave.memory.ledger import Entry
-from slowwave.memory.session import USER, Session, say, tell
+from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.status import Status
-from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.turn_steps import Progress
 from slowwave.serving.engine import Ended, Job
 from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
-from slowwave.serving.feed import Key
-from slowwave.serving.history import Message, recognise
+from slowwave.serving.plan import Wish, make_plan, take_steps
 from slowwave.serving.server import Server
 
 LOG = logging.getLogger("slowwave.serving")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a request asks for. key: of the memory; None is one that is thrown away.
-
-    prompt: messages of a conversation, or a text that is to be gone on with.
-    """
-
-    key: Key | None
-    prompt: Sequence[Message] | str
-    source: str = USER
-    max_tokens: int
-    stop: Sequence[str] = ()
-    sampling: Sampling
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -135,33 +117,39 @@ class Turn:
 
     async def _take(self, session: Session) -> None:
         wish, outcome, server = self._wish, self.outcome, self._server
-        known, told = await server.engine.call(prepare, wish, session)
-        outcome.num_remembered = sum(len(entry.tokens) for entry in known)
-        outcome.num_told = sum(len(entry.tokens) for entry in told)
+        plan = await server.engine.call(make_plan, wish, session)
+        outcome.num_remembered = sum(len(entry.tokens) for entry in plan.known)
+        outcome.num_told = sum(len(entry.tokens) for entry in plan.told)
+        if plan.reply is not None:
+            self._repeat(plan.reply, session)
+            return
         server.require_room(outcome.num_told, "the prompt")
-        chat = session.chat if not isinstance(wish.prompt, str) else None
-        steps = session.take_turn(
-            told,
-            max_new_tokens=wish.max_tokens,
-            stop=wish.stop,
-            end=chat.end if chat else "",
-            sampling=wish.sampling,
-        )
         with contextlib.suppress(Ended):
             await server.work(
                 wish.key,
                 session,
-                steps,
+                take_steps(wish, plan, session),
                 on_progress=self._note,
                 on_sleep=outcome.sleeps.append,
                 on_start=self._hold,
             )
         outcome.status = session.status()
+        if plan.instead and wish.key is not None:
+            server.tell_of_change(wish.key, session)
         if outcome.num_drawn:  # or the turn has not been
             server.metrics.tokens_remembered.inc(outcome.num_remembered)
             server.metrics.tokens_read.inc(outcome.num_told)
             server.metrics.tokens_written.inc(outcome.num_drawn)
         self._require_outcome()
+
+    def _repeat(self, reply: Entry, session: Session) -> None:
+        """Answers a request that was answered before, in the same words."""
+        was_ended = bool(reply.role and reply.finish != "stop")  # with tokens that were not drawn
+        end = session.chat.end if was_ended and session.chat else ""
+        self.outcome.num_drawn = len(reply.tokens) - len(session.tokenizer.encode(end))
+        self.outcome.finish = reply.finish or "length"
+        self.outcome.status = session.status()
+        self._news.put_nowait(reply.said)
 
     def _hold(self, job: Job) -> None:
         self._job = job
@@ -195,19 +183,6 @@ class Turn:
     def _describe_lateness(self) -> ApiError:
         kept = "the reply so far is kept" if self.outcome.num_drawn else "nothing was read"
         return too_late(self._server.config.request_seconds, kept)
-
-
-def prepare(wish: Wish, session: Session) -> tuple[list[Entry], list[Entry]]:
-    """What of a prompt the session knows already, and what it is to be told."""
-    if isinstance(wish.prompt, str):
-        return [], [tell(session.tokenizer, wish.prompt, wish.source)]
-    chat, known, new = session.chat, list[Entry](), list(wish.prompt)
-    assert chat is not None
-    if isinstance(session, StoredSession):
-        num_entries = session.status().num_entries
-        known, new = recognise(wish.prompt, num_entries, session.ledger)
-    tokenizer = session.tokenizer
-    return known, [say(tokenizer, chat, each.role, each.text, each.teller) for each in new]
 
 
 def _note_failure(task: asyncio.Task[None]) -> None:

@@ -18,6 +18,7 @@ from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue_schema import APPLICATION_ID, MIGRATIONS
 from slowwave.memory.config import Canary, GateConfig
+from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Span, trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
@@ -352,10 +353,15 @@ def old(store: Store, talker: Talker, tmp_path: Path) -> Path:
     return folder
 
 
+def told(entries: list[Entry]) -> list[Entry]:
+    """Without how replies were shown and ended, which older stores did not keep."""
+    return [dataclasses.replace(entry, said="", finish=None) for entry in entries]
+
+
 def test_a_store_of_before_gates_is_migrated(store: Store, talker: Talker, old: Path) -> None:
     for _ in range(2):
         with Store(old) as opened:
-            assert opened.entries("ann") == store.entries("ann")
+            assert told(opened.entries("ann")) == told(store.entries("ann"))
             assert opened.gate("ann") is None
             assert reports(opened, "ann") == [
                 dataclasses.replace(report, pass_changes=()) for report in reports(store, "ann")

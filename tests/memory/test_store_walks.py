@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from slowwave.generation.config import Sampling
@@ -134,7 +134,7 @@ class Walk:
             )
             end = begin + sum(len(entry.tokens) for entry in piece.entries)
             assert piece.sleeps == [
-                each for each in sleeps if each.start < end and begin < each.stop
+                each for each in sleeps if max(begin, each.start) < min(end, each.stop)
             ]
             begin += sum(len(entry.tokens) for entry in ledger[start : start + 1])
         assert self.store.last_piece(point, 3) == self.store.piece(
@@ -178,6 +178,9 @@ def plain(report: SleepReport) -> SleepReport:
     setting=st.sampled_from(sorted(SLEEPS)),
     gate=st.sampled_from(sorted(GATES)),
     steps=st.lists(STEPS, max_size=10),
+)
+@example(  # a rejected sleep right after that of a full window consolidates nothing
+    setting="all", gate="a", steps=[*[("read", "a")] * 3, ("read", "abba"), ("sleep", None)]
 )
 def test_walks(
     talker: Talker, setting: str, gate: str, steps: list[tuple[str, str | int | None]]

@@ -247,7 +247,7 @@ def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> P
     # No token is consolidated before it is read.
     sql = f"""
         {WAY} SELECT sleeps.* FROM way JOIN sleeps ON entry = id
-        WHERE start < ? AND stop > ? ORDER BY stop
+        WHERE start < stop AND start < ? AND stop > ? ORDER BY stop
     """
     sleeps = [_read_slept(row) for row in db.execute(sql, (*way, end, begin))]
     return Piece(start, begin, entries, sleeps)

@@ -3,187 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
 
 import httpx2
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import (
-    JavascriptException,
-    NoSuchElementException,
-    StaleElementReferenceException,
-)
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
+from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.select import Select
 
-from serving_app import MODEL, Make, listen, run, serve
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.model_folder import Talker
+from page_browser import TALKER, Page, messages, needs_browser, requested, wait
+from serving_app import Make, listen, run, serve
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.store import Store
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
-from slowwave.serving.config import ServeConfig
 from slowwave.serving.static_page import FOLDER
-from slowwave.sleep.config import SleepConfig
-from slowwave.storage.tokenizer import ByteTokenizer
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --window-size=1300,900"
-)
-PATIENCE = 60.0  # the machine may be busy
+NOTE_NIGHTS = """
+    new MutationObserver(() => {
+        if (document.body.classList.contains("asleep")) document.body.dataset.nights = "seen";
+    }).observe(document.body, { attributeFilter: ["class"] });
+"""
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-Result = TypeVar("Result")
-
-
-class EndlessChat(ChatFormat):
-    """Its lines end in what no random model says, so that replies are as long as they may be."""
-
-    end: ClassVar[str] = "\n~\n"
-
-
-TALKER = Talker(MODEL, ByteTokenizer(), SleepConfig(window=40, passes=3), EndlessChat())
-
-needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="there is no browser; install Debian's chromium and chromium-driver",
-)
-
-
-def wait(look: Callable[[], Result | None]) -> Result:
-    """What `look` finds, as soon as it finds something."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            if found := look():
-                return found
-        except (NoSuchElementException, StaleElementReferenceException):
-            pass  # it is not there yet, or was drawn anew meanwhile
-        assert time.monotonic() < end, "it does not appear"
-        time.sleep(0.03)
-
-
-class Page:
-    """The page of a server, as somebody uses it."""
-
-    def __init__(self, browser: webdriver.Chrome, address: str, key: str = "") -> None:
-        self.browser, self.address = browser, address
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.client = httpx2.Client(base_url=f"{address}/v1", headers=headers)
-
-    def __enter__(self) -> Page:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-
-    def one(self, selector: str) -> WebElement:
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def texts(self, selector: str) -> list[str]:
-        """What elements say, seen or not."""
-        script = "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)"
-        return self.browser.execute_script(script, selector)
-
-    def button(self, text: str, within: str = "body") -> WebElement:
-        """The button that shows this text, or says it to those who cannot see it."""
-        script = (
-            "return [...document.querySelectorAll(arguments[0] + ' button')].find((b) => "
-            "b.offsetParent && [b.textContent, b.ariaLabel].includes(arguments[1]))"
-        )
-        return wait(lambda: self.browser.execute_script(script, within, text))
-
-    def open(self, name: str, *told: tuple[str, str]) -> None:
-        """A new memory that was told texts of sources, looked at."""
-        self.client.post("/memories", json={"name": name}).raise_for_status()
-        for text, source in told:
-            body = {"text": text, "source": source}
-            self.client.post(f"/memories/{name}/read", json=body).raise_for_status()
-        self.browser.get("about:blank")
-        self.browser.get(f"{self.address}/#{name}")
-        wait(lambda: self.one("#say").is_enabled())
-        self.browser.execute_script("document.getElementById('longest').value = 6")
-
-    def choose(self, name: str) -> None:
-        """Looks at another memory."""
-        Select(self.one("#memories")).select_by_visible_text(name)
-
-    def say(self, text: str) -> None:
-        """Says something, and waits for the end of the turn."""
-        before = len(self.texts(".bubble"))
-        self.one("#say").send_keys(text, Keys.ENTER)
-        wait(lambda: len(self.texts(".bubble")) >= before + 2 and self.one("#send").is_displayed())
-
-    def get(self, path: str) -> Any:
-        """What the server says of memories."""
-        return self.client.get(f"/memories/{path}").json()
-
-    def is_awake(self) -> bool:
-        return not self.all("body.asleep")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options, Service(DRIVER))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("memories")
-    config = ServeConfig(max_tokens=10**6)
-    app = create_app(TALKER, model_name="tiny", memory_dir=folder, config=config)
-    with listen(app) as address:
-        yield address
-
-
-@pytest.fixture
-def page(browser: webdriver.Chrome, address: str) -> Iterator[Page]:
-    """Whatever is done with it, nothing fails and nothing leaves the server."""
-    with Page(browser, address) as page:
-        yield page
-    assert messages(browser) == []
-    assert {url for url in requested(browser) if not url.startswith(address)} == set()
-
-
-def messages(browser: webdriver.Chrome) -> list[str]:
-    """What the console was told since the last look."""
-    return [entry["message"] for entry in browser.get_log("browser")]
-
-
-def requested(browser: webdriver.Chrome) -> Iterator[str]:
-    """All that was asked for, wherever it is."""
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = message["params"]["request"]["url"]
-            if url.startswith(("http", "ws", "ftp")):
-                yield url
 
 
 @needs_browser
 def test_a_conversation_fills_the_window_and_is_slept_on(page: Page) -> None:
     page.browser.get(page.address)
-    page.button("Make it", "#welcome").click()
+    page.press("Make it", "#welcome")
     wait(lambda: "Nothing is remembered yet" in page.one("#welcome").text)
     page.browser.execute_script("document.getElementById('longest').value = 6")
     page.say("Hello, I am Ann.")
@@ -197,8 +44,9 @@ def test_a_conversation_fills_the_window_and_is_slept_on(page: Page) -> None:
     assert shown.replace("\N{NO-BREAK SPACE}", " ").replace("↵", "\n").startswith("> Hello")
     assert len(page.texts(".token")) == told["window"] and said.startswith("> Hello")
     assert page.texts(".nights li") == []
+    page.browser.execute_script(NOTE_NIGHTS)
     page.say("And this is more than fits into it.")
-    assert page.all("body.asleep"), "nobody sees it sleep"
+    assert page.all("body[data-nights=seen]"), "nobody sees it sleep"
     sleeps = page.get("first/sleeps")["data"]
     assert sleeps
     wait(lambda: len(page.texts(".nights li")) == len(sleeps))
@@ -211,7 +59,7 @@ def test_a_conversation_fills_the_window_and_is_slept_on(page: Page) -> None:
 def test_sleep_now_takes_as_many_passes_as_asked(page: Page) -> None:
     page.open("sleeper", ("Ann lives in Lima.", "notes"))
     page.one("#passes").send_keys("2")
-    page.button("Sleep now").click()
+    page.press("Sleep now")
     wait(lambda: "in 2 passes" in page.one("#report").text)
     assert "asked to" in page.one("#report").text
     wait(lambda: page.one("#gauge").get_attribute("aria-valuenow") == "0")
@@ -226,17 +74,17 @@ def test_a_snapshot_is_a_way_back(page: Page) -> None:
     page.say("One.")
     before, shown = page.get("traveller/ledger"), page.texts(".bubble .text")
     page.one("#snapshot-name").send_keys("here")
-    page.button("Take a snapshot").click()
+    page.press("Take a snapshot")
     back = page.button("Roll back to here")
     page.say("Two.")
     assert len(page.texts(".bubble .text")) == len(shown) + 2
     back.click()
     assert "2 entries came since" in page.one("dialog").text
-    page.button("Roll back", "dialog").click()
+    page.press("Roll back", "dialog")
     wait(lambda: page.texts(".bubble .text") == shown)
     assert page.get("traveller/ledger") == before
-    page.button("Fork from here").click()
-    page.button("Fork", "dialog").click()
+    page.press("Fork from here")
+    page.press("Fork", "dialog")
     wait(lambda: page.browser.title.startswith("traveller 2"))
     wait(lambda: page.texts(".bubble .text") == shown)
 
@@ -248,17 +96,17 @@ def test_forgetting_is_shown_before_it_happens(page: Page) -> None:
     page.say("Two.")
     before = page.get("forgetful/ledger")["data"]
     kept = before[3]["place"]
-    page.button("Forget source gossip…").click()
+    page.press("Forget source gossip…")
     preview = wait(lambda: page.one("dialog .preview"))
     assert "Bob owes me money." in preview.text and "Rain." not in preview.text
     assert "2 replies" in preview.text
-    page.button("Cancel", "dialog").click()
+    page.press("Cancel", "dialog")
     wait(lambda: not page.all("dialog"))
     assert page.get("forgetful/ledger")["data"] == before
-    page.button("Forget source gossip…").click()
+    page.press("Forget source gossip…")
     wait(lambda: page.all("dialog .tick input"))[0].click()
     wait(lambda: "4 entries" in page.one("dialog [role=status]").text)
-    page.button("Forget", "dialog").click()
+    page.press("Forget", "dialog")
     wait(lambda: page.texts("#sources .chip") == ["weather", "user", "model"])
     texts = [entry["text"] for entry in page.get("forgetful/ledger")["data"]]
     assert texts == [before[place]["text"] for place in (1, 2, kept, 4)]
@@ -278,7 +126,7 @@ def test_two_memories_do_not_mix(page: Page) -> None:
     wait(lambda: page.one("#say").is_enabled())
     page.choose("abe")
     wait(lambda: "Said to Abe." in page.texts(".user .text"))
-    page.button("Stop").click()
+    page.press("Stop")
     wait(lambda: page.one("#send").is_displayed())
     wait(lambda: page.texts(".bubble .text")[:2] == ["Abe's secret.", "Said to Abe."])
     assert [entry["text"] for entry in page.get("bea/ledger")["data"]] == ["Bea's secret."]
@@ -297,9 +145,9 @@ def test_a_script_in_a_message_stays_text(page: Page) -> None:
     wait(lambda: HOSTILE[:60] in page.texts("#snapshots strong"))
     wait(lambda: HOSTILE[:60] in page.texts("#sources .chip"))
     page.one("#ledger-fold summary").click()
-    page.button(f"Forget source {HOSTILE[:60]}…").click()
+    page.press(f"Forget source {HOSTILE[:60]}…")
     wait(lambda: HOSTILE[:60] in page.one("dialog h2").text)
-    page.button("Cancel", "dialog").click()
+    page.press("Cancel", "dialog")
     assert page.browser.title.startswith("prey")
     assert page.all("main script, .said img, .memory li img, dialog img") == []
 
@@ -392,33 +240,11 @@ def test_an_export_is_a_memory(page: Page, tmp_path: Path) -> None:
     page.open("leaver", ("Ann lives in Lima.", "notes"))
     behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
     page.browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
-    page.button("Export").click()
+    page.press("Export")
     file = wait(lambda: next(tmp_path.glob("*.memory"), None))
     wait(lambda: not [*tmp_path.glob("*.crdownload")])
     with Store(tmp_path / "elsewhere") as store:
         assert store.import_session(file).tokens_seen == 18
-
-
-@needs_browser
-def test_everything_has_a_name_and_fits_a_phone(page: Page) -> None:
-    page.open("phone", ("Ann lives in Lima. " * 4, "a source with quite a long name"))
-    page.client.post("/memories/phone/snapshots", json={"name": "x" * 128}).raise_for_status()
-    wait(lambda: page.all("#snapshots strong"))
-    tree = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    roles = ("button", "textbox", "combobox", "spinbutton", "progressbar", "log", "checkbox")
-    parts = [n for n in tree if not n["ignored"] and n["role"]["value"] in roles]
-    assert len(parts) > 15
-    assert [part["role"] for part in parts if not part["name"]["value"].strip()] == []
-    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        assert not page.one("#memory").is_displayed()
-        page.button("Memory", ".views").click()
-        assert page.one("#memory").is_displayed() and not page.one("#talk").is_displayed()
-        width = "return Math.max(document.body.scrollWidth, document.getElementById('memory').scrollWidth)"  # noqa: E501
-        assert page.browser.execute_script(width) <= 360
-    finally:
-        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @needs_browser
@@ -433,7 +259,7 @@ def test_a_key_is_asked_for_and_a_lost_server_told(
         page = lives.enter_context(Page(browser, address, "sesame"))
         page.client.post("/memories", json={"name": "mine"}).raise_for_status()
         browser.get(address)
-        for key, answer in (("wrong", "the API key is wrong"), ("sesame", "")):
+        for key, answer in (("wrong", "The API key is wrong"), ("sesame", "")):
             field = wait(lambda: page.one("dialog input"))
             assert field.get_attribute("type") == "password"
             field.send_keys(key, Keys.ENTER)

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from slowwave.generation.model_folder import Talker
-from slowwave.serving import completions, memories
+from slowwave.serving import completions, limits, memories
 from slowwave.serving.access import Asked
 from slowwave.serving.api_keys import ApiKeys
 from slowwave.serving.config import ServeConfig
@@ -64,6 +64,7 @@ def create_app(
     for kind in (HTTPException, RequestValidationError, ValueError, OSError):
         app.add_exception_handler(kind, answer)
     app.include_router(completions.router)
+    app.include_router(limits.router)
     app.include_router(memories.router)
 
     @app.get("/health")

@@ -47,7 +47,12 @@ IDLE = (
 )
 MOST_MESSAGES = 4096
 """Recognising them may take time that grows with their square."""
+LONGEST_NAME = 128
+"""Characters of a source, and of the name of a memory or a snapshot."""
+MOST_PASSES = 64
+HIGHEST_TEMPERATURE = 100
 Stops = Annotated[list[str], Field(max_length=16)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 class Strict(BaseModel):
@@ -68,12 +73,12 @@ class CompletionFields(Strict):
     model: str
     memory: str | None = None
     """Name of a memory, which is made if it is not there; None is one that is thrown away."""
-    source: str | None = Field(None, min_length=1, max_length=128)
+    source: Name | None = None
     """Who says what is new, or what it is from."""
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=100)
+    temperature: float | None = Field(None, ge=0, le=HIGHEST_TEMPERATURE)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     seed: int | None = None
@@ -127,7 +132,7 @@ class ChatMessage(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart] | None = None
-    name: str | None = Field(None, min_length=1, max_length=128)
+    name: Name | None = None
     """Who said it, or what it is from; the request's source if not given."""
 
     def read(self, source: str | None) -> Message:
@@ -164,9 +169,6 @@ class CompletionRequest(CompletionFields):
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
-Name = Annotated[str, Field(min_length=1, max_length=128)]
-
-
 class CreateRequest(Strict):
     """POST /v1/memories"""
 
@@ -183,7 +185,7 @@ class ReadRequest(Strict):
 class SleepRequest(Strict):
     """POST /v1/memories/{name}/sleep"""
 
-    passes: int | None = Field(None, ge=1, le=64)
+    passes: int | None = Field(None, ge=1, le=MOST_PASSES)
 
 
 class SnapshotRequest(Strict):

@@ -20,16 +20,21 @@ export function make(tag, props = {}, ...children) {
  * focus, selection and place stay. describe(item): equal texts for equal children.
  */
 export function show(list, items, describe, build) {
-  items.forEach((item, i) => {
-    const signature = describe(item);
-    const old = list.children[i];
-    if (old && old.signature === signature) return;
-    const child = build(item);
-    child.signature = signature;
-    if (old) old.replaceWith(child);
-    else list.append(child);
+  const signatures = items.map(describe);
+  const wanted = new Set(signatures);
+  const focused = document.activeElement;
+  const row = [...list.children].findIndex((child) => child.contains(focused));
+  const place = [...(list.children[row]?.querySelectorAll("button") ?? [])].indexOf(focused);
+  for (const child of [...list.children]) if (!wanted.has(child.signature)) child.remove();
+  signatures.forEach((signature, i) => {
+    const there = list.children[i] ?? null;
+    if (there?.signature === signature) return;
+    list.insertBefore(build(items[i]), there).signature = signature;
   });
   while (list.children.length > items.length) list.lastElementChild.remove();
+  if (place < 0 || focused.isConnected) return;
+  const heir = list.children[Math.min(row, items.length - 1)]; // what took the place of what had the focus
+  (heir?.querySelectorAll("button")[place] ?? list).focus();
 }
 
 export const count = (number, one, many = `${one}s`) =>
@@ -73,5 +78,22 @@ export function hue(source) {
 /** A text on one line, cut after so many letters. */
 export function shorten(text, length = 80) {
   const line = text.replace(/\s+/g, " ").trim();
-  return line.length > length ? `${line.slice(0, length - 1)}…` : line;
+  return line.length > length ? `${cut(line, length - 1)}…` : line;
 }
+
+/** The first characters of a text, none of them in halves. */
+export function cut(text, length) {
+  const end = text.codePointAt(length - 1) > 0xffff ? length - 1 : length;
+  return text.slice(0, end).trim();
+}
+
+/** A name like this one that is not taken yet. */
+export function findFree(name, taken, length) {
+  for (let i = 1; ; i += 1) {
+    const end = i === 1 ? "" : ` ${i}`;
+    const free = cut(name, length - end.length) + end;
+    if (!taken.includes(free)) return free;
+  }
+}
+
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -51,7 +51,7 @@ export class SleepsView {
     const places = taken(chosen, this.#memory.ledger).map(({ place }) => place);
     const signature = JSON.stringify([chosen, places, !info]);
     show(find("report"), [report], () => signature, () => make("div", {}, ...report));
-    find("legend").textContent = sleeps.length ? explain(sleeps) : "";
+    explain(sleeps);
   }
 
   /** The chosen sleep, or the last. */
@@ -107,10 +107,17 @@ function summarise(sleep) {
   return `Sleep ${sleep.number}, ${clock(sleep.time)}, ${count(sleep.tokens, "token")}, ${count(sleep.passes, "pass", "passes")}, ${duration(sleep.milliseconds)}${outcome}`;
 }
 
+/** What the columns mean, and when the first and the last of them were. */
 function explain(sleeps) {
+  find("legend").hidden = !sleeps.length;
+  if (!sleeps.length) return;
   const [first, last] = [sleeps[0], sleeps.at(-1)].map(({ time }) => clock(time));
-  const when = first === last ? first : `${first} to ${last}`;
-  return `${when}. Bars: tokens. Squares: how much each layer changed.`;
+  find("legend-when").textContent = first === last ? `${first}.` : `${first} to ${last}.`;
+  const kinds = Object.keys(TRIGGERS).filter((kind) => sleeps.some(({ trigger }) => trigger === kind));
+  if (sleeps.some(isRejected)) kinds.push("rejected");
+  show(find("kinds"), kinds, String, (kind) =>
+    make("li", { className: kind }, make("span", { className: "bar" }), TRIGGERS[kind] ?? "the gate rejected it"),
+  );
 }
 
 function empty(info) {
@@ -129,7 +136,7 @@ export function describe(sleep, ledger) {
   return [
     make("h3", { textContent: `Sleep ${sleep.number}` }),
     ...texts.filter(Boolean).map((textContent) => make("p", { className: "facts", textContent })),
-    heatMap(sleep),
+    make("div", { className: "wide", tabIndex: 0, role: "group", "aria-label": "Change of the fast weights" }, heatMap(sleep)),
     ...describeTaken(taken(sleep, ledger)),
   ];
 }

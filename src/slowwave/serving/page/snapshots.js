@@ -1,7 +1,8 @@
 // Snapshots: to take, to go back to, to fork from, to drop.
 
-import { at, call } from "./api.js";
-import { clock, count, find, make, show } from "./dom.js";
+import { at, call, limits } from "./api.js";
+import { clock, count, find, findFree, make, show } from "./dom.js";
+import { areFit, complain, makeField, refuse } from "./fields.js";
 import { ask, askForName, say } from "./forms.js";
 
 export class SnapshotsView {
@@ -26,13 +27,16 @@ export class SnapshotsView {
   /** A new memory with the past of this one, or of a snapshot of it. */
   async fork(snapshot = null) {
     const { name } = this.#memory;
+    const names = [...find("memories").options].map(({ value }) => value);
     const what = snapshot === null ? `of ${name} as it is now` : `of ${name} as of ${snapshot}`;
-    const given = await askForName("Fork", `A new memory with the past ${what}. Both go on by themselves.`, "Its name", `${name} 2`, "Fork");
-    if (!given) return;
-    await this.#do(async () => {
-      await call(at(name, "fork"), { name: given.name, snapshot });
-      await this.#open(given.name);
-    });
+    const text = `A new memory with the past ${what}. Both go on by themselves.`;
+    const free = findFree(name, names, limits.max_name_length);
+    await this.#do(() =>
+      askForName("Fork", text, free, "Fork", async (given) => {
+        await call(at(name, "fork"), { name: given.name, snapshot });
+        await this.#open(given.name);
+      }),
+    );
   }
 
   #render() {
@@ -68,13 +72,16 @@ export class SnapshotsView {
 
   async #take() {
     const field = find("snapshot-name");
+    if (!areFit([field])) return;
     const { info } = this.#memory;
-    const name = field.value.trim() || `at ${info.tokens_seen} tokens`;
+    const taken = info.snapshots.map((each) => each.name);
+    const name = field.value.trim() || findFree(`at ${info.tokens_seen} tokens`, taken, limits.max_name_length);
     await this.#do(async () => {
       await call(at(info.name, "snapshots"), { name });
       field.value = "";
+      complain(field, "");
       this.#tell(`Snapshot ${name} taken`);
-    });
+    }, field);
   }
 
   async #rollBack(snapshot) {
@@ -85,34 +92,46 @@ export class SnapshotsView {
       lost > 0
         ? `${count(lost, "entry", "entries")} came since. Without a snapshot of the present they are gone.`
         : "The memory will be as it was then.";
-    const present = `before rollback to ${snapshot}`.slice(0, 128);
-    const answer = await ask({
-      title: `Go back to ${snapshot}?`,
-      body: [say(text)],
-      fields: [{ name: "keep", label: "Take a snapshot of the present first", type: "checkbox", value: false }],
-      confirm: "Roll back",
-      isGrave: lost > 0,
-    });
-    if (!answer) return;
+    const taken = info.snapshots.map((each) => each.name);
+    const present = findFree(`before rollback to ${snapshot}`, taken, limits.max_name_length);
+    let isKept = false;
     await this.#do(async () => {
-      if (answer.keep) await call(at(name, "snapshots"), { name: present });
-      await call(at(name, "rollback"), { snapshot });
-      this.#tell(`Back at ${snapshot}`);
+      const isBack = await ask({
+        title: `Go back to ${snapshot}?`,
+        body: [say(text)],
+        fields: [makeField({ name: "keep", label: "Take a snapshot of the present first", type: "checkbox" })],
+        confirm: "Roll back",
+        isGrave: lost > 0,
+        act: async ({ keep }) => {
+          if (keep && !isKept) await call(at(name, "snapshots"), { name: present });
+          isKept ||= keep;
+          await call(at(name, "rollback"), { snapshot });
+        },
+      });
+      if (isBack) this.#tell(`Back at ${snapshot}`);
     });
   }
 
   async #drop(snapshot) {
     const { name } = this.#memory;
-    const body = [say("The memory itself stays as it is; only the way back to this goes.")];
-    if (!(await ask({ title: `Drop snapshot ${snapshot}?`, body, confirm: "Drop", isGrave: true }))) return;
-    await this.#do(() => call(at(name, "snapshots", snapshot), undefined, "DELETE"));
+    await this.#do(() =>
+      ask({
+        title: `Drop snapshot ${snapshot}?`,
+        body: [say("The memory itself stays as it is; only the way back to this goes.")],
+        confirm: "Drop",
+        isGrave: true,
+        act: () => call(at(name, "snapshots", snapshot), undefined, "DELETE"),
+      }),
+    );
   }
 
-  async #do(work) {
+  /** field: whose content it may be that the server refuses. */
+  async #do(work, field = null) {
     try {
       await work();
     } catch (error) {
-      this.#fail(error);
+      if (field) refuse(field, error, this.#fail);
+      else this.#fail(error);
     }
     await this.#memory.load();
   }

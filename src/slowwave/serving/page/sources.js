@@ -105,9 +105,8 @@ export class SourcesView {
       };
       const dropped = plan.dropped.map((place) => entries[place]);
       const body = make("div", { className: "preview" }, ...describeDropped(dropped, keep, what, again), rest);
-      if (!(await ask({ title, body: [body], confirm: "Forget", isGrave: true }))) return;
-      await call(at(name, "forget"), { ...what, keep: [...keep] });
-      this.#tell("Forgotten");
+      const act = () => call(at(name, "forget"), { ...what, keep: [...keep] });
+      if (await ask({ title, body: [body], confirm: "Forget", isGrave: true, act })) this.#tell("Forgotten");
     } catch (error) {
       this.#fail(error);
     }

@@ -1,7 +1,9 @@
 // The conversation: what the ledger has of it, and the turns that are open.
 
 import { ApiError, at, call, listen } from "./api.js";
-import { clock, count, duration, find, hue, make, show, shorten } from "./dom.js";
+import { arrange, bubble } from "./bubbles.js";
+import { count, duration, find, make, show, shorten } from "./dom.js";
+import { areFit, judge, refuse } from "./fields.js";
 import { askForText } from "./forms.js";
 
 const ACTIVITIES = {
@@ -11,10 +13,14 @@ const ACTIVITIES = {
   writing: "writing…",
 };
 
+const OPTIONS = ["speaker", "temperature", "longest"].map(find);
+const FEW = 6; // words of the user, after which nobody needs to be told what to say
+
 export class Talk {
   #memory;
   #model = null;
   #turns = new Map();
+  #isToFocus = false;
   #tell;
   #fail;
 
@@ -27,13 +33,17 @@ export class Talk {
     memory.addEventListener("sleep", ({ detail }) => this.#note(detail));
     find("composer").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#say();
+      this.#say(find("say").value.trim());
     });
     find("say").addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
-      this.#say();
+      this.#say(find("say").value.trim());
     });
+    find("ideas").addEventListener("click", ({ target }) => {
+      if (target.matches("button")) this.#say(target.textContent);
+    });
+    find("more").addEventListener("click", () => showOptions(find("options").hidden));
     find("stop").addEventListener("click", () => this.#turn?.stop.abort());
     find("earlier").addEventListener("click", () => memory.loadEarlier());
     find("read").addEventListener("click", () => this.#read());
@@ -44,26 +54,35 @@ export class Talk {
     this.#enable();
   }
 
+  /** Lets the user type, now or as soon as there is something to talk to. */
+  focus() {
+    this.#isToFocus = true;
+    this.#enable();
+  }
+
   get #turn() {
     return this.#turns.get(this.#memory.name);
   }
 
-  async #say() {
-    const text = find("say").value.trim();
+  async #say(text) {
     const { name, info } = this.#memory;
     if (!text || !info || this.#turn || !this.#model) return;
+    if (OPTIONS.some(judge)) showOptions(true);
+    if (!areFit([find("say"), ...OPTIONS])) return;
     const turn = {
       start: info.num_entries,
       stop: new AbortController(),
       text: "",
       frame: null,
-      said: bubble("user", text),
-      reply: bubble("assistant", ""),
+      heard: text,
+      said: bubble("user", text, find("speaker").value.trim() || "user"),
+      reply: bubble("assistant", "", "model"),
       note: make("p", { className: "note", textContent: ACTIVITIES.waiting }),
     };
     turn.reply.append(turn.note);
     this.#turns.set(name, turn);
-    find("say").value = "";
+    if (find("say").value.trim() === text) find("say").value = "";
+    find("say").focus();
     this.#render();
     scrollDown();
     let error = null;
@@ -115,16 +134,18 @@ export class Talk {
 
   /** The turn is in the ledger now, or has not been. */
   async #end(name, turn, text, error) {
-    const reply = turn.text;
     const isStopped = error?.name === "AbortError";
     if (isStopped && this.#memory.name === name) await new Promise((go) => setTimeout(go, 300));
     this.#turns.delete(name);
-    if (this.#memory.name !== name) return;
+    if (this.#memory.name !== name) {
+      if (error && !isStopped) this.#fail(new Error(`“${shorten(text)}”, said to ${name}: ${error.message}`));
+      return;
+    }
     await this.#memory.load();
     this.#render();
-    if (error && !isStopped) this.#fail(error);
-    if (error && !reply && !find("say").value) find("say").value = text; // to be said again
-    if (reply) this.#tell(`Reply: ${reply}`);
+    if (error && !turn.text && !find("say").value) find("say").value = text; // to be said again
+    if (error && !isStopped) refuse(find("say"), error, this.#fail);
+    if (turn.text) this.#tell(`Reply: ${turn.text}`);
   }
 
   /** A sleep in the middle of a turn. */
@@ -135,11 +156,9 @@ export class Talk {
 
   async #read() {
     const { name } = this.#memory;
-    const given = await askForText();
-    if (!given) return;
     try {
-      await call(at(name, "read"), given);
-      this.#tell(`Read from ${given.source}`);
+      const isRead = await askForText((given) => call(at(name, "read"), given));
+      if (isRead) this.#tell("The text is read");
     } catch (error) {
       this.#fail(error);
     }
@@ -165,70 +184,35 @@ export class Talk {
   #enable() {
     const isReady = Boolean(this.#memory.info && this.#model);
     const isOpen = Boolean(this.#turn);
+    if (!isOpen && document.activeElement === find("stop")) this.#isToFocus = true;
     find("say").disabled = !isReady;
     find("read").disabled = !isReady || isOpen;
     find("send").disabled = !isReady || isOpen;
     find("send").hidden = isOpen;
     find("stop").hidden = !isOpen;
+    this.#offerIdeas(isReady, isOpen);
+    if (isReady && this.#isToFocus) {
+      this.#isToFocus = false;
+      find("say").focus();
+    }
+  }
+
+  /** Shows what of the ideas has not been said, while little has. */
+  #offerIdeas(isReady, isOpen) {
+    const heard = this.#memory.ledger.filter(({ role }) => role === "user").map(({ said }) => said);
+    if (this.#turn) heard.push(this.#turn.heard);
+    const buttons = [...find("ideas").querySelectorAll("button")];
+    for (const button of buttons) {
+      button.hidden = heard.includes(button.textContent);
+      button.disabled = isOpen;
+    }
+    find("ideas").hidden = !isReady || heard.length >= FEW || buttons.every(({ hidden }) => hidden);
   }
 }
 
-/** What is shown of an entry, and of the sleeps that happened in it. before: the one before it. */
-function arrange(entry, before, sleeps) {
-  const rows = [];
-  const where = `${entry.place} ${entry.time}`;
-  if (entry.in_window && before && !before.in_window) {
-    rows.push({ signature: `${where} horizon`, build: horizon });
-  }
-  if (entry.kind !== "sleep") {
-    const when = before && clock(before.time) === clock(entry.time) ? null : clock(entry.time);
-    const signature = JSON.stringify([where, entry.role, entry.said, entry.source, entry.in_window, when]);
-    rows.push({ signature, build: () => describe(entry, when) });
-  }
-  const slept = sleeps.filter((sleep) => sleep.place === entry.place);
-  if (slept.length) {
-    const signature = `${where} slept ${slept.map((sleep) => sleep.number)}`;
-    rows.push({ signature, build: () => marker(slept) });
-  }
-  return rows;
-}
-
-function describe(entry, when) {
-  const role = entry.role ?? "text";
-  const item = bubble(role, entry.said, entry.source);
-  if (when) item.append(make("time", { className: "when", textContent: when }));
-  if (!entry.in_window) item.classList.add("out");
-  return item;
-}
-
-/** Above it is what the model sees no more. */
-const horizon = () =>
-  make("li", { className: "horizon", textContent: "What is above is out of its sight: only its fast weights carry it." });
-
-function bubble(role, text, source = null) {
-  const who = { user: "You", assistant: "Model", system: "System", text: "It read" }[role];
-  const named = role === "text" || (source && !["user", "model", "system"].includes(source));
-  const item = make("li", { className: `bubble ${role}` });
-  item.append(make("span", { className: "unseen", textContent: `${who}: ` }));
-  if (named) {
-    const label = role === "text" ? `read from ${source}` : source;
-    item.append(make("span", { className: `chip ${hue(source)}`, textContent: label }));
-  }
-  item.append(make("span", { className: "text", textContent: role === "text" ? shorten(text, 600) : text }));
-  return item;
-}
-
-/** A line for sleeps between two things that were said. */
-function marker(sleeps) {
-  const taken = sleeps.filter((sleep) => sleep.verdict?.outcome !== "rejected");
-  const tokens = sleeps.reduce((sum, sleep) => sum + sleep.tokens, 0);
-  const took = sleeps.reduce((sum, sleep) => sum + sleep.milliseconds, 0);
-  const often = sleeps.length > 1 ? `slept ${sleeps.length} times` : "slept";
-  const [{ passes }] = sleeps;
-  const text = taken.length
-    ? `${often} on ${count(tokens, "token")}, ${count(passes, "pass", "passes")}, ${duration(took)}`
-    : `tried to sleep on ${count(tokens, "token")}; the gate said no`;
-  return make("li", { className: "slept" }, make("span", { textContent: text }));
+function showOptions(areShown) {
+  find("options").hidden = !areShown;
+  find("more").setAttribute("aria-expanded", String(areShown));
 }
 
 function welcome() {
@@ -236,7 +220,7 @@ function welcome() {
     make("h2", { textContent: "Nothing is remembered yet" }),
     make("p", {
       textContent:
-        "Say something. It fills the window on the other side; when that is full, the model sleeps on it, and from then on remembers it without seeing it.",
+        "Tell it something, then ask. Your words fill its attention window; when that is full, the model sleeps on it, and from then on remembers it without seeing it.",
     }),
   );
 }

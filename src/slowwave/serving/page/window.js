@@ -1,7 +1,8 @@
 // The attention window as it fills, and the moment when it is slept on.
 
 import { call, at } from "./api.js";
-import { count, duration, find, hue, make } from "./dom.js";
+import { count, duration, find, hue, make, show } from "./dom.js";
+import { areFit, refuse } from "./fields.js";
 
 const DOINGS = {
   read: "Reading",
@@ -39,13 +40,14 @@ export class WindowView {
 
   async #sleep() {
     const { name } = this.#memory;
+    if (!areFit([find("passes")])) return;
     const passes = find("passes").valueAsNumber;
     const button = find("sleep").querySelector("button");
     button.disabled = true;
     try {
       await call(at(name, "sleep"), passes ? { passes } : {});
     } catch (error) {
-      this.#fail(error);
+      refuse(find("passes"), error, this.#fail);
     }
     if (this.#memory.name === name) await this.#memory.load();
   }
@@ -125,7 +127,11 @@ export class WindowView {
       ? `${fill.toLocaleString()} of ${count(window, "token")}; ${(window - fill).toLocaleString()} more until it sleeps`
       : "";
     find("sleep").querySelector("button").disabled = !fill || doing !== "rest";
-    drawTokens(this.#chips(state), window);
+    const chips = this.#chips(state);
+    drawTokens(chips, window);
+    const sources = [...new Set(chips.filter(({ text }) => text !== null).map(({ source }) => source))];
+    const name = (source) => make("li", { className: `chip ${hue(source)}`, textContent: source });
+    show(find("colours"), sources, String, name);
   }
 
   /** A chip for every token in the window; those that are new have no text yet. */

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import httpx2
@@ -67,7 +68,7 @@ class Page:
     """The page of a server, as somebody uses it."""
 
     may_be_refused = False
-    """Whether the server may refuse what is asked for; browsers log that."""
+    """Whether requests may come to nothing; browsers log that."""
 
     def __init__(self, browser: webdriver.Chrome, address: str, key: str = "") -> None:
         self.browser, self.address = browser, address
@@ -175,11 +176,25 @@ def page(browser: webdriver.Chrome, address: str) -> Iterator[Page]:
     """Whatever is done with it, nothing fails and nothing leaves the server."""
     with Page(browser, address) as page:
         yield page
-    told = messages(browser)
+    _look_back(page)
+
+
+@pytest.fixture
+def lone_page(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[Page]:
+    """As `page`, of a server of its own, whose memories lie in `tmp_path`."""
+    app = create_app(TALKER, model_name="tiny", memory_dir=tmp_path)
+    with listen(app) as address, Page(browser, address) as page:
+        yield page
+        browser.get("about:blank")
+    _look_back(page)
+
+
+def _look_back(page: Page) -> None:
+    told = messages(page.browser)
     if page.may_be_refused:
-        told = [each for each in told if "the server responded with a status of 4" not in each]
+        told = [each for each in told if "Failed to load resource" not in each]
     assert told == []
-    assert {url for url in requested(browser) if not url.startswith(address)} == set()
+    assert {url for url in requested(page.browser) if not url.startswith(page.address)} == set()
 
 
 def messages(browser: webdriver.Chrome) -> list[str]:

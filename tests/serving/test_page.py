@@ -28,7 +28,8 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title=
 
 
 @needs_browser
-def test_a_conversation_fills_the_window_and_is_slept_on(page: Page) -> None:
+def test_a_conversation_fills_the_window_and_is_slept_on(lone_page: Page) -> None:
+    page = lone_page
     page.browser.get(page.address)
     page.press("Make it", "#welcome")
     wait(lambda: "Nothing is remembered yet" in page.one("#welcome").text)
@@ -210,7 +211,7 @@ def test_the_time_line_shows_passes_and_verdicts(page: Page) -> None:
 
 @needs_browser
 def test_a_rejected_sleep_is_told_from_the_one_that_took_its_number(
-    browser: webdriver.Chrome, tmp_path: Path
+    lone_page: Page, tmp_path: Path
 ) -> None:
     canary = Canary(question="Who?", answer="Ann.")
     gate = GateConfig(canaries=(canary,), max_canary_nll_rise=-1000.0)
@@ -218,21 +219,18 @@ def test_a_rejected_sleep_is_told_from_the_one_that_took_its_number(
         kept.read("Bob.")
         kept.sleep()
         kept.sleep(passes=1)
-    app = create_app(TALKER, model_name="tiny", memory_dir=tmp_path)
-    with listen(app) as address, Page(browser, address) as page:
-        browser.get(f"{address}/#judged")
-        wait(lambda: len(page.all(".nights button")) == 2)
-        rejected, accepted = page.all(".nights button")
-        assert accepted.get_attribute("aria-current") == "true"
-        assert "It took in 1 entry" in page.one("#report").text
-        rejected.click()
-        wait(lambda: "The gate: rejected" in page.one("#report").text)
-        current = [each.get_attribute("aria-current") for each in page.all(".nights button")]
-        assert current == ["true", "false"]
-        assert "It took in" not in page.one("#report").text
-        browser.get("about:blank")
-    assert messages(browser) == []
-    assert {url for url in requested(browser) if not url.startswith(address)} == set()
+    page = lone_page
+    page.browser.get(f"{page.address}/#judged")
+    wait(lambda: len(page.all(".nights button")) == 2)
+    rejected, accepted = page.all(".nights button")
+    assert accepted.get_attribute("aria-current") == "true"
+    assert "It took in 1 entry" in page.one("#report").text
+    rejected.click()
+    wait(lambda: "The gate: rejected" in page.one("#report").text)
+    current = [each.get_attribute("aria-current") for each in page.all(".nights button")]
+    assert current == ["true", "false"]
+    assert "It took in" not in page.one("#report").text
+    assert page.texts("#kinds li") == ["it was asked to", "the gate rejected it"]
 
 
 @needs_browser
@@ -259,12 +257,14 @@ def test_a_key_is_asked_for_and_a_lost_server_told(
         page = lives.enter_context(Page(browser, address, "sesame"))
         page.client.post("/memories", json={"name": "mine"}).raise_for_status()
         browser.get(address)
-        for key, answer in (("wrong", "The API key is wrong"), ("sesame", "")):
+        for key, answer in (("wr€ng", "No API key has"), ("wrong", "The API key is wrong")):
             field = wait(lambda: page.one("dialog input"))
             assert field.get_attribute("type") == "password"
-            field.send_keys(key, Keys.ENTER)
-            if answer:
-                wait(lambda answer=answer: answer in page.one("dialog").text)
+            page.fill("dialog input", key, Keys.ENTER)
+            wait(lambda answer=answer: answer in page.complaint("dialog input"))
+            assert page.value("dialog input") == key
+            assert browser.execute_script("return sessionStorage.length") == 0
+        page.one("dialog input").send_keys("sesame", Keys.ENTER)  # what was wrong is selected
         wait(lambda: page.one("#memories").text == "mine")
         stores = "return [{...sessionStorage}, localStorage.length, document.cookie]"
         assert browser.execute_script(stores) == [{"slowwave.key": "sesame"}, 0, ""]

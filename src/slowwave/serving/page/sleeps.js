@@ -8,15 +8,17 @@ const TRIGGERS = {
   idle: "nobody had said anything for a while",
 };
 const MOST_ENTRIES = 12;
+const MOMENT = 100; // milliseconds
 
 export class SleepsView {
   #memory;
   #chosen = null;
+  #timer = null;
 
   constructor(memory) {
     this.#memory = memory;
     memory.addEventListener("load", () => this.#render());
-    memory.addEventListener("sleep", () => this.#render());
+    memory.addEventListener("sleep", () => this.#renderSoon());
     find("nights").addEventListener("keydown", (event) => this.#move(event));
   }
 
@@ -31,7 +33,14 @@ export class SleepsView {
     find("nights").querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 
+  /** Once for all the sleeps of a moment: a small model may have dozens a second. */
+  #renderSoon() {
+    this.#timer ??= setTimeout(() => this.#render(), MOMENT);
+  }
+
   #render() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
     const { info, sleeps, name } = this.#memory;
     if (this.name !== name) this.#chosen = null;
     this.name = name;

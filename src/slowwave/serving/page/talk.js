@@ -14,6 +14,7 @@ const ACTIVITIES = {
 };
 
 const OPTIONS = ["speaker", "temperature", "longest"].map(find);
+const MOMENT = 50; // milliseconds
 const FEW = 6; // words of the user, after which nobody needs to be told what to say
 
 export class Talk {
@@ -73,7 +74,7 @@ export class Talk {
       start: info.num_entries,
       stop: new AbortController(),
       text: "",
-      frame: null,
+      timer: null,
       heard: text,
       said: bubble("user", text, find("speaker").value.trim() || "user"),
       reply: bubble("assistant", "", "model"),
@@ -119,14 +120,14 @@ export class Talk {
       const piece = data?.choices?.[0]?.delta?.content;
       if (!piece) continue;
       turn.text += piece;
-      turn.frame ??= requestAnimationFrame(() => this.#write(turn));
+      turn.timer ??= setTimeout(() => this.#write(turn), MOMENT);
     }
   }
 
-  /** Pieces come faster than a browser draws. */
+  /** Pieces may come faster than a browser draws. */
   #write(turn) {
     const follows = isAtEnd();
-    turn.frame = null;
+    turn.timer = null;
     turn.note.textContent = "";
     turn.reply.querySelector(".text").textContent = turn.text;
     if (follows && this.#turn === turn) scrollDown();

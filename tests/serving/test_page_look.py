@@ -28,6 +28,32 @@ FIND_SPILLS = """
     const all = [...document.querySelectorAll("body *")];
     return all.filter(spills).map((e) => e.outerHTML.slice(0, 90));
 """
+FIND_FAINT = """
+    const read = (color) => {
+        const [r, g, b, alpha = 1] = color.replace("srgb", "").match(/[\\d.]+/g).map(Number);
+        const scale = color.startsWith("color(") ? 255 : 1;
+        return [scale * r, scale * g, scale * b, alpha];
+    };
+    const lay = (over, under) => [0, 1, 2].map((i) => over[i] * over[3] + under[i] * (1 - over[3]));
+    const find = (e) => {
+        const own = read(getComputedStyle(e).backgroundColor);
+        return own[3] === 1 ? own : lay(own, find(e.parentElement));
+    };
+    const light = (color) => {
+        const parts = color.slice(0, 3).map((each) => each / 255);
+        const [r, g, b] = parts.map((x) => (x < 0.04 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+    };
+    const isFaint = (e) => {
+        const ground = find(e);
+        const ratio = light(lay(read(getComputedStyle(e).color), ground)) / light(ground);
+        return Math.max(ratio, 1 / ratio) < 4.5;
+    };
+    const says = (e) => [...e.childNodes].some((each) => each.nodeType === 3 && each.data.trim());
+    const isSeen = (e) => e.checkVisibility() && !e.closest(".unseen, .night, option, :disabled");
+    const all = [...document.querySelectorAll("body *")].filter((e) => says(e) && isSeen(e));
+    return [all.length, all.filter(isFaint).map((e) => e.outerHTML.slice(0, 90))];
+"""
 COUNT_LINES = """
     const range = document.createRange();
     range.selectNodeContents(document.querySelector("#trouble button"));
@@ -116,6 +142,25 @@ def test_what_is_seen_has_words(page: Page) -> None:
 
 
 @needs_browser
+def test_words_stand_out_from_their_ground(page: Page) -> None:
+    page.open("seen", *[(f"{source} ", source) for source in ("system", *"abcdef")])  # all colours
+    page.say("Who?")
+    page.client.post("/memories/seen/sleep").raise_for_status()
+    page.browser.execute_script("document.getElementById('ledger-fold').open = true")
+    page.press("Options")
+    page.fill("#temperature", "-1")
+    wait(page.is_awake)
+    try:
+        for scheme in ("light", "dark"):
+            media = {"name": "prefers-color-scheme", "value": scheme}
+            page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [media]})
+            seen, faint = page.browser.execute_script(FIND_FAINT)
+            assert seen > 60 and faint == []
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@needs_browser
 def test_long_names_fit_every_width(page: Page) -> None:
     page.open("w" * 128, (f"{LONG} Lima", LONG))
     page.client.post(f"/memories/{'w' * 128}/snapshots", json={"name": LONG}).raise_for_status()
@@ -177,6 +222,7 @@ def test_a_memory_that_another_deleted(page: Page) -> None:
 @needs_browser
 def test_a_server_that_comes_back(page: Page) -> None:
     page.may_be_refused = True
+    page.open("elsewhere")
     page.open("patient")
     conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 
@@ -193,6 +239,8 @@ def test_a_server_that_comes_back(page: Page) -> None:
         page.one("#say").send_keys("Hello?", Keys.ENTER)
         wait(lambda: "does not answer" in page.one("#trouble").text)
         wait(lambda: page.value("#say") == "Hello?")
+        page.choose("elsewhere")
+        wait(lambda: page.value("#memories") == "patient")
         page.press("New")
         page.fill("dialog input", "other", Keys.ENTER)
         wait(lambda: "does not answer" in page.complaint("dialog input"))

@@ -18,7 +18,7 @@ const talk = new Talk(memory, tell, fail);
 new WindowView(memory, tell, fail);
 const sleeps = new SleepsView(memory);
 new SourcesView(memory, (number) => sleeps.choose(number), tell, fail);
-const snapshots = new SnapshotsView(memory, show, tell, fail);
+const snapshots = new SnapshotsView(memory, visit, tell, fail);
 let isAsking = false;
 let isLost = false;
 let visits = 0;
@@ -113,10 +113,11 @@ async function open(name) {
 }
 
 /** As open; what goes wrong is shown. */
-async function show(name) {
+async function visit(name) {
   try {
     await open(name);
   } catch (error) {
+    find("memories").value = memory.name; // not the one that was chosen and did not come
     fail(error);
   }
 }
@@ -159,11 +160,11 @@ function invite() {
 async function makeMemory(name) {
   await call("/v1/memories", { name });
   forgive();
-  await show(name);
+  await visit(name);
 }
 
 for (const field of document.querySelectorAll(".field")) furnish(field);
-find("memories").addEventListener("change", (event) => show(event.target.value));
+find("memories").addEventListener("change", (event) => visit(event.target.value));
 find("new").addEventListener("click", async () => {
   const text = "It begins empty, and knows nothing of the others.";
   const isMade = await askForName("New memory", text, "", "Make it", ({ name }) => makeMemory(name)).catch(fail);
@@ -200,12 +201,12 @@ async function remove(name) {
     memory.watch();
     throw error;
   }
-  await show(null);
+  await visit(null);
 }
 
 find("key").addEventListener("click", () => askKey("Another key opens another owner's memories."));
 window.addEventListener("denied", ({ detail }) => askKey(`The server wants one: ${detail.message}.`));
-memory.addEventListener("gone", () => show(memory.name));
+memory.addEventListener("gone", () => visit(memory.name));
 memory.addEventListener("trouble", ({ detail }) => fail(detail));
 memory.addEventListener("connection", async ({ detail: isHere }) => {
   const wasAway = find("connection").textContent !== "";
@@ -218,7 +219,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) memory.pause();
   else memory.watch();
 });
-window.addEventListener("hashchange", () => show(nameInAddress()));
+window.addEventListener("hashchange", () => visit(nameInAddress()));
 for (const button of document.querySelectorAll(".views button")) {
   button.addEventListener("click", () => {
     document.body.dataset.view = button.dataset.view;

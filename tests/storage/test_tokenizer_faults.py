@@ -212,8 +212,8 @@ NORMALIZERS: list[tuple[normalizers.Normalizer, str]] = [
 ]
 for changes, text in NORMALIZERS:
     name = type(changes).__name__
-    nested = normalizers.Sequence([normalizers.Sequence([changes])])
-    REFUSED[name] = (change(make(), normalizer=nested), text, f"its normalizer {name} changes text")
+    made = change(make(), normalizer=changes)
+    REFUSED[name] = (made, text, f"its normalizer {name} changes text")
 DROPPING: list[tuple[pre_tokenizers.PreTokenizer, str]] = [
     (pre_tokenizers.Whitespace(), " a"),
     (pre_tokenizers.WhitespaceSplit(), " a"),
@@ -248,6 +248,18 @@ def test_all_reasons_are_told() -> None:
         "its pre-tokenizer Whitespace drops or changes text",
     ]
     assert find_inexact_parts(EXACT["plain"]) == []
+
+
+def test_sequences_of_sequences_are_looked_into() -> None:
+    values = values_of(make())
+    for part, members in (("pre_tokenizer", "pretokenizers"), ("decoder", "decoders")):
+        inner = {"type": "Sequence", members: [values[part]]}
+        values[part] = {"type": "Sequence", members: [inner]}
+    assert load(values).decode([IDS["a"]]) == "a"
+    inner = {"type": "Sequence", "normalizers": [{"type": "NFC"}]}
+    values["normalizer"] = {"type": "Sequence", "normalizers": [inner]}
+    with pytest.raises(ValueError, match="for its normalizer NFC changes text; name"):
+        load(values)
 
 
 CUTS = [

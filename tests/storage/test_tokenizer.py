@@ -101,6 +101,13 @@ def test_half_a_surrogate_pair_is_refused(tokenizer: Tokenizer) -> None:
         tokenizer.encode("a\ud83d")
 
 
+def test_the_shipped_fingerprint_stays() -> None:
+    """Memory files and catalogues name it."""
+    fingerprint = "49e5df29fdf4c62006d2ddd07bc1eef8a8f828fd9dec569e42ea0190ccd84e74"
+    for path in (SHIPPED, ROOT / "checkpoints" / "talk" / "tokenizer.json"):
+        assert load_tokenizer(path).fingerprint == fingerprint
+
+
 def test_fingerprints_tell_tokenizers_apart(tmp_path: Path) -> None:
     assert isinstance(BPE, FileTokenizer)
     copy = tmp_path / "tokenizer.json"

@@ -16,14 +16,19 @@ SCORES = ("exact", "sampled", "token_accuracy")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_example_runs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_examples_print_what_they_say(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    found = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert found is not None
-    exec(compile(found.group(1), "README.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("1 0 0\n")
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    source = "".join(examples)
+    exec(compile(source, page, "exec"), {})
+    expected = re.findall(r"^ *print\(.*\)  # (.+)$", source, re.MULTILINE)
+    assert expected
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line in expected] == expected
 
 
 def test_every_command_it_names_is_there() -> None:

@@ -85,6 +85,29 @@ def _bytes_of(tokenizer: Tokenizer, token: int) -> bytes:
     return bytes(table[sign] for sign in entries[token])
 
 
+@BOTH
+@pytest.mark.parametrize("place", [-1, 0, 1, 2**40])
+def test_ids_out_of_range_are_refused(tokenizer: Tokenizer, place: int) -> None:
+    wrong, last = place + (tokenizer.vocab_size if 0 <= place < 2 else 0), tokenizer.vocab_size - 1
+    with pytest.raises(
+        ValueError, match=rf"^token id {wrong} is out of range; use ids from 0 to {last}, those of"
+    ):
+        tokenizer.decode([0, last, wrong])
+
+
+@BOTH
+def test_half_a_surrogate_pair_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match=r"^the text is no text: it has half of a surrogate pair;"):
+        tokenizer.encode("a\ud83d")
+
+
+def test_the_shipped_fingerprint_stays() -> None:
+    """Memory files and catalogues name it."""
+    fingerprint = "49e5df29fdf4c62006d2ddd07bc1eef8a8f828fd9dec569e42ea0190ccd84e74"
+    for path in (SHIPPED, ROOT / "checkpoints" / "talk" / "tokenizer.json"):
+        assert load_tokenizer(path).fingerprint == fingerprint
+
+
 def test_fingerprints_tell_tokenizers_apart(tmp_path: Path) -> None:
     assert isinstance(BPE, FileTokenizer)
     copy = tmp_path / "tokenizer.json"

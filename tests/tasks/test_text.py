@@ -220,6 +220,18 @@ def test_a_tokenizer_file_makes_the_tokens(tmp_path: Path) -> None:
     assert example.context[0] == " ".join(words[token - 2] for token in example.tokens[:WINDOW])
 
 
+def test_ids_of_a_tokenizer_may_have_holes(tmp_path: Path) -> None:
+    values = json.loads(Path(save_tokenizer(tmp_path / "t.json")).read_text())
+    values["model"]["vocab"] |= {"sleep": 17, "dream": 40}
+    (tmp_path / "t.json").write_text(json.dumps(values))
+    words = np.random.default_rng(0).choice(["to", "sleep", "perchance", "dream"], 900)
+    (tmp_path / "poem.txt").write_text(" ".join(words))
+    task = make_text((str(tmp_path / "poem.txt"),), tokenizer=str(tmp_path / "t.json"))
+    assert task.vocab_size == 41
+    assert task.batch("train", range(50)).stream.inputs.max() == 40
+    assert 0.25 <= task.floors()["constant"] < 0.5
+
+
 def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = write_files(tmp_path, random_bytes(900))
     with pytest.raises(ValueError, match=r"^task\.files is empty; name files"):
@@ -231,6 +243,12 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     files = write_files(tmp_path, b"\xff" * 900)
     with pytest.raises(ValueError, match=r"0\.txt: not UTF-8 \(.*\); convert it"):
         make_text(files, tokenizer=save_tokenizer(tmp_path / "t.json"))
+    files = write_files(tmp_path, b"to rest " * 900)
+    values = json.loads((tmp_path / "t.json").read_text())
+    values["model"]["unk_token"] = "[NONE]"
+    (tmp_path / "strict.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"0\.txt: task\.tokenizer has no tokens for it \(.*\); "):
+        make_text(files, tokenizer=str(tmp_path / "strict.json"))
     (tmp_path / "broken.json").write_text(json.dumps({"model": 3}))
     for name in ("broken.json", "missing.json"):
         with pytest.raises(ValueError, match=rf"{name}: cannot be read as a tokenizer"):

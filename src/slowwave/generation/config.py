@@ -28,3 +28,16 @@ class Sampling(Config):
             raise ValueError(f"sampling.top_k is {self.top_k}; use 0 (all tokens) or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"sampling.top_p is {self.top_p}; use a probability in (0, 1]")
+
+    def change(
+        self,
+        *,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> Sampling:
+        """The same but for what is given; raises ValueError if that is unfit."""
+        given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return Sampling.from_dict(self.to_dict() | changes) if changes else self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +12,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from slowwave.generation.chat import ChatFormat, Role
+from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
-from slowwave.memory.ledger import MODEL, USER, Entry, say, tell
+from slowwave.memory.ledger import USER, Entry, say, tell
+from slowwave.memory.reply import Reply
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.status import Status
+from slowwave.memory.talker import Talker
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.model.hybrid import HybridLM
@@ -89,18 +89,25 @@ class Session:
         max_new_tokens: int = 256,
         stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
     ) -> Iterator[str]:
         """Reads a prompt and yields the reply in pieces of text, up to its end or a stop text.
 
         Nothing happens before the first piece is asked for. The turn ends when the iterator is
         exhausted or closed; what was said until then stays. In a chat a reply that is cut short has
         its line ended for it, so that the next one starts on its own. sampling: the session's, if
-        not given; draws depend on its seed and the place in the stream alone.
+        not given; temperature and the others change it for this reply. Draws depend on the seed
+        and the place in the stream alone.
 
         Raises ValueError if there is nothing to read, an argument is unfit or a reply is open.
         """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
+        drawn = sampling or self.sampling
+        drawn = drawn.change(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         told = (
             say(self.tokenizer, self.chat, "user", prompt, source)
             if self.chat
@@ -111,7 +118,7 @@ class Session:
             max_new_tokens=max_new_tokens,
             stop=[stop] if isinstance(stop, str) else stop,
             end=self.chat.end if self.chat else "",
-            sampling=sampling,
+            sampling=drawn,
         )
         with contextlib.closing(steps):
             yield from (step.text for step in steps if step.text)
@@ -146,7 +153,7 @@ class Session:
             return
         assert hidden is not None
         try:
-            reply = _Reply(self.state.tokens_seen, text, end, "assistant" if is_chat else None)
+            reply = Reply(self.state.tokens_seen, text, end, "assistant" if is_chat else None)
             yield from self._reply(hidden, reply, max_new_tokens, sampling or self.sampling)
         except BaseException:
             if len(self.entries) == known + len(told):  # it ended in its first token
@@ -162,10 +169,22 @@ class Session:
         max_new_tokens: int = 256,
         stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
     ) -> str:
         """The whole reply to a prompt; see `stream`."""
         pieces = self.stream(
-            prompt, source=source, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling
+            prompt,
+            source=source,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            sampling=sampling,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
         )
         return "".join(pieces)
 
@@ -224,6 +243,9 @@ class Session:
             num_entries=len(self.entries),
             is_replying=self._is_replying,
         )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status()}>"
 
     def fork(self) -> Session:
         """Another session with the same past. Raises ValueError while a reply is open."""
@@ -288,7 +310,7 @@ class Session:
         return hidden
 
     def _reply(
-        self, hidden: Tensor, reply: _Reply, max_new_tokens: int, sampling: Sampling
+        self, hidden: Tensor, reply: Reply, max_new_tokens: int, sampling: Sampling
     ) -> Steps[None]:
         text, tokens = reply.text, reply.tokens
         generator = make_generator(sampling, reply.start)
@@ -306,14 +328,14 @@ class Session:
         finally:
             self._end_reply(reply)
 
-    def _end_line(self, reply: _Reply) -> Steps[None]:
+    def _end_line(self, reply: Reply) -> Steps[None]:
         """Reads the end of a line that was cut short."""
         if reply.end and not self.tokenizer.decode(reply.tokens).endswith(reply.end):
             for token in self.tokenizer.encode(reply.end):
                 reply.tokens.append(token)
                 yield from self._read([token])
 
-    def _end_reply(self, reply: _Reply) -> None:
+    def _end_reply(self, reply: Reply) -> None:
         """Ends the line and the turn of a reply."""
         if sys.is_finalizing():
             return  # the interpreter ends with the reply open, and torch is gone
@@ -369,28 +391,3 @@ class Session:
         if self.on_sleep is not None:
             self.on_sleep(report)
         return after, report
-
-
-@dataclasses.dataclass
-class _Reply:
-    """A reply as it comes. start: tokens of the stream before it. end: of its line."""
-
-    start: int
-    text: ReplyText
-    end: str
-    role: Role | None
-    tokens: list[int] = dataclasses.field(default_factory=list)
-    finish: Literal["stop", "length"] | None = None
-
-    def enter(self, read: tuple[int, ...], text: str) -> Entry:
-        """Its entry, with the tokens that were read, and their text."""
-        return Entry(
-            kind="reply",
-            time=time.time(),
-            source=MODEL,
-            text=text,
-            tokens=read,
-            role=self.role,
-            said=self.text.shown,
-            finish=self.finish,
-        )

@@ -20,3 +20,10 @@ class Status:
     num_entries: int
     """Length of the ledger."""
     is_replying: bool
+
+    def __str__(self) -> str:
+        is_replying = " is_replying" if self.is_replying else ""
+        return (
+            f"tokens_seen={self.tokens_seen} num_sleeps={self.num_sleeps} "
+            f"window_fill={self.window_fill}/{self.window} nbytes={self.nbytes}{is_replying}"
+        )

@@ -70,6 +70,9 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {str(self.directory)!r}>"
+
     def sessions(self) -> list[SessionInfo]:
         """All sessions, by name."""
         with self._catalogue.writing():  # so that no file goes while it is looked at

@@ -124,6 +124,10 @@ class StoredSession(Session):
         stored = self._row.head.num_entries
         return dataclasses.replace(super().status(), num_entries=stored + len(self.entries))
 
+    def __repr__(self) -> str:
+        is_closed = " is_closed" if self._is_closed else ""
+        return f"<{type(self).__name__} {self.name!r} {self.status()}{is_closed}>"
+
     def ledger(self, start: int = 0, stop: int | None = None) -> list[Entry]:
         """All acknowledged entries, from the first, or those at the places start..stop."""
         return self._catalogue.entries(self._row.head, start, stop)

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from slowwave.storage.tokenizer_faults import find_id_faults, find_inexact_parts
+
 if TYPE_CHECKING:
     import tokenizers
 
 NUM_BYTES = 256
 
 _REPLACEMENT = "\ufffd"
+_MAX_OPEN = 3  # tokens that can wait for the end of a character, which has four bytes at most
 # What inexact tokenizers change: case, spaces, accents made of two code points, unknown signs.
-_PROBE = " A  b\t\n\n 12 don't e\u0301 \u00e9 \u212b \u4f60 \U0001f600 \x00 "
+# Files are judged by what they say; this is for what another version of the package may make of it.
+_PROBES = ("A", " A  b\t\n\n 12 don't e\u0301 \u00e9 \u212b \u4f60 \U0001f600 \x00 ")
 
 
 class Tokenizer(Protocol):
@@ -22,7 +26,7 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Number of token ids."""
+        """The highest token id and one; ids below it may be without a token."""
         ...
 
     @property
@@ -31,11 +35,15 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of a text; of an empty one none."""
+        """The token ids of a text; of an empty one none. Raises ValueError for surrogates."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, with U+FFFD where their bytes are no UTF-8."""
+        """The text of token ids, with U+FFFD where their bytes are no UTF-8.
+
+        An id without a token says nothing. Raises ValueError for one that is not in
+        range(vocab_size).
+        """
         ...
 
 
@@ -47,36 +55,52 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
-        return list(text.encode("utf-8"))
+        return list(_to_bytes(text))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
+        _require_known(tokens, self.vocab_size)
         return bytes(tokens).decode("utf-8", errors="replace")
 
 
 class FileTokenizer:
-    """A tokenizer.json of the tokenizers package, in practice byte-level BPE.
+    """A tokenizer.json of the tokenizers package that is byte-level BPE.
 
-    content: the file, byte for byte. Raises ValueError if it cannot be read or is not exact.
+    content: the file, byte for byte. Special tokens are never read from a text, so nobody can write
+    one. Raises ValueError, which says why, if the file cannot be read or is not exact.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._tokenizer = read_tokenizer_file(path)
+        self._tokenizer.encode_special_tokens = True
         self.content = Path(path).read_bytes()
-        self.vocab_size = self._tokenizer.get_vocab_size()
+        self.vocab_size = count_ids(self._tokenizer)
         self.fingerprint = hashlib.sha256(self.content).hexdigest()
-        if self.decode(self.encode(_PROBE)) != _PROBE:
+        faults = find_id_faults(self._tokenizer, self.content)
+        if faults:
             raise ValueError(
-                f"{path}: decoding does not give back the text that was encoded; name a byte-level "
-                "BPE without a normalizer, or leave it out to read bytes"
+                f"{path}: {faults[0]}; give every token an id of its own, added tokens those right "
+                "after the others"
+            )
+        inexact = find_inexact_parts(self._tokenizer)
+        if not inexact:
+            changed = [text for text in _PROBES if self.decode(self.encode(text)) != text]
+            inexact = [f"{text!r} comes back otherwise" for text in changed]
+        if inexact:
+            raise ValueError(
+                f"{path}: decoding does not give back the text that was encoded, for "
+                f"{' and '.join(inexact)}; name a byte-level BPE without that, or leave it out to "
+                "read bytes"
             )
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
+        _to_bytes(text)
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
+        _require_known(tokens, self.vocab_size)
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
 
 
@@ -85,28 +109,35 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._said: list[int] = []  # the last ones: some decoders write the first token otherwise
         self._held: list[int] = []
 
     def push(self, token: int) -> str:
         """The text that `token` completes; empty while a character lacks bytes."""
         self._held.append(token)
-        text = self._tokenizer.decode(self._held)
+        text = self._tokenizer.decode([*self._said, *self._held])
         if not text.endswith(_REPLACEMENT):
-            self._held = []
-            return text
-        # Perhaps only the last tokens are a character to be: what they do not change is certain.
-        # So no more is held than a character can have, whatever bytes come.
-        for count in range(1, len(self._held)):
+            return self._say(len(self._held))
+        if len(self._held) <= _MAX_OPEN:
+            return ""
+        # Only the last tokens can be a character to be: what they do not change is certain.
+        for count in range(_MAX_OPEN, 0, -1):
             certain, open_ = self._held[:-count], self._held[-count:]
-            before = self._tokenizer.decode(certain)
+            before = self._tokenizer.decode([*self._said, *certain])
             if before + self._tokenizer.decode(open_) == text:
-                self._held = open_
-                return before
+                return self._say(len(certain))
         return ""
 
     def finish(self) -> str:
         """What is still held back, with U+FFFD for a character that stayed incomplete."""
-        text, self._held = self._tokenizer.decode(self._held), []
+        return self._say(len(self._held))
+
+    def _say(self, count: int) -> str:
+        """The text of the first `count` tokens held."""
+        said, self._held = self._held[:count], self._held[count:]
+        before = self._tokenizer.decode(self._said)
+        text = self._tokenizer.decode([*self._said, *said])[len(before) :]
+        self._said = said if text else [*self._said, *said]
         return text
 
 
@@ -116,12 +147,13 @@ def load_tokenizer(path: str | Path | None) -> ByteTokenizer | FileTokenizer:
 
 
 def read_tokenizer_file(path: str | Path) -> tokenizers.Tokenizer:
-    """Any tokenizer.json, as the tokenizers package reads it, that neither cuts nor pads.
+    """Any tokenizer.json, as the tokenizers package reads it, that neither cuts, pads nor draws.
 
     Raises ValueError if the package is missing or cannot read the file.
     """
     try:
         from tokenizers import Tokenizer
+        from tokenizers.models import BPE
     except ModuleNotFoundError:
         raise ValueError(
             f"{path}: the tokenizers package, which reads it, is not installed; install "
@@ -136,4 +168,27 @@ def read_tokenizer_file(path: str | Path) -> tokenizers.Tokenizer:
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if isinstance(tokenizer.model, BPE):
+        tokenizer.model.dropout = None  # which skips merges at random
     return tokenizer
+
+
+def count_ids(tokenizer: tokenizers.Tokenizer) -> int:
+    """The highest id and one, which is more than there are tokens where ids have holes."""
+    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
+def _to_bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("the text is no text: it has half of a surrogate pair; mend it") from None
+
+
+def _require_known(tokens: Sequence[int], vocab_size: int) -> None:
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise ValueError(
+                f"token id {token} is out of range; use ids from 0 to {vocab_size - 1}, those of "
+                "the tokenizer that made the text"
+            )

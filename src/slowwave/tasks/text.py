@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from slowwave.storage.tokenizer import NUM_BYTES, read_tokenizer_file
+from slowwave.storage.tokenizer import NUM_BYTES, count_ids, read_tokenizer_file
 from slowwave.tasks.base import Batch, Example, Labelled, name_range
 from slowwave.tasks.config import TextConfig
 from slowwave.tasks.random_bits import Integers, keyed_hash
@@ -40,7 +40,7 @@ class Text:
         )
         self._corpus = read_corpus(config.files, config.piece, self._tokenizer)
         self._check_size()
-        self.vocab_size = NUM_BYTES if self._tokenizer is None else self._tokenizer.get_vocab_size()
+        self.vocab_size = NUM_BYTES if self._tokenizer is None else count_ids(self._tokenizer)
         self.bytes_per_token = self._corpus.num_bytes / len(self._corpus.tokens)
         self.context_tokens = 0
         self.prediction_tokens = config.context

@@ -44,7 +44,9 @@ class Corpus:
 def read_corpus(entries: Sequence[str], piece: int, tokenizer: Tokenizer | None) -> Corpus:
     """Reads files, folders and patterns, byte by byte or through a tokenizer.
 
-    Raises ValueError if one of them leads to no file, or a tokenizer meets what is not UTF-8.
+    Special tokens of the tokenizer are read from the text: a corpus may hold them, unlike what is
+    told to a session. Raises ValueError if an entry leads to no file, or a tokenizer meets text
+    that is not UTF-8 or that it has no tokens for.
     """
     files = find_files(entries)
     contents = [_read(file, tokenizer) for file in files]
@@ -120,7 +122,13 @@ def _read(file: Path, tokenizer: Tokenizer | None) -> Tokens:
             f"{file}: not UTF-8 ({error}); convert it, leave it out of task.files, or leave out "
             "task.tokenizer to read bytes"
         ) from None
-    return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype="<i4")
+    try:
+        return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype="<i4")
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(
+            f"{file}: task.tokenizer has no tokens for it ({error}); leave the file out of "
+            "task.files, or name another tokenizer"
+        ) from None
 
 
 def _find_runs(inside: npt.NDArray[np.bool_]) -> tuple[Integers, Integers]:

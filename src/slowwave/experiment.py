@@ -296,7 +296,13 @@ def export_run(folder: str | Path, out: str | Path) -> None:
     save(out, model, load_tokenizer(config.task.tokenizer), talker)
 
 
-def probe_run(folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES) -> dict[str, Any]:
+def probe_run(
+    folder: Path,
+    out: Path,
+    *,
+    examples: int = PROBE_EXAMPLES,
+    tell: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
     """Probes the fast weights of a run, and of its model before training; writes out/probe.json.
 
     See `probe_fast_weights`.
@@ -307,6 +313,6 @@ def probe_run(folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES) -> dic
 
     config, model, task = load_run(folder)
     untrained, _ = build(config)
-    found = probe_fast_weights(model, untrained, task, config.sleep, examples=examples)
+    found = probe_fast_weights(model, untrained, task, config.sleep, examples=examples, tell=tell)
     write_json(out / PROBE_FILE, found)
     return found

@@ -37,15 +37,20 @@ class StatusLine:
         if time.monotonic() - self._shown >= self._pause:
             self._print(line)
 
-    def count(self, work: str, done: int, total: int, unit: str) -> None:
-        """Shows how much of some work is done, and how long the rest will take."""
+    def count(self, work: str, done: int, total: int, unit: str, *, beside: str = "") -> None:
+        """Shows how much of some work is done, what else there is to say of it, and how long the
+        rest will take."""
         if work != self._work:
             self._work, self._began, self._first = work, time.monotonic(), done
-        line = f"{work}: {done:,} of {total:,} {unit}"
+        line = f"{work}: {done:,} of {total:,} {unit}{beside and f', {beside}'}"
         passed, gained = time.monotonic() - self._began, done - self._first
         if passed > 1 and gained > 0:
             line += f", {show_seconds(passed * (total - done) / gained)} left"
         self.show(line)
+
+    def count_read(self, done: int, total: int) -> None:
+        """As `count`, of a ledger that is gone through again."""
+        self.count("reading again", done, total, "tokens")
 
     def say(self, line: str) -> None:
         """A line that stays."""

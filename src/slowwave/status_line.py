@@ -19,11 +19,12 @@ class StatusLine:
     gets a plain line after some seconds and then ever more seldom, at last once a minute. At the
     end of a `with` it takes the live line off."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience: float = 0.0) -> None:
+        """patience: seconds before a terminal shows anything."""
         self._is_live = is_terminal()
         self._is_open = False
         self._shown = time.monotonic()
-        self._pause = 0.0 if self._is_live else FIRST_SECONDS
+        self._pause = patience if self._is_live else FIRST_SECONDS
         self._work, self._began, self._first = "", 0.0, 0
 
     def __enter__(self) -> Self:

@@ -126,7 +126,7 @@ def look_up(config: ExperimentConfig, out: str | Path) -> Standing:
     if folder.is_begun:
         if not folder.config_file.exists():
             raise ValueError(
-                f"{out}: a run without its config.json; restore it, or use another --out"
+                f"{out}: no config.json beside its run; restore it, or use another --out"
             )
         check_same(folder.path, config.to_dict(), "use another --out, or the options of the run")
     return find_standing(folder, config.train)

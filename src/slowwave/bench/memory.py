@@ -83,7 +83,7 @@ def _run_fresh(reporter: str, *arguments: str) -> list[Any] | None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        out, errors = _wait(process, " ".join(arguments))
+        out, errors = _wait(process, " ".join(arguments[1:]))
     if process.returncode:
         *_, reason = errors.strip().splitlines() or ["no reason given"]
         raise ValueError(f"measuring the memory of {arguments} failed: {reason}")

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(USER_ERROR)
     except KeyboardInterrupt as interrupt:
         start = "\n" if sys.stderr.isatty() else ""  # the terminal may show ^C
-        print(f"{start}slowwave: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"{start}slowwave: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

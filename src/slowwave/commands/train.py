@@ -64,6 +64,7 @@ def run(arguments: list[str]) -> None:
 
 def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str, Any]:
     """The summary; raises KeyboardInterrupt, which says what is saved, if it was interrupted."""
+    status.show(f"loading what the run in {out} takes")
     from slowwave.experiment import run_training
     from slowwave.training.allocator import keep_freed_memory
 

@@ -42,34 +42,56 @@ def write_run(
     run = RunFolder(folder)
     write_json(folder / "config.json", settings)
     for step in steps:
-        progress = {"step": step, "tokens": 100 * step, "flops": 7e9 * step, "seconds": 60.0 * step}
+        progress = {
+            "step": step,
+            "tokens": 100 * step,
+            "flops": 7 * 10**9 * step,
+            "seconds": 60.0 * step,
+        }
         run.append_metrics({**progress, "loss": 1.0, "gradient_norm": 1.0})
-        score = {"overall": _score(exact * step / STEPS[-1])}
-        run.append_metrics({**progress, "evaluation": score})
+        evaluation = make_record(settings["sleep"]["passes"], exact * step / STEPS[-1], {})
+        run.append_metrics({**progress, "evaluation": evaluation})
     passes = settings["sleep"]["passes"]
     records = [
-        {
-            "passes": count,
-            "overall": _score(exact - 0.05 * abs(count - passes))
-            | {"sampled": exact / 2, "token_accuracy": 0.9},
-            "groups": {"1": _score(exact + 0.1), "2": _score(exact - 0.1)},
-        }
+        make_record(
+            count,
+            exact - 0.05 * abs(count - passes),
+            {"1": make_score(exact + 0.1), "2": make_score(exact - 0.1)},
+            sampled=exact / 2,
+            token_accuracy=0.9,
+        )
         for count in tested
     ]
-    run.write_summary(
-        {
-            "step": STEPS[-1],
-            "tokens": 3_000_000,
-            "flops": 2.1e13,
-            "seconds": 90.0,
-            "trained_passes": passes,
-            "group_name": "hop",
-            "bytes_per_token": bytes_per_token,
-            "floors": floors or {"chance": 0.11},
-            "test": records,
-        }
-    )
+    summary = make_summary(passes, records, group_name="hop", floors=floors or {"chance": 0.11})
+    run.write_summary({**summary, "bytes_per_token": bytes_per_token})
 
 
-def _score(exact: float) -> dict[str, float]:
-    return {"exact": exact, "loss": 2 - exact}
+def make_score(exact: float, **others: float) -> dict[str, float]:
+    """A score as it is recorded; its loss is 2 nats less exact match."""
+    filled = {"sampled": 0.0, "token_accuracy": 0.0, "loss": 2 - exact, "answers": 8}
+    return {"exact": exact, **filled, **others}
+
+
+def make_record(
+    passes: int, exact: float, groups: dict[str, dict[str, float]], **others: float
+) -> dict[str, Any]:
+    """What was scored with so many passes, as it is recorded."""
+    overall = make_score(exact, **others)
+    return {"split": "test", "passes": passes, "overall": overall, "groups": groups}
+
+
+def make_summary(passes: int, test: list[dict[str, Any]], **others: Any) -> dict[str, Any]:
+    """That of a run which was trained with so many passes."""
+    return {
+        "name": "tiny",
+        "parameters": 1000,
+        "step": STEPS[-1],
+        "tokens": 3_000_000,
+        "flops": 21 * 10**12,
+        "seconds": 90.0,
+        "trained_passes": passes,
+        "group_name": "state",
+        "floors": {},
+        "test": test,
+        **others,
+    }

@@ -238,6 +238,19 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_gets_one_sentence_and_exit_code_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("slowwave.commands.doctor.run", stop)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["doctor"])
+    assert exit_.value.code == 130
+    assert capsys.readouterr() == ("", "slowwave: interrupted\n")
+
+
 def test_unknown_recipe_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "bad.toml"
     recipe.write_text('name = "bad"\n[task]\nname = "depo"\n[sleep]\npases = 4\n')

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.config import Config, override, read_toml
+from slowwave.config import Config, describe_differences, override, read_toml, validate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,3 +74,39 @@ def test_override_sets_dotted_keys_in_a_copy() -> None:
     assert values == {"name": "a", "inner": {"size": 3}}
     with pytest.raises(ValueError, match=r"name\.size: name is not a section"):
         override(values, {"name.size": 4})
+
+
+# Two configs that differ.
+
+
+def test_differences_are_named_alone() -> None:
+    here = {"name": "a", "train": {"steps": 100, "stop_at": None, "compile": True}, "x": [1, 2]}
+    there = {"name": "a", "train": {"steps": 200, "stop_at": 0.5, "compile": True}, "x": [1]}
+    assert describe_differences(here, there, "in the run") == (
+        "train.steps is 100 here and 200 in the run, train.stop_at is not set here and 0.5 in the "
+        "run, x is [1, 2] here and [1] in the run"
+    )
+    assert describe_differences(here, here, "in the run") == ""
+
+
+def test_of_many_differences_a_few_are_named() -> None:
+    here, there = (dict.fromkeys("abcdef", value) for value in ("x" * 500, None))
+    told = describe_differences(here, there, "there")
+    assert told.endswith("and not set there, and 3 more")
+    assert len(told) < 350
+
+
+def test_of_another_kind_the_name_is_enough() -> None:
+    here = {"task": {"name": "depo", "nodes": 7}, "train": {"steps": 1}}
+    there = {"task": {"name": "rule110", "width": 9}, "train": {"steps": 2}}
+    assert describe_differences(here, there, "there") == (
+        "task.name is depo here and rule110 there, train.steps is 1 here and 2 there"
+    )
+
+
+def test_what_is_wrong_is_told_without_all_that_is_right() -> None:
+    with pytest.raises(ValueError, match=r"^name: missing; restore the file$"):
+        validate(Outer, {"inner": {"size": 1}, "names": ["x" * 1000]}, remedy="restore the file")
+    with pytest.raises(ValueError, match="restore the file") as caught:
+        validate(Outer, ["x" * 1000], remedy="restore the file")
+    assert len(str(caught.value)) < 200

@@ -58,7 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print(f"slowwave: {explain(error)}", file=sys.stderr)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        start = "\n" if sys.stderr.isatty() else ""  # the terminal may show ^C
+        print(f"{start}slowwave: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import json
 import tomllib
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+Kind = TypeVar("Kind")
+
+MOST_DIFFERENCES = 3
+MOST_LETTERS = 60
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +35,7 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Builds and checks a config; raises `ValueError` in one sentence on any wrong entry."""
-        try:
-            return _adapter(cls).validate_python(values)
-        except ValidationError as error:
-            raise ValueError(_one_sentence(error, cls)) from None
+        return validate(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain dictionaries, lists and scalars; `from_dict` reads it back."""
@@ -74,17 +78,66 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def describe_differences(here: dict[str, Any], there: dict[str, Any], where: str) -> str:
+    """Where two nested configs differ, by dotted name: "train.steps is 100 here and 200 `where`".
+
+    The first few differences, and how many more there are; "" if there are none. Of sections that
+    differ in their `name`, which are of different kinds, that is all that is said.
+    """
+    mine, theirs = flatten(here), flatten(there)
+    keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+    renamed = {key.removesuffix("name") for key in keys if key.endswith(".name")}
+    named = [
+        key
+        for key in keys
+        if key.endswith(".name") or not any(key.startswith(section) for section in renamed)
+    ]
+    told = [
+        f"{key} is {_show(mine.get(key))} here and {_show(theirs.get(key))} {where}"
+        for key in itertools.islice(named, MOST_DIFFERENCES)
+    ]
+    more = len(named) - len(told)
+    return ", ".join(told) + (f", and {more} more" if more else "")
+
+
+def validate(kind: type[Kind], values: Any, *, remedy: str = "") -> Kind:
+    """Plain values as a dataclass; raises `ValueError` in one sentence on any wrong entry.
+
+    remedy: what to do about any of them, such as "restore the file".
+    """
+    try:
+        return _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise ValueError(_one_sentence(error, kind, remedy)) from None
+
+
+def _show(value: Any) -> str:
+    """A setting as a person would write it, cut where it is long."""
+    if value is None:
+        return "not set"
+    return _shorten(value if isinstance(value, str) else json.dumps(value))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}\u2026"
+
+
 @functools.cache
 def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def _one_sentence(error: ValidationError, cls: type[Config]) -> str:
+def _one_sentence(error: ValidationError, cls: type[Any], remedy: str) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or cls.__name__
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{where}: unknown key in {cls.__name__}; remove it or check the spelling"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
+        fault, usual = f"unknown key in {cls.__name__}", "remove it or check the spelling"
+    elif first["type"] == "missing":
+        fault, usual = "missing", "add it"
+    elif first["type"] == "value_error":  # which says what to do by itself
+        message = first["msg"].removeprefix("Value error, ")
         return message if where == cls.__name__ else f"{where}: {message}"
-    return f"{where}: {message}, got {first.get('input')!r}; correct the value"
+    else:
+        fault = f"{first['msg']}, got {_shorten(repr(first.get('input')))}"
+        usual = "correct the value"
+    return f"{where}: {fault}; {remedy or usual}"

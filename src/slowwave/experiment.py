@@ -7,16 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slowwave.config import Config, override, read_toml
+from slowwave.config import Config, describe_differences, override, read_toml
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.tasks.config import ConversationConfig, RecallConfig, TaskConfig, TextConfig
 from slowwave.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from slowwave.evaluation.evaluate import Record
+    from slowwave.evaluation.evaluate import Record, Scored
     from slowwave.model.hybrid import HybridLM
     from slowwave.tasks.base import Task
+    from slowwave.training.standing import Standing
     from slowwave.training.trainer import StepReport
 
 TEST_EXAMPLES = 1024
@@ -113,13 +114,36 @@ def _check_first_stage(config: ExperimentConfig) -> None:
         )
 
 
+def look_up(config: ExperimentConfig, out: str | Path) -> Standing:
+    """Where the run of a config in folder `out` stands; loads no torch.
+
+    Raises ValueError if the folder holds another run, or files that a run cannot go on from.
+    """
+    from slowwave.training.run_folder import RunFolder
+    from slowwave.training.standing import find_standing
+
+    folder = RunFolder(out)
+    if folder.is_begun:
+        if not folder.config_file.exists():
+            raise ValueError(
+                f"{out}: no config.json beside its run; restore it, or use another --out"
+            )
+        check_same(folder.path, config.to_dict(), "use another --out, or the options of the run")
+    return find_standing(folder, config.train)
+
+
 def run_training(
     config: ExperimentConfig,
     out: str | Path,
     *,
     report: Callable[[StepReport], None] | None = None,
+    on_scored: Callable[[Scored], object] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> dict[str, Any] | None:
     """Trains into folder `out`, continuing a run of the same config that it holds.
+
+    say: is told in a sentence what is about to happen, where that takes long. on_scored: see
+    `evaluate`.
 
     Returns the summary, or None if the run was interrupted (it can be continued). Raises
     ValueError if the folder holds another run or there is none to start from, TrainingDiverged if
@@ -134,22 +158,23 @@ def run_training(
         torch.set_num_threads(config.train.threads)
     model, task = build(config)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    folder = RunFolder(out)
-    resolved = config.to_dict()
-    if (folder.path / "config.json").exists():
-        check_same(folder.path, resolved)
-        if folder.is_finished:
-            return folder.summary()
+    standing = look_up(config, out)
+    if standing.summary is not None:
+        return standing.summary
+    folder, tell = RunFolder(out), say or (lambda _: None)
     trainer = Trainer(model, task, config.sleep, config.train, folder)
-    if not trainer.resume():
+    if not trainer.resume(tell):
         if config.train.start_from is not None:
             trainer.start_from(RunFolder(config.train.start_from))
-        folder.begin(resolved, seed=config.train.seed)
-    if not trainer.train(report):
+        folder.begin(config.to_dict(), seed=config.train.seed)
+    if config.train.compile and trainer.progress.step < config.train.steps:
+        tell("the first step also compiles the model, which takes a minute or more")
+    if not trainer.train(report, on_scored):
         return None
     tried = () if config.sleep.eviction == "none" else PASSES_TRIED
     passes = tuple(sorted({*tried, config.sleep.passes}))
-    records = score(model, task, config, passes=passes, examples=config.train.test_examples)
+    examples = config.train.test_examples
+    records = score(model, task, config, passes=passes, examples=examples, on_scored=on_scored)
     summary = {
         "name": config.name,
         "parameters": model.num_parameters,
@@ -170,17 +195,24 @@ def complete(recorded: dict[str, Any]) -> dict[str, Any]:
     return ExperimentConfig.from_dict(recorded).to_dict()
 
 
-def check_same(folder: Path, config: dict[str, Any]) -> None:
-    """Raises ValueError if the run that `folder` holds has another config."""
+def read_config(folder: Path) -> ExperimentConfig:
+    """The config of a run; raises ValueError naming its file if that cannot be read."""
     from slowwave.storage.files import read_json
 
-    recorded = complete(read_json(folder / "config.json"))
-    for section, value in config.items():
-        if recorded[section] != value:
-            raise ValueError(
-                f"{folder}: holds a run whose {section} is {recorded[section]!r}, not {value!r}; "
-                "name another folder with --out"
-            )
+    path = folder / "config.json"
+    values = read_json(path)
+    try:
+        return ExperimentConfig.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def check_same(folder: Path, config: dict[str, Any], remedy: str) -> None:
+    """Raises ValueError, which names what differs, if the run in `folder` has another config."""
+    recorded = read_config(folder).to_dict()
+    if recorded != config:
+        difference = describe_differences(config, recorded, "in the run")
+        raise ValueError(f"{folder}: {difference}; {remedy}")
 
 
 def score(
@@ -190,6 +222,7 @@ def score(
     *,
     passes: tuple[int, ...],
     examples: int | None = None,
+    on_scored: Callable[[Scored], object] | None = None,
 ) -> list[Record]:
     """Scores the test split (TEST_EXAMPLES of it if not said), slept with each N in `passes`."""
     from slowwave.evaluation.evaluate import evaluate
@@ -201,6 +234,7 @@ def score(
         split="test",
         examples=TEST_EXAMPLES if examples is None else examples,
         passes=passes,
+        on_scored=on_scored,
     )
 
 
@@ -228,12 +262,13 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     The folder holds config.json (the experiment) and checkpoint/model.safetensors.
     """
     from slowwave.storage.checkpoint import load_tensors, load_weights
-    from slowwave.storage.files import read_json
+    from slowwave.training.progress import find_checkpoint
 
     path = Path(folder)
-    config = ExperimentConfig.from_dict(read_json(path / "config.json"))
+    config = read_config(path)
     model, task = build(config)
-    weights = path / "checkpoint" / "model.safetensors"
+    checkpoint = path / "checkpoint"  # one that is shipped has weights alone
+    weights = (find_checkpoint(checkpoint) or checkpoint) / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     return config, model, task
 
@@ -261,7 +296,13 @@ def export_run(folder: str | Path, out: str | Path) -> None:
     save(out, model, load_tokenizer(config.task.tokenizer), talker)
 
 
-def probe_run(folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES) -> dict[str, Any]:
+def probe_run(
+    folder: Path,
+    out: Path,
+    *,
+    examples: int = PROBE_EXAMPLES,
+    tell: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
     """Probes the fast weights of a run, and of its model before training; writes out/probe.json.
 
     See `probe_fast_weights`.
@@ -272,6 +313,6 @@ def probe_run(folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES) -> dic
 
     config, model, task = load_run(folder)
     untrained, _ = build(config)
-    found = probe_fast_weights(model, untrained, task, config.sleep, examples=examples)
+    found = probe_fast_weights(model, untrained, task, config.sleep, examples=examples, tell=tell)
     write_json(out / PROBE_FILE, found)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 
 import slowwave
+from slowwave import cli, status_line
+from slowwave.bench.kills import is_same
+from slowwave.memory import pieces as memory_pieces
+from slowwave.memory.pieces import cut_text
+from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
+from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 
 Call = Callable[..., str]
@@ -66,6 +73,131 @@ def test_stop_and_sampling(model: Path, call: Call) -> None:
     assert call("generate", model, "Where?", *drawn[:3], 8, *drawn[4:]) != reply
     stop = reply[5:7]
     assert call("generate", model, "Where?", *drawn, "--stop", stop) == reply.split(stop)[0] + "\n"
+
+
+# A long text.
+
+LONG = "Ann lives in Lima.\nBob does not.\n\nNor does Carl, who is in Rome with Dora.\n" * 3
+READ = ("--file", "notes.txt", "--read", "--memory")
+
+
+@pytest.fixture
+def pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """LONG is in a file, and read in small pieces."""
+    (folder / "notes.txt").write_text(LONG)
+    monkeypatch.setattr(memory_pieces, "cut_text", lambda text: cut_text(text, 40))
+    return cut_text(LONG, 40)
+
+
+def interrupt_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C within the piece of a number, after a sleep or two."""
+    read, numbers = Session.read, itertools.count()
+
+    def stop(report: SleepReport) -> None:
+        raise KeyboardInterrupt
+
+    def read_until(session: Session, text: str, *, source: str) -> None:
+        if next(numbers) == number:
+            session.on_sleep = stop
+        read(session, text, source=source)
+
+    monkeypatch.setattr(Session, "read", read_until)
+
+
+def test_each_piece_of_a_long_text_is_a_turn(model: Path, call: Call, pieces: list[str]) -> None:
+    call("generate", model, "--memory", "ann", "Hi", "--max-new-tokens", 3)
+    shown = call("generate", model, *READ, "ann")
+    assert shown.startswith(f"read {len(LONG)} tokens, slept ")
+    talker = slowwave.load(model)
+    with Store("memories") as store, store.open("ann", talker) as session:
+        ledger, state = session.ledger(), session.state
+        assert [entry.text for entry in ledger[2:]] == pieces
+        assert {entry.source for entry in ledger[2:]} == {"notes.txt"}
+        again = replay(lambda: start(model), ledger)
+        assert is_same(state, again.state)
+        assert len(store.provenance("ann").sleeps) == state.num_sleeps
+        session.forget(session.preview_forgetting(sources=["notes.txt"]))
+        assert [entry.source for entry in session.ledger()] == ["user", "model"]
+
+
+def test_a_reading_that_was_interrupted_goes_on(
+    model: Path,
+    call: Call,
+    pieces: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call("generate", model, *READ, "whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(3, patch)
+        with pytest.raises(SystemExit) as exit_:
+            call("generate", model, *READ, "ann")
+    assert exit_.value.code == 130
+    done = f"{sum(map(len, pieces[:3])):,} of {len(LONG):,} characters"
+    printed = capsys.readouterr()
+    assert printed.err == (
+        f"slowwave: interrupted; {done} are kept, and the same command goes on from there\n"
+    )
+    assert printed.out == ""
+    with Store("memories") as store:
+        assert [entry.text for entry in store.entries("ann")] == pieces[:3]
+    call("generate", model, "--memory", "ann", "Hi", "--max-new-tokens", 3)  # does no harm
+    with monkeypatch.context() as patch:
+        interrupt_at(2, patch)
+        with pytest.raises(SystemExit):
+            call("generate", model, *READ, "ann")
+    assert capsys.readouterr().err.startswith(f"{done} were read before; goes on from there\n")
+    told = json.loads(call("generate", model, *READ, "ann", "--json"))
+    assert told["new_tokens"] == len("".join(pieces[5:]))
+    with Store("memories") as store:
+        read = [entry for entry in store.entries("ann") if entry.source == "notes.txt"]
+        assert [entry.text for entry in read] == pieces
+    told = json.loads(call("generate", model, *READ, "ann", "--json"))
+    assert told["new_tokens"] == len(LONG)  # all was read: so it is read again
+
+
+def test_what_is_kept_does_not_depend_on_where_it_was_interrupted(
+    model: Path, call: Call, pieces: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("generate", model, *READ, "whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(4, patch)
+        with pytest.raises(SystemExit):
+            call("generate", model, *READ, "ann")
+    call("generate", model, *READ, "ann")
+    talker = slowwave.load(model)
+    with Store("memories") as store:
+        assert is_same(store.state("ann", talker), store.state("whole", talker))
+
+
+def test_without_a_memory_nothing_is_kept(
+    model: Path,
+    call: Call,
+    pieces: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+) -> None:
+    interrupt_at(1, monkeypatch)
+    with pytest.raises(SystemExit) as exit_:
+        call("generate", model, "--file", "notes.txt", "--read")
+    assert (exit_.value.code, capsys.readouterr().err) == (130, "slowwave: interrupted\n")
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_pipe_is_told_how_far_the_reading_is(
+    model: Path,
+    call: Call,
+    pieces: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(status_line, "FIRST_SECONDS", 0)
+    cli.main(["generate", str(model), *READ, "ann"])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [f"loading {model}", "reading: 12 tokens, slept 1 time"]
+    assert f"reading: {len(LONG)} of {len(LONG)} characters, slept {len(LONG) // 12} times" in lines
+    assert all(line.isprintable() for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -174,5 +174,5 @@ def test_runs_from_before_a_field_existed_are_of_one_variant(tmp_path: Path) -> 
 
 def test_broken_metrics_are_named(folder: Path) -> None:
     (folder / "row" / "metrics.jsonl").write_text('{"step": 1')
-    with pytest.raises(ValueError, match=r"row/metrics\.jsonl: not valid JSON lines"):
+    with pytest.raises(ValueError, match=r"row/metrics\.jsonl: its last line is not JSON"):
         find_runs(folder)

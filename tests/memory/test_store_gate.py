@@ -160,7 +160,9 @@ def test_a_session_keeps_its_gate(store: Store, talker: Talker) -> None:
     for gate in (None, EITHER):
         with begin(store, talker, gate) as session:
             assert session.gate == EITHER
-    with pytest.raises(ValueError, match="session 'ann' was made with another gate; open it with"):
+    with pytest.raises(
+        ValueError, match=r"made with another gate \(gate\.\w+ is .* in the session"
+    ):
         begin(store, talker, ACCEPTS)
     with store.open("bob", talker, create=True) as bob:
         assert bob.gate is store.gate("bob") is None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recorded_runs import make_record, make_summary
 from slowwave.evaluation.question_cost import QuestionCost, question_cost
 from slowwave.experiment import load_experiment
 from slowwave.reproduction.figures import SCALES, FigureConfig, Scale, read_figures
@@ -61,9 +62,9 @@ def test_every_way_is_counted_by_its_own_config(runs: list[PlannedRun]) -> None:
 def test_recorded_scores_stand_beside(runs: list[PlannedRun]) -> None:
     for run in runs:
         if run.config.sleep.passes == 2:
-            test = [{"passes": 2, "overall": {"exact": 0.5 + run.config.train.seed / 4}}]
+            test = [make_record(2, 0.5 + run.config.train.seed / 4, {})]
             write_json(run.folder / "config.json", run.config.to_dict())
-            write_json(run.folder / "summary.json", {"test": test})
+            write_json(run.folder / "summary.json", make_summary(2, test))
     scores = [way.exact for way in find_ways(runs)]
     assert scores == ["62.5% (50.0 to 75.0)", "not run", "not run"]
 

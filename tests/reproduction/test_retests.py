@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from matplotlib.lines import Line2D
 
+from recorded_runs import make_record, make_summary
 from slowwave import cli
 from slowwave.experiment import retask, run_training
 from slowwave.reproduction.figures import SCALES, FigureConfig, read_figures
@@ -113,8 +114,8 @@ def recorded(tiny: Path) -> list[PlannedRetest]:
     _, retests = _plan(seeds=2)
     for run in {retest.run.folder: retest.run for retest in retests}.values():
         write_json(run.folder / "config.json", run.config.to_dict())
-        test = [{"passes": run.config.sleep.passes, "overall": {"exact": 0.9}}]
-        summary = {"group_name": "state", "floors": {}, "test": test, "flops": 2.5e12}
+        passes = run.config.sleep.passes
+        summary = make_summary(passes, [make_record(passes, 0.9, {})], flops=25 * 10**11)
         RunFolder(run.folder).write_summary(summary)
         lines = [json.dumps(_line(retest)) for retest in retests if retest.run == run]
         write_atomically(run.folder / "retests.jsonl", "\n".join([*lines, ""]).encode())
@@ -303,7 +304,12 @@ def test_a_wrong_entry_is_refused(tiny: Path, before: str, after: str, sentence:
 
 def test_a_broken_file_is_refused(recorded: list[PlannedRetest]) -> None:
     (recorded[0].run.folder / "retests.jsonl").write_text('{"changes"')
-    with pytest.raises(ValueError, match=r"retests.jsonl: not valid JSON lines .*; delete it"):
+    with pytest.raises(
+        ValueError, match=r"retests.jsonl: its last line is not JSON .*, or delete it"
+    ):
+        find_retest_state(recorded[0])
+    (recorded[0].run.folder / "retests.jsonl").write_text('{"changes": {}}\n')
+    with pytest.raises(ValueError, match=r"retests.jsonl: line 1 is no test; .*, or delete it"):
         find_retest_state(recorded[0])
 
 

@@ -36,6 +36,7 @@ while "waits" in out.name:
     time.sleep(0.01)
 (out / "done").touch()
 """
+PROGRESS = {"step": 250, "tokens": 1, "flops": 1, "seconds": 1.0}
 COMMAND = (sys.executable, "-c", CHILD)
 
 
@@ -111,12 +112,15 @@ def test_progress_starts_where_a_run_was_saved_and_follows_its_log() -> None:
     (run,) = _runs("a")
     write_json(run.folder / "config.json", run.config.to_dict())
     assert (find_state(run), steps_done(run)) == ("to do", 0)
-    write_json(run.folder / "checkpoint" / "progress.json", {"step": 250})
+    write_json(run.folder / "checkpoint" / "progress.json", PROGRESS)
     assert (find_state(run), steps_done(run)) == ("partly", 250)
     watcher = Watcher([run])
     watcher.start(run)
     assert "goes on from step 250" in watcher.text.getvalue()
     (run.folder / "metrics.jsonl").write_text('{"step": 250}\n{"step": 500}\n{"st')
+    assert last_step(run.folder) == 500
+    metrics = run.folder / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + "\n[1]\n")  # whatever that is
     assert last_step(run.folder) == 500
     watcher.update()
     watcher._log()
@@ -143,3 +147,25 @@ def test_a_run_waits_for_the_one_it_starts_from(
     done = {run.name: (run.folder / "done").stat().st_mtime_ns for run in runs}
     assert done["second"] == max(done.values())
     assert watcher.most_at_work == 2
+
+
+def test_a_run_that_is_trained_is_said_to_be_scored() -> None:
+    (run,) = _runs("a")
+    run.folder.mkdir(parents=True)
+    watcher = Watcher([run])
+    watcher.start(run)
+    (run.folder / "metrics.jsonl").write_text('{"step": 1000}\n')
+    watcher.update()
+    watcher._log()
+    assert "results/tiny/a: 1000/1000 steps, scored now" in watcher.text.getvalue()
+
+
+def test_a_file_gets_no_bars_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    runs = _runs("a")
+    watcher = Watcher(runs)
+    with watcher:
+        train_runs(runs, watcher, jobs=1, command=COMMAND)
+    assert "\x1b" not in watcher.text.getvalue()

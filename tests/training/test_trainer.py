@@ -138,14 +138,15 @@ def test_a_run_from_before_a_field_existed_is_known_again(tmp_path: Path) -> Non
     write_json(tmp_path / "run" / "config.json", recorded)
     assert run_training(config, tmp_path / "run") == first
     small = _experiment(model=dataclasses.replace(TINY, initial_weights="small"))
-    with pytest.raises(ValueError, match="holds a run whose model is"):
+    with pytest.raises(ValueError, match="initial_weights is small here and scaled in the run"):
         run_training(small, tmp_path / "run")
 
 
 def test_a_folder_of_another_config_is_refused(tmp_path: Path) -> None:
     run_training(_experiment(), tmp_path / "run")
     other = _experiment(sleep=SleepConfig(window=12, passes=3))
-    with pytest.raises(ValueError, match=r"holds a run whose sleep is .*--out"):
+    difference = r"run: sleep\.passes is 3 here and 2 in the run; use another --out, or the options"
+    with pytest.raises(ValueError, match=difference):
         run_training(other, tmp_path / "run")
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import random
+import signal
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from slowwave.bench.machine import Machine
+from slowwave.bench.progress import LOG
 from slowwave.bench.report import Row, Section
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
@@ -112,6 +114,7 @@ def kill_at_random(directory: Path, kills: int, *, seed: int) -> KillCount:
             process.kill()
             process.join()
             _check(directory, name, twin, _read_acknowledged(inbox), count)
+            LOG.info("killed %d of %d", count.kills, kills)
     with Store(directory) as store:
         count.leftover_nbytes = store.measure().leftovers
     return count
@@ -125,6 +128,7 @@ def make_talker() -> Talker:
 
 def _talk(directory: Path, name: str, outbox: Connection) -> None:
     """Takes turns of every kind until it is killed, and tells of each when it is acknowledged."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is for who kills
     torch.set_num_threads(1)
     with Store(directory) as store, store.open(name, make_talker(), create=True) as session:
         for turn in itertools.count(session.status().num_entries):

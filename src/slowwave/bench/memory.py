@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from slowwave.bench.progress import LOG
+from slowwave.status_line import show_seconds
+
 STATUS = Path("/proc/self/status")
 # Freed blocks above this size go back to the system, so that what a later call takes is seen.
 RETURN_NBYTES = 64 * 1024
 CALLS = 3
+POLL_SECONDS = 1.0
 
 
 class Pause(NamedTuple):
@@ -70,13 +76,32 @@ def _run_fresh(reporter: str, *arguments: str) -> list[Any] | None:
         f"import json, sys; from {__name__} import {reporter}; "
         f"print(json.dumps({reporter}(*sys.argv[1:])))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        *_, reason = done.stderr.strip().splitlines() or ["no reason given"]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        out, errors = _wait(process, " ".join(arguments[1:]))
+    if process.returncode:
+        *_, reason = errors.strip().splitlines() or ["no reason given"]
         raise ValueError(f"measuring the memory of {arguments} failed: {reason}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(out.splitlines()[-1])
+
+
+def _wait(process: subprocess.Popen[str], work: str) -> tuple[str, str]:
+    """What a process printed, on stdout and on stderr; killed if we are interrupted."""
+    began = time.monotonic()
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.communicate(timeout=POLL_SECONDS)
+            seconds = time.monotonic() - began
+            LOG.info("%s in a process of its own, for %s", work, show_seconds(seconds))
+    except BaseException:
+        process.kill()
+        raise
 
 
 def _extra_on_cuda(work: Callable[[], object]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slowwave.bench.progress import LOG
 from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
@@ -35,6 +36,7 @@ def read_random(model: HybridLM, sleep: SleepConfig, num_tokens: int) -> MemoryS
     """The state after a stream of other random tokens in every window."""
     state = model.initial_state(1)
     for start in range(0, num_tokens, sleep.window):
+        LOG.info("reading, N = %d: %d of %d tokens", sleep.passes, start, num_tokens)
         state = read_random_window(model, sleep, state, min(sleep.window, num_tokens - start))
     return state
 

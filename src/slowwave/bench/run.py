@@ -20,6 +20,7 @@ from slowwave.bench.live import run_live
 from slowwave.bench.machine import Machine, measure_machine
 from slowwave.bench.op import OpOptions, run_op
 from slowwave.bench.peers import peer_versions
+from slowwave.bench.progress import shown_on
 from slowwave.bench.read import run_read
 from slowwave.bench.report import Section, section_table
 from slowwave.bench.serve import run_serve
@@ -28,6 +29,7 @@ from slowwave.bench.store import run_store
 from slowwave.bench.train import run_train
 from slowwave.bench.wake import run_wake
 from slowwave.ops import native
+from slowwave.status_line import StatusLine
 from slowwave.storage.environment import describe_environment
 from slowwave.storage.files import write_json
 
@@ -72,8 +74,9 @@ def run_benchmarks(
         _build_native()
     results: list[dict[str, Any]] = []
     for name in _usable(device) if what == "all" else (what,):
-        machine = measure_machine(device)
-        sections = _measurer(name, options, seconds)(device, machine)
+        with StatusLine() as status, shown_on(status, name):
+            machine = measure_machine(device)
+            sections = _measurer(name, options, seconds)(device, machine)
         results.append(_describe(name, machine, sections))
         if out is not None:
             write_json(out / f"{name}.json", results[-1])

@@ -32,6 +32,7 @@ import torch
 from slowwave.bench.kills import is_same
 from slowwave.bench.machine import Machine
 from slowwave.bench.models import MODEL
+from slowwave.bench.progress import LOG
 from slowwave.bench.report import Row, Section
 from slowwave.generation import model_folder
 from slowwave.generation.chat import ChatFormat
@@ -103,7 +104,10 @@ def run_serve(
             talks = load(process, port, seconds)
         talker = model_folder.load(folder)
         with ThreadPool(CHECKERS, torch.set_num_threads, (1,)) as pool:
-            checks = pool.map(functools.partial(check, talker, memories), talks)
+            checks = list[Check]()
+            for each in pool.imap(functools.partial(check, talker, memories), talks):
+                checks.append(each)
+                LOG.info("checked %d of %d memories", len(checks), len(talks))
     return [_describe_load(talks, checks, seconds), _describe_probes(quiet, beside, talks)]
 
 
@@ -113,12 +117,16 @@ def load(process: subprocess.Popen[bytes], port: int, seconds: float) -> list[Ta
     threads = [threading.Thread(target=_talk, args=(port, talk, stop)) for talk in talks]
     for thread in threads:
         thread.start()
-    time.sleep(seconds)
-    process.send_signal(signal.SIGTERM)
-    process.wait(PATIENCE)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for second in range(math.ceil(seconds)):
+            LOG.info("load of %d sessions: %d of %g s", SESSIONS, second, seconds)
+            time.sleep(min(1.0, seconds - second))
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     return talks
 
 
@@ -130,7 +138,9 @@ def time_beside_sleep(port: int) -> tuple[list[float], list[float]]:
     sleeper.start()
     try:
         with Client(port) as client:
-            for number in range(2 * math.ceil(PROBES / BLOCK)):
+            blocks = 2 * math.ceil(PROBES / BLOCK)
+            for number in range(blocks):
+                LOG.info("short completions: block %d of %d", number + 1, blocks)
                 if number % 2:
                     sleeps.set()
                 else:

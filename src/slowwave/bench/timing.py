@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from slowwave.bench.progress import LOG
+
 LEAST_SECONDS = 0.01
 """A sample is of as many calls as take this long."""
 
@@ -47,10 +49,14 @@ class Times:
 
 def time_in_turn(works: Mapping[str, Work], *, rounds: int, warmups: int = 1) -> dict[str, Times]:
     """Does all works round after round, every other round backwards; seconds are of one call."""
-    calls = {name: _warm_up(work, warmups) for name, work in works.items()}
+    calls = dict[str, int]()
+    for name, work in works.items():
+        LOG.info("warming up %s", name)
+        calls[name] = _warm_up(work, warmups)
     seconds: dict[str, list[float]] = {name: [] for name in works}
     names = list(works)
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
+        LOG.info("timing %s: round %d of %d", ", ".join(works), number, rounds)
         for name in names:
             seconds[name].append(_time(works[name], calls[name]))
         names.reverse()

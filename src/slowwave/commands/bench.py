@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse
+from slowwave.status_line import StatusLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,10 @@ class BenchOptions:
 def run(arguments: list[str]) -> None:
     """slowwave bench {op,read,wake,sleep,train,store,kills,live,serve,large,all} [--out DIR]"""
     options = parse(BenchOptions, arguments, prog="slowwave bench")
-    from slowwave.bench.op import OpOptions
-    from slowwave.bench.run import run_benchmarks
+    with StatusLine() as status:
+        status.show("loading what is measured")
+        from slowwave.bench.op import OpOptions
+        from slowwave.bench.run import run_benchmarks
 
     chosen = OpOptions(shape=options.shape, workers=options.workers)
     run_benchmarks(

@@ -47,11 +47,17 @@ def run(arguments: list[str]) -> None:
     from slowwave.commands.chat_view import JsonView, TextView
 
     sleeps: list[SleepReport] = []
-    with open_session(options, sleeps.append) as opened:
+    view = JsonView() if options.json else TextView()
+
+    def note(report: SleepReport) -> None:
+        sleeps.append(report)
+        view.slept(sleeps)
+
+    with open_session(options, note) as opened:
         chat = Chat(
             opened,
             _open_input(options),
-            JsonView() if options.json else TextView(),
+            view,
             sleeps,
             max_new_tokens=options.max_new_tokens,
             idle_seconds=options.idle_seconds,

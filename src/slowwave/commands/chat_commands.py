@@ -140,7 +140,7 @@ class ChatCommands:
         shown = preview(forgetting, stored.store.provenance(session.name))
         table = ledger_table(shown.dropped, title="to be forgotten")
         if self._ask("forget", {"preview": shown}, table, describe_preview(shown)):
-            session.forget(forgetting)
+            session.forget(forgetting, on_read=self._view.read_again)
             self._view.answer("forget", {"done": True}, "forgotten")
         else:
             self._view.answer("forget", {"done": False}, "nothing was forgotten")

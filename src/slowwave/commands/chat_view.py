@@ -11,12 +11,15 @@ from rich.console import Console, RenderableType
 
 from slowwave.commands.open_session import Restored
 from slowwave.commands.printing import count, describe_sleep, print_json, printable, show_time
+from slowwave.status_line import StatusLine
 
 if TYPE_CHECKING:
     from slowwave.commands.turn import Turn
     from slowwave.memory.sleep_report import SleepReport
 
 FEW_SLEEPS = 3
+PATIENCE = 1.0
+"""Seconds of reading before a terminal shows how far it is."""
 
 
 class ChatView(Protocol):
@@ -28,6 +31,14 @@ class ChatView(Protocol):
 
     def opened(self, restored: Restored | None) -> None:
         """The session is there; None if it is one that will be gone."""
+        ...
+
+    def slept(self, sleeps: Sequence[SleepReport]) -> None:
+        """The sleeps of the turn so far; there may be many in a long text."""
+        ...
+
+    def read_again(self, done: int, total: int) -> None:
+        """So many tokens of a ledger were gone through again."""
         ...
 
     def piece(self, text: str) -> None:
@@ -60,6 +71,7 @@ class TextView:
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._has_reply = False
+        self._status = StatusLine(patience=PATIENCE)
 
     def opened(self, restored: Restored | None) -> None:
         """See `ChatView`."""
@@ -67,13 +79,27 @@ class TextView:
         if self._is_terminal:
             self._note("/help lists commands, Ctrl-C ends a reply, Ctrl-D ends the chat.")
 
+    def slept(self, sleeps: Sequence[SleepReport]) -> None:
+        """See `ChatView`."""
+        if len(sleeps) == 1:
+            self._status = StatusLine(patience=PATIENCE)
+        if not self._has_reply:
+            tokens = count(sum(report.tokens for report in sleeps), "token")
+            self._status.show(f"reading: {tokens}, slept {count(len(sleeps), 'time')}")
+
+    def read_again(self, done: int, total: int) -> None:
+        """See `ChatView`."""
+        self._status.count_read(done, total)
+
     def piece(self, text: str) -> None:
         """See `ChatView`."""
+        self._status.clear()
         self._has_reply = True
         print(printable(text), end="", flush=True)
 
     def turn(self, turn: Turn) -> None:
         """See `ChatView`."""
+        self._status.clear()
         if self._has_reply or turn.new_tokens:
             print()
         self._has_reply = False
@@ -88,12 +114,14 @@ class TextView:
 
     def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
         """See `ChatView`."""
+        self._status.clear()
         console = Console(highlight=False, markup=False)
         for part in shown:
             console.print(part, soft_wrap=isinstance(part, str))
 
     def error(self, sentence: str) -> None:
         """See `ChatView`."""
+        self._status.clear()
         if self._has_reply:
             print()
         self._has_reply = False
@@ -116,6 +144,12 @@ class JsonView:
     def opened(self, restored: Restored | None) -> None:
         """See `ChatView`."""
         print_json({"event": "opened", "restored": restored})
+
+    def slept(self, sleeps: Sequence[SleepReport]) -> None:
+        """Told at the end of the turn."""
+
+    def read_again(self, done: int, total: int) -> None:
+        """Not told."""
 
     def piece(self, text: str) -> None:
         """Told at the end of the turn."""

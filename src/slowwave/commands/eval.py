@@ -10,6 +10,8 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse, split_setting
+from slowwave.status_line import StatusLine
+from slowwave.training.run_view import RunView
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,21 @@ def run(arguments: list[str]) -> None:
         raise ValueError(f"--passes is {options.passes}; use 1 or more for each")
     if options.examples < 1:
         raise ValueError(f"--examples is {options.examples}; use 1 or more")
-    from slowwave.experiment import load_run, retask, score
+    with StatusLine() as status:
+        status.show(f"loading {options.run}")
+        from slowwave.experiment import load_run, retask, score
 
-    config, model, task = load_run(options.run)
-    if options.set:
-        config, task = retask(config, dict(split_setting(text) for text in options.set))
-    passes = options.passes or (config.sleep.passes,)
-    records = score(model, task, config, passes=passes, examples=options.examples)
+        config, model, task = load_run(options.run)
+        if options.set:
+            config, task = retask(config, dict(split_setting(text) for text in options.set))
+        records = score(
+            model,
+            task,
+            config,
+            passes=options.passes or (config.sleep.passes,),
+            examples=options.examples,
+            on_scored=RunView(status).scored,
+        )
     result = {
         "name": config.name,
         "trained_passes": config.sleep.passes,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from slowwave.commands.arguments import parse
-from slowwave.commands.errors import INTERRUPTED
 from slowwave.commands.open_session import SessionOptions, open_session
 from slowwave.commands.printing import count, print_json, printable
+from slowwave.commands.read_view import ReadView
 from slowwave.commands.texts import decode, require_text
-from slowwave.commands.turn import read_turn, take_turn
-
-if TYPE_CHECKING:
-    from slowwave.memory.sleep_report import SleepReport
+from slowwave.commands.turn import Turn, read_turn, take_turn
+from slowwave.status_line import StatusLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,63 +47,49 @@ def run(arguments: list[str]) -> None:
     options = parse(GenerateOptions, arguments, prog="slowwave generate")
     text = _take_text(options)
     source = options.source or (options.file.name if options.file else "user")
-    progress = _Progress(is_shown=sys.stderr.isatty() and not options.json)
-    with open_session(options, progress.note) as opened:
-        if options.read:
-            turn = read_turn(opened.session, text, sleeps=progress.sleeps, source=source)
-        else:
-            turn = take_turn(
-                opened.session,
-                text,
-                sleeps=progress.sleeps,
-                show=progress.pass_over if options.json else progress.show,
-                max_new_tokens=options.max_new_tokens,
-                source=source,
-                stop=options.stop,
-            )
-    progress.end()
+    with StatusLine() as status:
+        view = ReadView(status, text)
+        with open_session(options, view.note) as opened:
+            if options.read:
+                turn = read_turn(opened.session, text, source=source, view=view)
+            else:
+                turn = take_turn(
+                    opened.session,
+                    text,
+                    sleeps=view.sleeps,
+                    show=_pass_over if options.json else functools.partial(_show, view),
+                    max_new_tokens=options.max_new_tokens,
+                    source=source,
+                    stop=options.stop,
+                )
     if options.json:
         told = {field.name: getattr(turn, field.name) for field in dataclasses.fields(turn)}
         del told["prompt"]  # which may be long, and is known
         print_json({"memory": options.memory, "source": source, **told})
-    elif options.read:
-        print(f"read {count(turn.new_tokens, 'token')}, slept {count(len(turn.sleeps), 'time')}")
-    else:
+    elif not options.read:
         print()
+    elif not turn.interrupted:
+        print(f"read {count(turn.new_tokens, 'token')}, slept {count(len(turn.sleeps), 'time')}")
     if turn.interrupted:
-        sys.exit(INTERRUPTED)
+        raise KeyboardInterrupt(_describe_interruption(options, turn, view))
 
 
-class _Progress:
-    """What was slept, and a line about it on the terminal while a long text is read."""
+def _show(view: ReadView, piece: str) -> None:
+    """A piece of the reply, on its own line."""
+    view.reply()
+    print(printable(piece) if sys.stdout.isatty() else piece, end="", flush=True)
 
-    def __init__(self, *, is_shown: bool) -> None:
-        self.sleeps: list[SleepReport] = []
-        self._is_shown, self._is_open, self._shown = is_shown, False, 0.0
 
-    def note(self, report: SleepReport) -> None:
-        """Of a sleep."""
-        self.sleeps.append(report)
-        if self._is_shown and time.monotonic() - self._shown > 0.2:
-            self._shown, self._is_open = time.monotonic(), True
-            tokens = sum(report.tokens for report in self.sleeps)
-            line = f"{count(tokens, 'token')} read, slept {count(len(self.sleeps), 'time')}"
-            print(f"\r{line}", end="", file=sys.stderr, flush=True)
+def _pass_over(_piece: str) -> None:
+    """A piece that is told with all others at the end."""
 
-    def show(self, piece: str) -> None:
-        """A piece of the reply, on its own line."""
-        self.end()
-        self._is_shown = False
-        print(printable(piece) if sys.stdout.isatty() else piece, end="", flush=True)
 
-    def pass_over(self, _piece: str) -> None:
-        """A piece that is told with all others at the end."""
-
-    def end(self) -> None:
-        """Takes the line off the terminal."""
-        if self._is_open:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        self._is_open = False
+def _describe_interruption(options: GenerateOptions, turn: Turn, view: ReadView) -> str:
+    if options.memory is None:
+        return "interrupted"
+    if options.read:
+        return f"interrupted; {view.describe()} are kept, and the same command goes on from there"
+    return f"interrupted; {'the reply so far' if turn.new_tokens else 'nothing of it'} is kept"
 
 
 def _take_text(options: GenerateOptions) -> str:

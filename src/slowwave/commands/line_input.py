@@ -44,6 +44,7 @@ class TerminalInput:
         readline.set_auto_history(False)
         if history is not None:
             with contextlib.suppress(OSError):
+                drop_cut_line(history)
                 readline.read_history_file(history)
 
     def wait(self, prompt: str, seconds: float) -> bool:
@@ -103,6 +104,16 @@ def find_history() -> Path:
     """The file that keeps what was typed, where the XDG base directory specification has it."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "slowwave" / "chat-history"
+
+
+def drop_cut_line(history: Path) -> None:
+    """Ends a file with a whole line: the half of one that a loss of power left would begin the
+    next that is kept."""
+    with history.open("r+b") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            file.truncate(end)
 
 
 @contextlib.contextmanager

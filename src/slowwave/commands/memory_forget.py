@@ -11,6 +11,7 @@ import tyro
 from slowwave.commands.arguments import parse
 from slowwave.commands.memory_options import MemoryOptions, load_model
 from slowwave.commands.printing import print_json
+from slowwave.status_line import StatusLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ def forget(arguments: list[str]) -> None:
                 print_preview(shown)
             if not options.dry_run:
                 options.confirm("Forget it?", yes=options.yes)
-                session.forget(forgetting)
+                with StatusLine() as status:
+                    session.forget(forgetting, on_read=status.count_read)
         info = store.info(options.name)
     if options.json:
         left = {"num_entries": info.num_entries, "tokens_seen": info.tokens_seen}

@@ -12,6 +12,10 @@ from slowwave.commands.arguments import parse
 from slowwave.commands.memory_options import MemoryOptions, load_model
 from slowwave.commands.printing import print_json, show_bytes
 from slowwave.memory.config import read_gate
+from slowwave.status_line import StatusLine
+
+LARGE_NBYTES = 10_000_000
+"""Of a file that takes seconds to take in."""
 
 Model = Annotated[Path, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
@@ -30,7 +34,8 @@ class ExportOptions(MemoryOptions):
 def export(arguments: list[str]) -> None:
     """slowwave memory export NAME FILE [--json]"""
     options = parse(ExportOptions, arguments, prog="slowwave memory export")
-    with options.open_store() as store:
+    with options.open_store() as store, StatusLine() as status:
+        status.show(f"writing {options.file}")
         store.export(options.name, options.file)
     nbytes = options.file.stat().st_size
     if options.json:
@@ -54,9 +59,13 @@ def import_session(arguments: list[str]) -> None:
     options = parse(ImportOptions, arguments, prog="slowwave memory import")
     from slowwave.memory.session_file import read_session_file
 
-    read_session_file(options.file)  # so that a bad file leaves no directory
-    with options.open_store(create=True) as store:
-        info = store.import_session(options.file, options.name)
+    with StatusLine() as status:
+        status.show(f"reading {options.file}")
+        read_session_file(options.file)  # so that a bad file leaves no directory
+        if (nbytes := options.file.stat().st_size) > LARGE_NBYTES:
+            status.say(f"taking in {options.file}, {show_bytes(nbytes)}")
+        with options.open_store(create=True) as store:
+            info = store.import_session(options.file, options.name)
     if options.json:
         print_json({"session": info.name, "tokens_seen": info.tokens_seen})
     else:
@@ -76,9 +85,10 @@ class RebuildOptions(MemoryOptions):
 def rebuild(arguments: list[str]) -> None:
     """slowwave memory rebuild NAME --model MODEL [--json]"""
     options = parse(RebuildOptions, arguments, prog="slowwave memory rebuild")
-    with options.open_store() as store:
+    with options.open_store() as store, StatusLine() as status:
         store.info(options.name)
-        rebuilt = store.rebuild(options.name, load_model(options.model))
+        talker = load_model(options.model)
+        rebuilt = store.rebuild(options.name, talker, on_read=status.count_read)
     if options.json:
         print_json({"session": options.name, "rebuilt": rebuilt})
     else:
@@ -104,10 +114,12 @@ def resleep(arguments: list[str]) -> None:
     """slowwave memory resleep POINT NEW_NAME --model MODEL [--json]"""
     options = parse(ResleepOptions, arguments, prog="slowwave memory resleep")
     gate = None if options.gate is None else read_gate(options.gate)
-    with options.open_store() as store:
+    with options.open_store() as store, StatusLine() as status:
         store.entries(options.point)
         talker = load_model(options.model)
-        info = store.resleep(options.point, options.name, talker, gate=gate)
+        info = store.resleep(
+            options.point, options.name, talker, gate=gate, on_read=status.count_read
+        )
     if options.json:
         told = {"tokens_seen": info.tokens_seen, "num_sleeps": info.num_sleeps}
         print_json({"session": info.name, **told})

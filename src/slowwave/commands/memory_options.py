@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from slowwave.status_line import StatusLine
+
 if TYPE_CHECKING:
     from slowwave.generation.model_folder import Talker
     from slowwave.memory.store import Store
@@ -63,9 +65,11 @@ def open_store(directory: Path, *, create: bool = False) -> Store:
 
 def load_model(folder: Path) -> Talker:
     """The model in a folder; raises ValueError if there is none to talk to."""
-    from slowwave.generation.model_folder import load
+    with StatusLine() as status:
+        status.show(f"loading {folder}")
+        from slowwave.generation.model_folder import load
 
-    try:
-        return load(folder)
-    except ValueError as error:
-        raise ValueError(f"{folder}: not a model to talk to ({error})") from None
+        try:
+            return load(folder)
+        except ValueError as error:
+            raise ValueError(f"{folder}: not a model to talk to ({error})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from slowwave.commands.printing import print_json
 from slowwave.commands.texts import require_text
 from slowwave.config import Config, read_toml
 from slowwave.memory.config import Question
+from slowwave.status_line import StatusLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,13 +53,13 @@ def probe(arguments: list[str]) -> None:
     from slowwave.commands.memory_tables import print_probe
     from slowwave.memory.questions import probe_point
 
-    with options.open_store() as store:
+    with options.open_store() as store, StatusLine() as status:
         store.entries(options.point)  # says what is wrong with the name before the model is loaded
         asked = probe_point(
             store,
             options.point,
             load_model(options.model),
-            questions,
+            _show_each(questions, status),
             passes=options.passes,
             max_new_tokens=options.max_new_tokens,
         )
@@ -65,6 +67,13 @@ def probe(arguments: list[str]) -> None:
         print_json({"point": options.point, "asked": asked})
     else:
         print_probe(asked)
+
+
+def _show_each(questions: Sequence[Question], status: StatusLine) -> Iterator[Question]:
+    """The questions, shown as they are asked for."""
+    for number, question in enumerate(questions):
+        status.count("asking", number, len(questions), "questions")
+        yield question
 
 
 def _gather(options: ProbeOptions) -> list[Question]:

@@ -10,6 +10,7 @@ import tyro
 
 from slowwave.commands.arguments import parse
 from slowwave.experiment import PROBE_EXAMPLES
+from slowwave.status_line import StatusLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,12 @@ class ProbeOptions:
 def run(arguments: list[str]) -> None:
     """slowwave probe RUN [--examples 4096] [--json]"""
     options = parse(ProbeOptions, arguments, prog="slowwave probe")
-    from slowwave.evaluation.probe_report import draw_probes, probe_table
-    from slowwave.experiment import probe_run
+    with StatusLine() as status:
+        status.show(f"loading {options.run}")
+        from slowwave.evaluation.probe_report import draw_probes, probe_table
+        from slowwave.experiment import probe_run
 
-    found = probe_run(options.run, options.run, examples=options.examples)
+        found = probe_run(options.run, options.run, examples=options.examples, tell=status.show)
     written = draw_probes(options.run, options.run)
     if options.json:
         print(json.dumps(found))

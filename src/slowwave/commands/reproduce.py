@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse
+from slowwave.status_line import StatusLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,9 @@ def run(arguments: list[str]) -> None:
     for field in ("seeds", "jobs"):
         if getattr(options, field) < 1:
             raise ValueError(f"--{field} is {getattr(options, field)}; use 1 or more")
-    from slowwave.reproduction.reproduce import list_all, make, rebuild, show_runs
+    with StatusLine() as status:
+        status.show("loading what draws and trains")
+        from slowwave.reproduction.reproduce import list_all, make, rebuild, show_runs
 
     if options.dry_run:
         show_runs(options.name, options.scale, seeds=options.seeds)

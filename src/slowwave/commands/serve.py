@@ -10,6 +10,7 @@ import tyro
 from slowwave.commands.arguments import parse
 from slowwave.commands.memory_options import default_directory
 from slowwave.serving.config import ServeConfig
+from slowwave.status_line import StatusLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,9 @@ def run(arguments: list[str]) -> None:
     if not 0 < options.port < 65536:
         raise ValueError(f"--port is {options.port}; use 1 to 65535")
     try:
-        from slowwave.serving.run import serve
+        with StatusLine() as status:
+            status.show("loading the server")
+            from slowwave.serving.run import serve
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{error.name} is not installed, and serve needs it; install slowwave[serve]"

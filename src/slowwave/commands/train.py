@@ -6,13 +6,16 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from slowwave.commands.arguments import parse
-from slowwave.commands.errors import INTERRUPTED, USER_ERROR
-from slowwave.experiment import ExperimentConfig, load_experiment
+from slowwave.commands.errors import USER_ERROR
+from slowwave.experiment import ExperimentConfig, load_experiment, look_up
+from slowwave.status_line import StatusLine
+from slowwave.training.progress import count_saved_steps
+from slowwave.training.run_view import RunView
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,20 +48,35 @@ def run(arguments: list[str]) -> None:
     name = f"n{config.sleep.passes}-seed{config.train.seed}"
     out = options.out or Path("runs") / config.name / name
 
-    from slowwave.experiment import run_training
-    from slowwave.training.allocator import keep_freed_memory
-    from slowwave.training.progress_line import ProgressLine
-
-    keep_freed_memory()
-    summary = run_training(config, out, report=ProgressLine(config.train.log_every))
-    if summary is None:
-        print(f"\ninterrupted; the same command continues the run in {out}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    with StatusLine() as status:
+        standing = look_up(config, out)
+        if standing.sentence:
+            status.say(standing.sentence)
+        summary = standing.summary or _train(config, out, status)
     if options.json:
         print(json.dumps(summary))
     else:
         from slowwave.evaluation.tables import print_summary
 
-        print(file=sys.stderr)
         print_summary(summary)
         print(f"run folder: {out}", file=sys.stderr)
+
+
+def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str, Any]:
+    """The summary; raises KeyboardInterrupt, which says what is saved, if it was interrupted."""
+    status.show(f"loading what the run in {out} takes")
+    from slowwave.experiment import run_training
+    from slowwave.training.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    view = RunView(status)
+    try:
+        summary = run_training(config, out, report=view.step, on_scored=view.scored, say=status.say)
+    except KeyboardInterrupt:
+        summary = None
+    if summary is None:
+        steps = f"{count_saved_steps(out):,} of {config.train.steps:,} steps"
+        raise KeyboardInterrupt(
+            f"interrupted; {steps} are saved in {out}, and the same command goes on from there"
+        )
+    return summary

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from slowwave.commands.read_view import ReadView
     from slowwave.memory.session import Session
     from slowwave.memory.sleep_report import SleepReport
 
@@ -100,15 +101,34 @@ def take_turn(
     )
 
 
-def read_turn(session: Session, text: str, *, sleeps: list[SleepReport], source: str) -> Turn:
-    """Reads `text` as it is; see `take_turn`. Interrupted, nothing of it is kept."""
+def read_turn(session: Session, text: str, *, source: str, view: ReadView) -> Turn:
+    """Reads `text` as it is, in pieces that are turns of their own.
+
+    Interrupted, it keeps the pieces that were read. In a session of a store, where what it was told
+    last from `source` is the beginning of the text, it goes on from there.
+    """
+    from slowwave.memory.pieces import count_known, cut_text
+
     before, began = session.status().tokens_seen, time.perf_counter()
-    interrupted = False
+    pieces, interrupted = cut_text(text), False
+    known = count_known(pieces, _list_told(session, source))
+    if known:
+        view.skip(sum(map(len, pieces[:known])))
     try:
-        session.read(text, source=source)
+        for piece in pieces[known:]:
+            session.read(piece, source=source)
+            view.read(len(piece))
     except KeyboardInterrupt:
         interrupted = True
-    return _finish(session, before, began, text, "", sleeps, interrupted=interrupted)
+    return _finish(session, before, began, text, "", view.sleeps, interrupted=interrupted)
+
+
+def _list_told(session: Session, source: str) -> list[str]:
+    """What a session of a store was told from a source."""
+    from slowwave.memory.stored_session import StoredSession
+
+    ledger = session.ledger() if isinstance(session, StoredSession) else []
+    return [entry.text for entry in ledger if entry.kind == "told" and entry.source == source]
 
 
 def _finish(

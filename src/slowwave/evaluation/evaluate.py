@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,6 +59,15 @@ class Record:
             "overall": self.overall.to_dict(),
             "groups": groups,
         }
+
+
+class Scored(NamedTuple):
+    """How far a scoring is: `done` of the `examples` of a split, slept with `passes`."""
+
+    split: str
+    passes: int
+    done: int
+    examples: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,8 +137,13 @@ def evaluate(
     examples: int = 512,
     batch_size: int = 64,
     passes: tuple[int, ...] | None = None,
+    on_scored: Callable[[Scored], object] | None = None,
 ) -> list[Record]:
-    """Scores examples 0..examples-1 of `split` for every N in `passes` (the trained N if None)."""
+    """Scores examples 0..examples-1 of `split` for every N in `passes` (the trained N if None).
+
+    on_scored: is told before each batch, and at the end of each N.
+    """
+    tell = on_scored or (lambda _: None)
     records: list[Record] = []
     labels = dict(zip(task.group_values, task.group_labels, strict=True))
     with torch.no_grad():
@@ -136,18 +151,15 @@ def evaluate(
             slept = dataclasses.replace(sleep, passes=count)
             scored: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
             flops = 0
-            for batch in _batches(task, split, examples, batch_size, model.device):
+            for start in range(0, examples, batch_size):
+                tell(Scored(split, count, start, examples))
+                rows = range(start, min(start + batch_size, examples))
+                batch = task.batch(split, rows).to(model.device)
                 scored.append(_per_token(predict(model, batch, slept)))
                 flops += predict_flops(batch, model.config, slept)
+            tell(Scored(split, count, examples, examples))
             records.append(Record(split, count, flops, *_summarise(scored, labels)))
     return records
-
-
-def _batches(
-    task: Task, split: str, examples: int, batch_size: int, device: torch.device
-) -> Iterator[Batch]:
-    for start in range(0, examples, batch_size):
-        yield task.batch(split, range(start, min(start + batch_size, examples))).to(device)
 
 
 def _scored(logits: Tensor, labelled: Labelled) -> ScoredTokens:

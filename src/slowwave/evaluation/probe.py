@@ -7,6 +7,7 @@ and after how many later windows?
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,23 @@ from slowwave.tasks.splits import SPLITS
 
 BATCH_SIZE = 256
 
+Tell = Callable[[str], object]
+
 
 def probe_fast_weights(
-    model: HybridLM, untrained: HybridLM, task: Task, sleep: SleepConfig, *, examples: int
+    model: HybridLM,
+    untrained: HybridLM,
+    task: Task,
+    sleep: SleepConfig,
+    *,
+    examples: int,
+    tell: Tell = lambda _: None,
 ) -> dict[str, Any]:
     """Probes model, and untrained as a control, during the sleep on the last window of a context.
 
     `examples` of the train split fit the probes, a quarter as many of the validation and of the
-    test split choose their penalties and score them. What probe.json holds:
+    test split choose their penalties and score them. tell: is told what is being done. What
+    probe.json holds:
 
     passes, steps: N and t. examples: how many of each split. fast_weights: how many numbers a probe
     reads.
@@ -51,14 +61,18 @@ def probe_fast_weights(
     tokens = {split: _contexts(rule110, split, count) for split, count in counts.items()}
     bits = {split: _evolved(rule110, split, count) for split, count in counts.items()}
     majority = bits["train"].mean(dim=0) > 0.5
+    tell("asking the model")
     record = evaluate(model, task, sleep=sleep, examples=counts["test"])[0]
+    accuracies = {
+        name: _accuracies(of, sleep, tokens, bits, _prefix(tell, f"{name} model"))
+        for name, of in (("trained", model), ("untrained", untrained))
+    }
     return {
         "passes": sleep.passes,
         "steps": rule110.config.steps,
         "examples": counts,
         "fast_weights": sum(weights[0].numel() for weights in model.initial_state(1).fast_weights),
-        "trained": _by_cells(_accuracies(model, sleep, tokens, bits)),
-        "untrained": _by_cells(_accuracies(untrained, sleep, tokens, bits)),
+        **{name: _by_cells(accuracy) for name, accuracy in accuracies.items()},
         "floor": _by_cells((bits["test"] == majority).double().mean(dim=(0, 1))),
         "answers": [record.groups[label].token_accuracy for label in task.group_labels[::-1]],
     }
@@ -122,21 +136,34 @@ def _evolved(task: Rule110, split: str, count: int) -> Tensor:
 
 
 def _accuracies(
-    model: HybridLM, sleep: SleepConfig, tokens: dict[str, Tensor], bits: dict[str, Tensor]
+    model: HybridLM,
+    sleep: SleepConfig,
+    tokens: dict[str, Tensor],
+    bits: dict[str, Tensor],
+    tell: Tell,
 ) -> Tensor:
     """Test accuracy (N, A, t + 1, width) of the probes of a model."""
-    read = {split: _read_all(model, tokens[split], sleep) for split in SPLITS}
+    read = {split: _read_all(model, tokens[split], sleep, tell) for split in SPLITS}
     accuracies: list[Tensor] = []
     for n in range(sleep.passes):
+        tell(f"fitting the probes of pass {n + 1} of {sleep.passes}")
         samples = (Samples(read[s][n].double(), bits[s].flatten(1)) for s in SPLITS)
         accuracies.append(probe_accuracy(*samples).view(bits["test"].shape[1:]))
     return torch.stack(accuracies)
 
 
-def _read_all(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> Tensor:
+def _read_all(model: HybridLM, tokens: Tensor, sleep: SleepConfig, tell: Tell) -> Tensor:
     """As `read_passes`, in batches, on the CPU."""
     batches = tokens.to(model.device).split(BATCH_SIZE)
-    return torch.cat([read_passes(model, batch, sleep).cpu() for batch in batches], dim=1)
+    passes: list[Tensor] = []
+    for number, batch in enumerate(batches, 1):
+        tell(f"reading states, batch {number} of {len(batches)}")
+        passes.append(read_passes(model, batch, sleep).cpu())
+    return torch.cat(passes, dim=1)
+
+
+def _prefix(tell: Tell, who: str) -> Tell:
+    return lambda doing: tell(f"{who}: {doing}")
 
 
 def _by_cells(accuracy: Tensor) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from slowwave.config import flatten
 from slowwave.evaluation.measure import SHARE, Measure
+from slowwave.evaluation.run_files import read_metrics, read_summary
 from slowwave.storage.files import read_json
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]
@@ -282,17 +283,15 @@ def markdown_table(variants: Sequence[Variant]) -> str:
 
 
 def _read_run(folder: Path, complete: Complete) -> Run:
-    metrics = folder / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    lines = read_metrics(folder / "metrics.jsonl")
+    summary = read_summary(folder / "summary.json")
+    recorded = read_json(folder / "config.json")
     try:
-        evaluations = tuple(line for line in map(json.loads, lines) if "evaluation" in line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{metrics}: not valid JSON lines ({error}); restore the file") from None
-    try:
-        settings = flatten(complete(read_json(folder / "config.json")))
+        settings = flatten(complete(recorded))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
-    return Run(folder, settings, read_json(folder / "summary.json"), evaluations)
+    evaluations = tuple(line for line in lines if "evaluation" in line)
+    return Run(folder, settings, summary, evaluations)
 
 
 def _shared(run: Run) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from slowwave.config import Config
+from slowwave.config import Config, describe_differences
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue_rows import Owner, SessionRow
 from slowwave.memory.config import GateConfig, require_sleep
@@ -32,23 +32,38 @@ def parse_gate(owner: Owner) -> GateConfig | None:
 
 def require_talker(row: SessionRow, talker: Talker) -> None:
     """Raises ValueError if a session is of another model, tokenizer or sleep settings."""
-    for field, theirs, ours in zip(Owner._fields, row.owner, own(talker, None), strict=True):
-        if field != "gate" and theirs != ours:
-            raise OtherModel(
-                f"session {row.name!r} was read with another {field}; open it with its own, or "
-                "move it to this one by resleep"
-            )
+    ours = own(talker, None)
+    settings = SleepConfig.from_dict(json.loads(row.owner.sleep))
+    if row.owner.model != ours.model:
+        other = "model"
+    elif row.owner.tokenizer != ours.tokenizer:
+        other = "tokenizer"
+    elif settings != talker.sleep:
+        other = f"sleep ({_describe('sleep', talker.sleep, settings)})"
+    else:
+        return
+    raise OtherModel(
+        f"session {row.name!r} was read with another {other}; open it with its own, or move it to "
+        "this one by resleep"
+    )
 
 
 def require_gate(row: SessionRow, gate: GateConfig | None) -> GateConfig | None:
     """The gate of a session; raises ValueError if another one is given."""
     found = parse_gate(row.owner)
     if gate is not None and gate != found:
+        other = f"another gate ({_describe('gate', gate, found)})" if found else "no gate"
         raise ValueError(
-            f"session {row.name!r} was made with {'no gate' if found is None else 'another gate'}; "
-            "open it without naming one, or move it to this one by resleep"
+            f"session {row.name!r} was made with {other}; open it without naming one, or move it "
+            "to this one by resleep"
         )
     return found
+
+
+def _describe(section: str, here: Config, there: Config) -> str:
+    return describe_differences(
+        {section: here.to_dict()}, {section: there.to_dict()}, "in the session"
+    )
 
 
 def _dump(config: Config) -> str:

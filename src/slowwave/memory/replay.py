@@ -8,18 +8,39 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from slowwave.memory.ledger import Entry
 from slowwave.memory.refusals import list_names
 from slowwave.memory.session import Session
+from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.turn_steps import Steps, finish
 from slowwave.storage.tokenizer import Tokenizer
 
+OnRead = Callable[[int, int], object]
+"""Is told how many tokens of how many were read and slept on."""
 
-def replay(start: Callable[[], Session], entries: Iterable[Entry]) -> Session:
+
+def replay(
+    start: Callable[[], Session], entries: Iterable[Entry], on_read: OnRead | None = None
+) -> Session:
     """A session that went through exactly these calls, from what `start` returns.
 
     Sleeps that were asked for lapse where, without what is missing, the window is empty.
     """
-    session = start()
+    session, entries = start(), [*entries]
+    if on_read is not None:
+        watch(session, entries, on_read)
     finish(replay_by_step(session, entries))
+    session.on_sleep = None
     return session
+
+
+def watch(session: Session, entries: Iterable[Entry], on_read: OnRead) -> None:
+    """Has a session that is to go through some entries tell after each sleep how far it is."""
+    total, done = sum(len(entry.tokens) for entry in entries), 0
+
+    def note(report: SleepReport) -> None:
+        nonlocal done
+        done += report.num_evicted
+        on_read(done, total)
+
+    session.on_sleep = note
 
 
 def replay_by_step(session: Session, entries: Iterable[Entry]) -> Steps[None]:
@@ -29,10 +50,12 @@ def replay_by_step(session: Session, entries: Iterable[Entry]) -> Steps[None]:
             yield from session.repeat_by_step(entry)
 
 
-def resleep(start: Callable[[], Session], entries: Iterable[Entry]) -> Session:
+def resleep(
+    start: Callable[[], Session], entries: Iterable[Entry], on_read: OnRead | None = None
+) -> Session:
     """As `replay`, for a session with another model: all texts are encoded anew."""
     session = start()
-    return replay(lambda: session, encode_anew(entries, session.tokenizer))
+    return replay(lambda: session, encode_anew(entries, session.tokenizer), on_read)
 
 
 def encode_anew(entries: Iterable[Entry], tokenizer: Tokenizer) -> list[Entry]:

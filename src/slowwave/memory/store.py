@@ -30,7 +30,7 @@ from slowwave.memory.ledger import Entry
 from slowwave.memory.owner import make_owner, own, parse_gate, require_gate, require_talker
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
 from slowwave.memory.refusals import Damaged
-from slowwave.memory.replay import replay, resleep
+from slowwave.memory.replay import OnRead, replay, resleep
 from slowwave.memory.session_file import (
     gather_session,
     plant_session,
@@ -240,11 +240,11 @@ class Store:
         with self._holding(name) as row:
             self._clear(self._catalogue.drop_snapshot(row, snapshot))
 
-    def rebuild(self, name: str, talker: Talker) -> list[str]:
+    def rebuild(self, name: str, talker: Talker, *, on_read: OnRead | None = None) -> list[str]:
         """Replays the ledger wherever the state of a session or of its snapshots cannot be read.
 
-        Returns the points that were rebuilt. Raises ValueError if another model, tokenizer or
-        setting read it: `resleep` moves it there.
+        on_read: is told how far a replay is. Returns the points that were rebuilt. Raises
+        ValueError if another model, tokenizer or setting read it: `resleep` moves it there.
         """
         with self._holding(name) as row:
             require_talker(row, talker)
@@ -255,23 +255,29 @@ class Store:
             lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
             for point in lost.values():
                 entries = self._catalogue.entries(point)
-                rebuilt = replay(lambda: start_session(talker, gate), entries)
+                rebuilt = replay(lambda: start_session(talker, gate), entries, on_read)
                 self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
                 self._files.remove([] if point.file is None else [point.file])
             return list(lost)
 
     def resleep(
-        self, point: str, name: str, talker: Talker, *, gate: GateConfig | None = None
+        self,
+        point: str,
+        name: str,
+        talker: Talker,
+        *,
+        gate: GateConfig | None = None,
+        on_read: OnRead | None = None,
     ) -> SessionInfo:
         """A new session, of another model, that went through the ledger of a point.
 
-        gate: that of the session, if none is given.
+        gate: that of the session, if none is given. on_read: is told how far it is.
         """
         gate = gate or self.gate(_parse_point(point)[0])
         entries = self._catalogue.entries(self._find(point))
         if self._catalogue.has(name):  # or an hour's replay comes to nothing
             raise ValueError(f"session {name!r} is there already; choose another name")
-        session = resleep(lambda: start_session(talker, gate), entries)
+        session = resleep(lambda: start_session(talker, gate), entries, on_read)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._catalogue.writing():
             row = self._create(name, talker, gate)

@@ -19,7 +19,7 @@ from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import place_sleeps
-from slowwave.memory.replay import ForgetPlan, plan_forgetting, replay_by_step
+from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step, watch
 from slowwave.memory.session import Session
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport
@@ -185,21 +185,26 @@ class StoredSession(Session):
             also_in=tuple(sorted({name for name, _ in carriers if name != self.name})),
         )
 
-    def forget(self, forgetting: Forgetting) -> None:
+    def forget(self, forgetting: Forgetting, *, on_read: OnRead | None = None) -> None:
         """Does what `preview_forgetting` showed: the session is as if given the rest alone.
 
-        Until the last moment it is as before; then all of it changes at once. Raises ValueError if
+        Until the last moment it is as before; then all of it changes at once. on_read: is told how
+        far the replay of the rest is. Raises ValueError if
         the ledger is no longer that of the preview.
         """
-        finish(self.forget_by_step(forgetting))
+        finish(self.forget_by_step(forgetting, on_read=on_read))
 
-    def forget_by_step(self, forgetting: Forgetting) -> Steps[None]:
+    def forget_by_step(
+        self, forgetting: Forgetting, *, on_read: OnRead | None = None
+    ) -> Steps[None]:
         """As `forget`, in steps; closed before its end nothing is forgotten."""
         self._require_rest()
         plan = forgetting.plan
         if list(plan.entries) != self.ledger():
             raise ValueError("the ledger is not that of the preview; make a new one")
         rest = start_session(self.talker, self.gate)
+        if on_read is not None:
+            watch(rest, plan.kept_entries, on_read)
         yield from replay_by_step(rest, plan.kept_entries)
         yield Progress("record")
         kept = min(plan.dropped, default=len(plan.entries))

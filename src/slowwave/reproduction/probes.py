@@ -11,6 +11,7 @@ from rich.console import Console
 from slowwave.evaluation.probe_report import PROBE_FILE
 from slowwave.experiment import probe_run
 from slowwave.reproduction.runs import PlannedRun, find_state
+from slowwave.status_line import StatusLine
 from slowwave.training.progress import find_checkpoint
 
 # Beside what is recorded, which stays as it is.
@@ -37,7 +38,8 @@ def probe_runs(runs: Sequence[PlannedRun], console: Console) -> None:
     for run in list_unprobed(runs):
         trained = _find_trained(run).folder
         console.print(f"{trained}: probing its fast weights", highlight=False)
-        probe_run(trained, run.folder)
+        with StatusLine() as status:
+            probe_run(trained, run.folder, tell=status.show)
 
 
 def print_probes(runs: Sequence[PlannedRun], console: Console) -> None:

@@ -26,6 +26,7 @@ LOG_SECONDS = 60.0
 # Evaluations and compilation come in bursts, so speed is a mean over this long.
 SPEED_SECONDS = 1800.0
 TFLOP = 1e12
+SCORING = "steps, scored now"
 
 
 class TrainingProgress:
@@ -36,6 +37,8 @@ class TrainingProgress:
 
     def __init__(self, runs: Sequence[PlannedRun], console: Console) -> None:
         self._console = console
+        # What rich takes for one may be a file, where a variable of the environment says so.
+        self._is_live = console.is_terminal and console.file.isatty()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,7 +46,7 @@ class TrainingProgress:
             TextColumn("{task.fields[unit]}, left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._is_live,
             speed_estimate_period=SPEED_SECONDS,
         )
         self._tflops = {run.folder: planned_cost(run).flops / TFLOP for run in runs}
@@ -78,11 +81,11 @@ class TrainingProgress:
     def update(self) -> None:
         """Reads how far the runs at work are."""
         for run, task in self._tasks.values():
-            step = last_step(run.folder)
-            self._bars.update(task, completed=step)
-            self._done[run.folder] = step / run.config.train.steps
+            step, steps = last_step(run.folder), run.config.train.steps
+            self._bars.update(task, completed=step, unit=SCORING if step >= steps else "steps")
+            self._done[run.folder] = step / steps
         self._bars.update(self._all, completed=self._sum_done())
-        if not self._console.is_terminal and time.monotonic() - self._logged > LOG_SECONDS:
+        if not self._is_live and time.monotonic() - self._logged > LOG_SECONDS:
             self._logged = time.monotonic()
             self._log()
 
@@ -120,4 +123,14 @@ def last_step(folder: Path) -> int:
             *lines, _ = file.read().split(b"\n")
     except FileNotFoundError:
         return 0
-    return json.loads(lines[-1])["step"] if lines else 0
+    steps = (find_step(line) for line in reversed(lines))
+    return next((step for step in steps if step is not None), 0)
+
+
+def find_step(line: bytes) -> int | None:
+    """The step of a line of metrics; None if it has none, whatever it is."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return step if isinstance(step, int) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -31,7 +33,10 @@ from slowwave.reproduction.retests import plan_retests, run_retests
 from slowwave.reproduction.runs import RESULTS, PlannedRun, find_state, plan_runs
 from slowwave.reproduction.table import results_readme
 from slowwave.reproduction.workers import SLOWWAVE, train_runs
+from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
+
+INTERRUPTED = 130
 
 
 def list_all(*, seeds: int) -> None:
@@ -77,8 +82,7 @@ def make(name: str, scale: str, *, seeds: int, jobs: int) -> None:
             if figure.retests:
                 run_retests(plan_retests(figure, runs), console)
     except KeyboardInterrupt:
-        console.print("interrupted and saved; the same command goes on", highlight=False)
-        raise
+        raise KeyboardInterrupt("interrupted and saved; the same command goes on") from None
     finally:
         _write_readme()
     rebuild(name, scale, seeds=seeds)
@@ -87,21 +91,34 @@ def make(name: str, scale: str, *, seeds: int, jobs: int) -> None:
 def rebuild(name: str, scale: str, *, seeds: int) -> None:
     """Rebuilds results/README.md, and tables and figures of a figure (of all, without a name)."""
     figures = read_figures()
-    written = [_write_readme()]
     scales = [scale] if name else SCALES
     chosen = [entry for each in scales for entry in _choose(figures, name, each)]
+    with StatusLine() as status:
+        written = list(_rebuild(figures, chosen, seeds, status))
+    for path in written:
+        print(path)
+
+
+def _rebuild(
+    figures: dict[str, FigureConfig],
+    chosen: Sequence[tuple[FigureConfig, Scale]],
+    seeds: int,
+    status: StatusLine,
+) -> Iterator[Path]:
+    """What is written, as it is."""
+    yield _write_readme()
     for folder in dict.fromkeys(run.folder.parent for run in _plan_all(chosen, seeds)):
         if any(folder.glob("*/summary.json")):
-            written += draw_all(folder, folder, complete)
+            status.show(f"drawing the runs of {folder}")
+            yield from draw_all(folder, folder, complete)
     for title, figure in figures.items():
         for known in figure.scales:
             if (figure, known) in chosen:
-                written += _draw_curves(title, figure, known, seeds)
+                status.show(f"drawing {title}, {known}")
+                yield from _draw_curves(title, figure, known, seeds)
                 if figure.question_cost:
-                    written += write_question_costs(plan_runs(figure, known, seeds=seeds))
-                written += _write_retests(title, figure, known, seeds)
-    for path in written:
-        print(path)
+                    yield from write_question_costs(plan_runs(figure, known, seeds=seeds))
+                yield from _write_retests(title, figure, known, seeds)
 
 
 def _choose(
@@ -144,7 +161,14 @@ def _probe(runs: Sequence[PlannedRun], console: Console, *, jobs: int) -> None:
 def _measure(what: str) -> None:
     if bench_file(what).exists():
         return
-    code = subprocess.run([*SLOWWAVE, *bench_command(what)]).returncode
+    # Ctrl-C comes to it as well, which says so.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = subprocess.run([*SLOWWAVE, *bench_command(what)]).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if code == INTERRUPTED:
+        sys.exit(INTERRUPTED)
     if code:
         raise ValueError(f"slowwave bench {what} ended with exit code {code}; see above")
 

@@ -16,7 +16,12 @@ from slowwave.evaluation.run_results import Run, find_runs
 from slowwave.experiment import ExperimentConfig, complete
 from slowwave.reproduction.figures import FigureConfig, RetestsConfig
 from slowwave.reproduction.runs import PlannedRun, fill_name, find_state
+from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
+from slowwave.storage.json_lines import dump_lines, parse_lines
+from slowwave.training.run_view import RunView
+
+RECORDED = {"changes", "examples", "test"}
 
 RetestState = Literal["recorded", "to do", "checkpoint not here"]
 
@@ -82,7 +87,15 @@ def run_retests(retests: Sequence[PlannedRetest], console: Console) -> None:
         for number, retest in enumerate(tests, 1):
             changed, task = retask(config, retest.changes)
             passes = _missing_passes(retest)
-            records = score(model, task, changed, passes=passes, examples=retest.examples)
+            with StatusLine() as status:
+                records = score(
+                    model,
+                    task,
+                    changed,
+                    passes=passes,
+                    examples=retest.examples,
+                    on_scored=RunView(status).scored,
+                )
             scored = {"group_name": task.group_name, "floors": task.floors()}
             _record(retest, scored, [record.to_dict() for record in records])
             _say(console, f"{run.folder}: tested with {retest.name} ({number} of {len(tests)})")
@@ -129,8 +142,7 @@ def _record(retest: PlannedRetest, scored: dict[str, Any], records: list[dict[st
     test = sorted([*before, *records], key=lambda record: record["passes"])
     entry = {"changes": retest.changes, "examples": retest.examples, **scored, "test": test}
     others = [other for other in _entries(retest.run) if not _is_of(other, retest)]
-    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [*others, entry])
-    write_atomically(_file(retest.run), text.encode())
+    write_atomically(_file(retest.run), dump_lines([*others, entry]))
 
 
 def _is_of(entry: dict[str, Any], retest: PlannedRetest) -> bool:
@@ -142,11 +154,13 @@ def _entries(run: PlannedRun) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file}: not valid JSON lines ({error}); delete it to test anew"
-        ) from None
+        lines = parse_lines(file.read_bytes(), file)
+        for number, line in enumerate(lines, 1):
+            if not line.keys() >= RECORDED:
+                raise ValueError(f"{file}: line {number} is no test; restore the file")
+    except ValueError as error:
+        raise ValueError(f"{error}, or delete it to test anew") from None
+    return lines
 
 
 def _file(run: PlannedRun) -> Path:

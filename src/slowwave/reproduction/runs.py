@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from slowwave.config import flatten
+from slowwave.config import describe_differences, flatten
 from slowwave.experiment import ExperimentConfig, check_same, load_experiment
 from slowwave.reproduction.figures import RECIPES, FigureConfig, RunsConfig, Scale
-from slowwave.storage.files import read_json
-from slowwave.training.progress import find_checkpoint
+from slowwave.training.progress import count_saved_steps, find_checkpoint
 
 State = Literal["recorded", "partly", "to do"]
 
@@ -65,9 +64,10 @@ def plan_runs(figure: FigureConfig, scale: Scale, *, seeds: int) -> list[Planned
     ):
         other = planned.setdefault(run.folder, run)
         if other.config != run.config:
+            difference = describe_differences(run.config.to_dict(), other.config.to_dict(), "there")
             raise ValueError(
-                f"name {run.name!r} of recipe {run.recipe} stands for different runs; put what "
-                "tells them apart, or {train.seed}, into it"
+                f"name {run.name!r} of recipe {run.recipe} stands for different runs "
+                f"({difference}); put what tells them apart, or {{train.seed}}, into it"
             )
     return list(planned.values())
 
@@ -81,7 +81,7 @@ def find_state(run: PlannedRun) -> State:
     """What of a run is recorded. Raises ValueError if its folder holds another run."""
     if not (run.folder / "config.json").exists():
         return "to do"
-    check_same(run.folder, run.config.to_dict())
+    check_same(run.folder, run.config.to_dict(), "move or delete the folder to train it anew")
     if (run.folder / "summary.json").exists():
         return "recorded"
     return "to do" if find_checkpoint(run.folder / "checkpoint") is None else "partly"
@@ -89,8 +89,7 @@ def find_state(run: PlannedRun) -> State:
 
 def steps_done(run: PlannedRun) -> int:
     """Optimizer steps that a run can go on from, 0 if it has saved none."""
-    found = find_checkpoint(run.folder / "checkpoint")
-    return 0 if found is None else read_json(found / "progress.json")["step"]
+    return count_saved_steps(run.folder)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from slowwave.generation.model_folder import load
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
+from slowwave.serving.memory_count import describe_memories
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -63,7 +64,11 @@ def serve(
             "FILE, or use 127.0.0.1"
         )
     keys = None if api_keys is None else read_api_keys(api_keys)
+    _log_to_stderr()
+    _say(f"loading {model}")
     talker = load(model)
+    _say(f"opening memories in {memory_dir}")
+    _say(describe_memories(Path(memory_dir), has_owners=keys is not None))
     app = create_app(
         talker,
         model_name=model_name or Path(model).resolve().name,
@@ -72,10 +77,13 @@ def serve(
         keys=keys,
         hosts=[host, *LOOPBACK] if keys is None else None,
     )
-    _log_to_stderr()
-    print(f"slowwave: serving {model} at http://{_write_host(host)}:{port}", file=sys.stderr)
+    _say(f"serving {model} at http://{_write_host(host)}:{port}")
     server = AppServer(app, host=host, port=port, shutdown_seconds=config.shutdown_seconds)
     server.run()
+
+
+def _say(line: str) -> None:
+    print(f"slowwave: {line}", file=sys.stderr, flush=True)
 
 
 def _log_to_stderr() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from slowwave.evaluation.run_files import read_counters
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Progress:
@@ -20,3 +22,9 @@ def find_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None if it has not saved any."""
     candidates = (folder, folder.with_name(folder.name + ".previous"))
     return next((path for path in candidates if (path / "progress.json").exists()), None)
+
+
+def count_saved_steps(folder: Path) -> int:
+    """Steps that the run in `folder` can go on from, 0 if it has saved none."""
+    found = find_checkpoint(folder / "checkpoint")
+    return 0 if found is None else read_counters(found / "progress.json")["step"]

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and all that figures and tables are drawn from.
+"""What a run leaves on disk, and all that figures and tables are drawn from; torch-free.
 
 config.json, environment.json, metrics.jsonl, summary.json, and checkpoint/ to resume from.
 """
@@ -6,11 +6,14 @@ config.json, environment.json, metrics.jsonl, summary.json, and checkpoint/ to r
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from slowwave.storage.environment import describe_environment
-from slowwave.storage.files import read_json, write_atomically, write_json
+from slowwave.evaluation.run_files import read_metrics, read_summary
+from slowwave.storage.files import write_atomically, write_json
+from slowwave.storage.json_lines import dump_lines
+from slowwave.training.progress import find_checkpoint
 
 
 class RunFolder:
@@ -24,39 +27,64 @@ class RunFolder:
         """Folder of the newest checkpoint."""
         return self.path / "checkpoint"
 
+    @property
+    def metrics_file(self) -> Path:
+        """A line for each so many steps, and for each evaluation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary_file(self) -> Path:
+        """Written at the very end."""
+        return self.path / "summary.json"
+
+    @property
+    def config_file(self) -> Path:
+        """Written first of all."""
+        return self.path / "config.json"
+
     def begin(self, config: dict[str, Any], *, seed: int) -> None:
         """Writes the resolved config and the environment; the metrics start empty."""
-        write_json(self.path / "config.json", config)
+        from slowwave.storage.environment import describe_environment
+
+        write_json(self.config_file, config)
         write_json(self.path / "environment.json", describe_environment(seed))
-        write_atomically(self.path / "metrics.jsonl", b"")
+        write_atomically(self.metrics_file, b"")
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds one JSON line."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """All lines written so far."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            raise ValueError(f"{path}: no such file; name the folder of a run")
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    def sync_metrics(self) -> None:
+        """Makes the lines so far outlive a loss of power, as the checkpoint after them does."""
+        with self.metrics_file.open("a") as file:
+            os.fsync(file.fileno())
 
-    def drop_metrics_after(self, step: int) -> None:
-        """Forgets lines of steps that a resumed run will take again."""
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines written so far, without a last one that was cut; see `read_metrics`."""
+        return read_metrics(self.metrics_file, drop_cut=True)
+
+    def drop_metrics_after(self, step: int) -> list[dict[str, Any]]:
+        """Forgets lines of steps that a resumed run will take again, and returns the others."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(self.path / "metrics.jsonl", text.encode())
+        write_atomically(self.metrics_file, dump_lines(kept))
+        return kept
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes the result of a finished run."""
-        write_json(self.path / "summary.json", summary)
+        write_json(self.summary_file, summary)
 
     def summary(self) -> dict[str, Any]:
-        """The result of a finished run."""
-        return read_json(self.path / "summary.json")
+        """The result of a finished run; raises ValueError if it cannot be read."""
+        return read_summary(self.summary_file)
 
     @property
     def is_finished(self) -> bool:
         """Whether a summary was written."""
-        return (self.path / "summary.json").exists()
+        return self.summary_file.exists()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is anything of a run."""
+        files = (self.config_file, self.summary_file, self.metrics_file)
+        return find_checkpoint(self.checkpoint) is not None or any(file.exists() for file in files)

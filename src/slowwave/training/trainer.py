@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from slowwave.evaluation.evaluate import Record, evaluate, predict
+from slowwave.evaluation.evaluate import Scored, evaluate, predict
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
@@ -29,6 +25,8 @@ from slowwave.training.progress import Progress, find_checkpoint
 from slowwave.training.resume import load_counters, load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.stages import freeze_at, sleep_at
+from slowwave.training.standing import find_exact, has_reached
+from slowwave.training.stop_signals import StopSignals
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,20 +64,33 @@ class Trainer:
         )
         self.progress = Progress()
         self._timed_steps, self._timed_seconds, self._batch_tokens = 0, 0.0, 0
-        self.newest: Record | None = None
+        self._exact: float | None = None
+        """Of the newest evaluation."""
         model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
         if config.compile and model.device.type == "cpu" and native.find_obstacle() is None:
             native.load()
         self._run = torch.compile(model.run, dynamic=False) if config.compile else model.run
-        self._stop_asked = False
+        self._saved_step = 0
 
-    def resume(self) -> bool:
-        """Continues from the folder's checkpoint if there is one; says whether there was."""
+    def resume(self, say: Callable[[str], object] | None = None) -> bool:
+        """Continues from the folder's checkpoint if there is one; says whether there was.
+
+        say: is told in a sentence if the metrics end before the checkpoint.
+        """
         found = find_checkpoint(self.folder.checkpoint)
         if found is None:
             return False
         self.progress = load_progress(found, self.model, self.optimizers)
-        self.folder.drop_metrics_after(self.progress.step)
+        self._saved_step = self.progress.step
+        metrics = self.folder.drop_metrics_after(self.progress.step)
+        self._exact = find_exact(metrics)
+        last = metrics[-1]["step"] if metrics else 0
+        if say is not None and any(map(self._is_recorded, range(last + 1, self._saved_step + 1))):
+            say(
+                f"{self.folder.metrics_file}: ends at step {last:,}, and the checkpoint is at "
+                f"{self._saved_step:,}: the lines between are lost; delete {self.folder.path} if "
+                "you want them, to train it anew"
+            )
         return True
 
     def start_from(self, folder: RunFolder) -> None:
@@ -97,35 +108,39 @@ class Trainer:
         load_weights(self.model, load_tensors(weights), weights)
         self.progress = dataclasses.replace(load_counters(found), step=0)
 
-    def train(self, report: Callable[[StepReport], None] | None = None) -> bool:
+    def train(
+        self,
+        report: Callable[[StepReport], None] | None = None,
+        on_scored: Callable[[Scored], object] | None = None,
+    ) -> bool:
         """Runs to the end of the schedule; returns False if it was interrupted (and saved).
 
-        Raises TrainingDiverged when a number stops being one; the last checkpoint stays.
+        Raises TrainingDiverged when a number stops being one; the last checkpoint stays. An
+        interrupt before any step is worth saving, or a second one, raises KeyboardInterrupt.
         """
         config = self.config
-        with self._interruptible():
-            while self.progress.step < config.steps:
+        with StopSignals(may_wait=lambda: self.progress.step > self._saved_step) as signals:
+            while self.progress.step < config.steps and not self._has_reached_target():
                 loss, norm, seconds = self._step()
                 step = self.progress.step
                 if step % config.log_every == 0:
                     self._log(loss, norm)
-                if step % config.eval_every == 0 or step == config.steps:
-                    self._evaluate()
+                if self._is_evaluated(step):
+                    self._evaluate(on_scored)
                 if report is not None:
                     report(self._report(loss, seconds))
-                reached = self._has_reached_target()
-                last = step == config.steps or reached or self._stop_asked
+                last = step == config.steps or self._has_reached_target() or signals.is_asked
                 if step % config.save_every == 0 or last:
                     self.save()
-                if reached:
-                    return True
-                if self._stop_asked and step < config.steps:
+                if signals.is_asked:
                     return False
         return True
 
     def save(self) -> None:
         """Writes a checkpoint to resume from."""
+        self.folder.sync_metrics()
         save_progress(self.folder.checkpoint, self.model, self.optimizers, self.progress)
+        self._saved_step = self.progress.step
 
     def _step(self) -> tuple[float, float, float]:
         began = time.perf_counter()
@@ -142,11 +157,7 @@ class Trainer:
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm).item()
         if not (math.isfinite(loss.item()) and math.isfinite(norm)):
-            raise TrainingDiverged(
-                f"loss is {loss.item()} and the gradient norm {norm} at step {step + 1}; the last "
-                f"good checkpoint is kept in {self.folder.checkpoint}, lower train.muon_lr or "
-                "train.adamw_lr"
-            )
+            raise self._diverged(f"loss is {loss.item()} and the gradient norm {norm}", step + 1)
         set_learning_rates(self.optimizers, step, config)
         for optimizer in self.optimizers.values():
             optimizer.step()
@@ -172,16 +183,26 @@ class Trainer:
             torch.compiler.reset()
         return sleep_at(step, self.sleep, config)
 
-    def _evaluate(self) -> None:
-        (self.newest,) = evaluate(
+    def _is_evaluated(self, step: int) -> bool:
+        return step % self.config.eval_every == 0 or step == self.config.steps
+
+    def _is_recorded(self, step: int) -> bool:
+        return step % self.config.log_every == 0 or self._is_evaluated(step)
+
+    def _evaluate(self, on_scored: Callable[[Scored], object] | None) -> None:
+        (record,) = evaluate(
             self.model,
             self.task,
             sleep=self.sleep,
             split="validation",
             examples=self.config.eval_examples,
             batch_size=self.config.batch_size,
+            on_scored=on_scored,
         )
-        line = {**dataclasses.asdict(self.progress), "evaluation": self.newest.to_dict()}
+        if not math.isfinite(record.overall.loss):
+            raise self._diverged(f"validation loss is {record.overall.loss}", self.progress.step)
+        self._exact = record.overall.exact
+        line = {**dataclasses.asdict(self.progress), "evaluation": record.to_dict()}
         self.folder.append_metrics(line)
 
     def _log(self, loss: float, norm: float) -> None:
@@ -195,34 +216,16 @@ class Trainer:
             progress=self.progress,
             steps=self.config.steps,
             loss=loss,
-            exact=None if self.newest is None else self.newest.overall.exact,
+            exact=self._exact,
             tokens_per_second=self._batch_tokens / seconds,
             seconds_left=mean_seconds * (self.config.steps - self.progress.step),
         )
 
     def _has_reached_target(self) -> bool:
-        target = self.config.stop_at
-        return (
-            target is not None and self.newest is not None and (self.newest.overall.exact >= target)
+        return has_reached(self.config.stop_at, self._exact)
+
+    def _diverged(self, what: str, step: int) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{what} at step {step:,}; the last good checkpoint is kept in "
+            f"{self.folder.checkpoint}, lower train.muon_lr or train.adamw_lr"
         )
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C (or a terminate signal) ends the run after its step, saved."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask_to_stop(number: int, frame: FrameType | None) -> None:
-            del frame
-            if self._stop_asked and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._stop_asked = True
-
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, ask_to_stop) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
 from slowwave.model.hybrid import HybridLM
 from slowwave.serving.app import create_app
+from slowwave.serving.config import ServeConfig
+from slowwave.serving.listening import bind
 from slowwave.serving.run import AppServer
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
@@ -69,15 +72,17 @@ def chat(*texts: str, **fields: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def listen(app: FastAPI) -> Iterator[str]:
-    """The address of a server that listens to a port, in a thread."""
-    server = AppServer(app, host="127.0.0.1", port=0, shutdown_seconds=5)
-    thread = threading.Thread(target=server.run)
+def listen(app: FastAPI, config: ServeConfig | None = None) -> Iterator[str]:
+    """The address of a server that listens to a port, in a thread; config: of its connections."""
+    sockets = bind("127.0.0.1", 0)
+    config = dataclasses.replace(config or ServeConfig(), shutdown_seconds=5)
+    server = AppServer(app, config)
+    thread = threading.Thread(target=server.run, args=[sockets])
     thread.start()
     try:
         while not server.started:
             thread.join(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
         app.state.server.stop_soon()

@@ -55,7 +55,7 @@ def refuse(
         (CHAT, chat("Hi", stop=[""]), 400, "stop holds an empty text"),
         (CHAT, chat("Hi", "Hello"), 400, "the last of messages is by the assistant; end with"),
         (CHAT, chat("Hi", "Hm", "\n"), 400, "messages.2.content is empty; say something"),
-        (CHAT, chat(*["Hi"] * 4097), 422, "messages is a list: List should have at most 4096"),
+        (CHAT, chat(*["Hi"] * 4097), 422, "messages has 4097 items; use 4096 or fewer"),
         (CHAT, chat("Hi", model="gpt"), 404, "model 'gpt' is not here; use 'tiny'"),
         (CHAT, chat("Hi", memory="a/b"), 400, "memory name 'a/b' cannot stand in an address"),
         (CHAT, chat("Hi", memory="a@b"), 400, "memory name 'a@b' is unfit; use 1 to 128"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from slowwave.memory.session import USER
 from slowwave.serving.access import Access, Asked
-from slowwave.serving.errors import ApiError, explain
+from slowwave.serving.body import body_of
+from slowwave.serving.errors import CLIENT_GONE, ApiError, explain
 from slowwave.serving.event_stream import EventStream, comment, event, wait_until_gone
 from slowwave.serving.feed import make_key
 from slowwave.serving.requests import ChatRequest, CompletionFields, CompletionRequest
@@ -19,7 +20,8 @@ from slowwave.serving.server import Server
 from slowwave.serving.shapes import ChatShape, Shape, TextShape
 from slowwave.serving.turns import Turn, Wish
 
-CLIENT_GONE = 499
+Chat = Annotated[ChatRequest, body_of(ChatRequest)]
+Text = Annotated[CompletionRequest, body_of(CompletionRequest)]
 
 router = APIRouter(tags=["completions"])
 
@@ -38,7 +40,7 @@ async def show_model(access: Asked, model: str) -> dict[str, Any]:
 
 
 @router.post("/v1/chat/completions")
-async def complete_chat(access: Asked, request: Request, body: ChatRequest) -> Response:
+async def complete_chat(access: Asked, request: Request, body: Chat) -> Response:
     """Reads what is new of a conversation, and replies."""
     chat = access.server.talker.chat
     if chat is None:
@@ -57,7 +59,7 @@ async def complete_chat(access: Asked, request: Request, body: ChatRequest) -> R
 
 
 @router.post("/v1/completions")
-async def complete(access: Asked, request: Request, body: CompletionRequest) -> Response:
+async def complete(access: Asked, request: Request, body: Text) -> Response:
     """Reads a text as it is, and goes on with it."""
     if not body.text:
         raise ApiError(400, "prompt is empty; give some text to go on with", param="prompt")
@@ -74,14 +76,14 @@ def _make_wish(
     max_tokens = max_completion_tokens or body.max_tokens or server.config.default_max_tokens
     if max_tokens > most:
         raise ApiError(400, f"max_tokens is {max_tokens}; use {most} or less", param="max_tokens")
-    if "" in body.stops:
+    if "" in body.stop:
         raise ApiError(400, "stop holds an empty text, which is everywhere; leave it out")
     return Wish(
         key=None if body.memory is None else make_key(access.owner, body.memory),
         prompt=prompt,
         source=body.source or USER,
         max_tokens=max_tokens,
-        stop=body.stops,
+        stop=body.stop,
         sampling=body.sampling(),
     )
 

@@ -22,6 +22,7 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
 from slowwave.serving.access import Access, Asked
+from slowwave.serving.body import body_of
 from slowwave.serving.event_stream import EventStream, comment, event
 from slowwave.serving.feed import Key, make_key
 from slowwave.serving.past import (
@@ -59,7 +60,9 @@ async def list_memories(access: Asked) -> dict[str, Any]:
 
 
 @router.post("", status_code=201)
-async def make_memory(access: Asked, body: CreateRequest) -> dict[str, Any]:
+async def make_memory(
+    access: Asked, body: Annotated[CreateRequest, body_of(CreateRequest)]
+) -> dict[str, Any]:
     """A new memory, in which there is nothing."""
     key = make_key(access.owner, body.name)
     store = await access.server.sessions.store(access.owner)
@@ -168,7 +171,9 @@ class _Draft(FileResponse):
 
 
 @router.post("/{name}/read")
-async def read(access: Asked, name: str, body: ReadRequest) -> dict[str, Any]:
+async def read(
+    access: Asked, name: str, body: Annotated[ReadRequest, body_of(ReadRequest)]
+) -> dict[str, Any]:
     """Reads a text as it is; the memory is made if it is not there."""
     server, key = access.server, make_key(access.owner, name)
     sleeps = list[SleepReport]()
@@ -184,7 +189,11 @@ async def read(access: Asked, name: str, body: ReadRequest) -> dict[str, Any]:
 
 
 @router.post("/{name}/sleep")
-async def sleep(access: Asked, name: str, body: SleepRequest | None = None) -> dict[str, Any]:
+async def sleep(
+    access: Asked,
+    name: str,
+    body: Annotated[SleepRequest | None, body_of(SleepRequest, is_optional=True)],
+) -> dict[str, Any]:
     """Sleeps on the open window."""
     key, passes = Key(access.owner, name), body.passes if body else None
     async with access.server.use_stored(key) as session:
@@ -194,7 +203,9 @@ async def sleep(access: Asked, name: str, body: SleepRequest | None = None) -> d
 
 
 @router.post("/{name}/snapshots")
-async def take_snapshot(access: Asked, name: str, body: SnapshotRequest) -> dict[str, Any]:
+async def take_snapshot(
+    access: Asked, name: str, body: Annotated[SnapshotRequest, body_of(SnapshotRequest)]
+) -> dict[str, Any]:
     """Gives the memory as it is a name."""
     async with _changing(access, name) as session:
         snapshot = await access.server.engine.call(session.snapshot, body.name)
@@ -210,7 +221,9 @@ async def drop_snapshot(access: Asked, name: str, snapshot: str) -> dict[str, An
 
 
 @router.post("/{name}/rollback")
-async def roll_back(access: Asked, name: str, body: RollbackRequest) -> dict[str, Any]:
+async def roll_back(
+    access: Asked, name: str, body: Annotated[RollbackRequest, body_of(RollbackRequest)]
+) -> dict[str, Any]:
     """Goes back, or forth, to a snapshot; what has none and came since is gone."""
     async with _changing(access, name) as session:
         await access.server.engine.call(session.rollback, body.snapshot)
@@ -218,7 +231,9 @@ async def roll_back(access: Asked, name: str, body: RollbackRequest) -> dict[str
 
 
 @router.post("/{name}/fork")
-async def fork(access: Asked, name: str, body: ForkRequest) -> dict[str, Any]:
+async def fork(
+    access: Asked, name: str, body: Annotated[ForkRequest, body_of(ForkRequest)]
+) -> dict[str, Any]:
     """A new memory with the past of this one."""
     store = await access.server.sessions.store(access.owner)
     point = name if body.snapshot is None else f"{name}@{body.snapshot}"
@@ -227,7 +242,9 @@ async def fork(access: Asked, name: str, body: ForkRequest) -> dict[str, Any]:
 
 
 @router.post("/{name}/forget")
-async def forget(access: Asked, name: str, body: ForgetRequest) -> dict[str, Any]:
+async def forget(
+    access: Asked, name: str, body: Annotated[ForgetRequest, body_of(ForgetRequest)]
+) -> dict[str, Any]:
     """Forgets sources and places of the ledger, or with dry_run says what that would do."""
     server, key = access.server, Key(access.owner, name)
     async with _changing(access, name) as session:

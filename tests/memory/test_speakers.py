@@ -16,8 +16,9 @@ from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.ledger import Entry, recall_speaker
-from slowwave.memory.session import Session, say, tell
+from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.memory.telling import say, tell
 from slowwave.memory.turn_steps import finish
 
 CHAT = ChatFormat()

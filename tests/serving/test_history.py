@@ -9,7 +9,7 @@ import pytest
 
 from slowwave.generation.chat import ChatFormat, Role
 from slowwave.memory.ledger import Entry
-from slowwave.memory.session import say
+from slowwave.memory.telling import say
 from slowwave.serving import history
 from slowwave.serving.history import Message, recognise
 from slowwave.storage.tokenizer import ByteTokenizer

@@ -8,7 +8,7 @@ from slowwave.commands.errors import explain
 from slowwave.commands.line_input import LineInput, PipeInput
 from slowwave.commands.open_session import Opened
 from slowwave.commands.turn import take_turn
-from slowwave.memory.session import USER
+from slowwave.memory.ledger import USER
 from slowwave.memory.sleep_report import SleepReport
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 from slowwave.generation.chat import ChatFormat, Role
 
 EntryKind = Literal["told", "reply", "sleep"]
-MODEL = "model"
-"""Source of what a model said."""
+USER, MODEL = "user", "model"
+"""Sources where no other is named."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,10 @@ from slowwave.generation.model_folder import Talker
 from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
-from slowwave.memory.ledger import MODEL, Entry
+from slowwave.memory.ledger import MODEL, USER, Entry
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.status import Status
+from slowwave.memory.telling import say, tell
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.model.hybrid import HybridLM
@@ -31,8 +31,6 @@ from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
 from slowwave.storage.tokenizer import Tokenizer
-
-USER = "user"
 
 
 class Session:
@@ -389,18 +387,3 @@ class Session:
         if self.on_sleep is not None:
             self.on_sleep(report)
         return after, report
-
-
-def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
-    """What a text will be in the ledger once it is read; raises ValueError if it is empty."""
-    tokens = tuple(tokenizer.encode(text))
-    if not tokens:
-        raise ValueError("the text is empty; give some text to read")
-    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)
-
-
-def say(tokenizer: Tokenizer, chat: ChatFormat, role: Role, text: str, source: str) -> Entry:
-    """As `tell`, of a line of a chat; raises ValueError if the text is blank."""
-    return dataclasses.replace(
-        tell(tokenizer, chat.write(role, text), source), role=role, said=text
-    )

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
-from slowwave.memory.session import USER
 from slowwave.serving.access import Access, Asked
+from slowwave.serving.answers import write_json
 from slowwave.serving.body import body_of
 from slowwave.serving.errors import CLIENT_GONE, ApiError, explain
-from slowwave.serving.event_stream import EventStream, comment, event, wait_until_gone
+from slowwave.serving.event_stream import EventStream, comment, event, event_of, wait_until_gone
 from slowwave.serving.feed import make_key
+from slowwave.serving.history import Message
 from slowwave.serving.requests import ChatRequest, CompletionFields, CompletionRequest
 from slowwave.serving.server import Server
 from slowwave.serving.shapes import ChatShape, Shape, TextShape
 from slowwave.serving.turns import Turn, Wish
+
+FEW_SLEEPS = 32
 
 Chat = Annotated[ChatRequest, body_of(ChatRequest)]
 Text = Annotated[CompletionRequest, body_of(CompletionRequest)]
@@ -54,7 +56,7 @@ async def complete_chat(access: Asked, request: Request, body: Chat) -> Response
         if not message.text.strip() and message.role != "assistant":
             raise ApiError(400, f"messages.{i}.content is empty; say something", param="messages")
     messages = [message for message in messages if message.text.strip()]
-    wish = _make_wish(access, body, messages, body.max_completion_tokens)
+    wish = _make_wish(access, body, messages, True, body.max_completion_tokens)
     return await _respond(access, request, body, wish, ChatShape(access.server.model_name))
 
 
@@ -63,12 +65,16 @@ async def complete(access: Asked, request: Request, body: Text) -> Response:
     """Reads a text as it is, and goes on with it."""
     if not body.text:
         raise ApiError(400, "prompt is empty; give some text to go on with", param="prompt")
-    wish = _make_wish(access, body, body.text, None)
+    wish = _make_wish(access, body, [Message("user", body.text, body.source or "")], False)
     return await _respond(access, request, body, wish, TextShape(access.server.model_name))
 
 
 def _make_wish(
-    access: Access, body: CompletionFields, prompt: Any, max_completion_tokens: int | None
+    access: Access,
+    body: CompletionFields,
+    messages: Sequence[Message],
+    is_chat: bool,
+    max_completion_tokens: int | None = None,
 ) -> Wish:
     server = access.server
     _require_model(server, body.model)
@@ -80,8 +86,8 @@ def _make_wish(
         raise ApiError(400, "stop holds an empty text, which is everywhere; leave it out")
     return Wish(
         key=None if body.memory is None else make_key(access.owner, body.memory),
-        prompt=prompt,
-        source=body.source or USER,
+        messages=messages,
+        is_chat=is_chat,
         max_tokens=max_tokens,
         stop=body.stop,
         sampling=body.sampling(),
@@ -131,7 +137,8 @@ async def _answer_whole(
         reply.cancel()
         return Response(status_code=CLIENT_GONE)
     _note(access, turn)
-    return JSONResponse(shape.whole(reply.result(), turn))
+    text = await _write(access, turn, lambda: shape.whole(reply.result(), turn))
+    return Response(text, media_type="application/json")
 
 
 async def _stream(
@@ -149,13 +156,20 @@ async def _stream(
             yield event(shape.piece(first)) if first else comment(turn.activity)
             async for piece in rest:
                 yield event(shape.piece(piece)) if piece else comment(turn.activity)
-        yield event(shape.ending(turn))
+        yield event_of(await _write(access, turn, lambda: shape.ending(turn)))
         if include_usage:
             yield event(shape.usage(turn))
     except Exception as error:
         yield event(explain(error).body())
     _note(access, turn)
-    yield "data: [DONE]\n\n"
+    yield event_of("[DONE]")
+
+
+async def _write(access: Access, turn: Turn, make: Callable[[], dict[str, Any]]) -> str:
+    """JSON that tells of the turn's sleeps, of which a long prompt has thousands."""
+    if len(turn.outcome.sleeps) <= FEW_SLEEPS:
+        return write_json(make())
+    return await access.server.engine.compute(lambda: write_json(make()))
 
 
 def _note(access: Access, turn: Turn) -> None:

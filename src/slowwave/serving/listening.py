@@ -32,9 +32,9 @@ def bind(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         raise ValueError(f"--host is {host}: {error.strerror}; use 127.0.0.1") from None
     sockets, failures = list[socket.socket](), list[OSError]()
-    for family, address in dict.fromkeys((each[0], each[4]) for each in found):
+    for family, _, protocol, _, address in dict.fromkeys(found):
         try:
-            sockets.append(socket.create_server(address, family=family, backlog=BACKLOG))
+            sockets.append(_listen(family, protocol, address))
         except OSError as error:
             failures.append(error)
     # A name may have addresses that this machine lacks: localhost is ::1 too.
@@ -44,6 +44,22 @@ def bind(host: str, port: int) -> list[socket.socket]:
             each.close()
         raise ValueError(_explain(host, port, (serious or failures)[0]))
     return sockets
+
+
+def _listen(family: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+    # Not socket.create_server: it names no protocol, and asyncio then lets answers wait (Nagle).
+    listening = socket.socket(family, socket.SOCK_STREAM, protocol)
+    try:
+        if os.name == "posix":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def _explain(host: str, port: int, error: OSError) -> str:

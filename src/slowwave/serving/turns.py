@@ -11,16 +11,15 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from slowwave.generation.config import Sampling
-from slowwave.memory.ledger import Entry
-from slowwave.memory.session import USER, Session, say, tell
+from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.status import Status
-from slowwave.memory.stored_session import StoredSession
-from slowwave.memory.turn_steps import Progress
+from slowwave.memory.turn_steps import Progress, Steps
 from slowwave.serving.engine import Ended, Job
 from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
 from slowwave.serving.feed import Key
-from slowwave.serving.history import Message, recognise
+from slowwave.serving.history import Message
+from slowwave.serving.prompt import find_new, tell_all
 from slowwave.serving.server import Server
 
 LOG = logging.getLogger("slowwave.serving")
@@ -30,12 +29,12 @@ LOG = logging.getLogger("slowwave.serving")
 class Wish:
     """What a request asks for. key: of the memory; None is one that is thrown away.
 
-    prompt: messages of a conversation, or a text that is to be gone on with.
+    messages: of a conversation; or, without is_chat, one with a text that is to be gone on with.
     """
 
     key: Key | None
-    prompt: Sequence[Message] | str
-    source: str = USER
+    messages: Sequence[Message]
+    is_chat: bool = True
     max_tokens: int
     stop: Sequence[str] = ()
     sampling: Sampling
@@ -135,18 +134,9 @@ class Turn:
 
     async def _take(self, session: Session) -> None:
         wish, outcome, server = self._wish, self.outcome, self._server
-        known, told = await server.engine.call(prepare, wish, session)
+        known, new = await server.engine.call(find_new, session, wish.messages)
         outcome.num_remembered = sum(len(entry.tokens) for entry in known)
-        outcome.num_told = sum(len(entry.tokens) for entry in told)
-        server.require_room(outcome.num_told, "the prompt")
-        chat = session.chat if not isinstance(wish.prompt, str) else None
-        steps = session.take_turn(
-            told,
-            max_new_tokens=wish.max_tokens,
-            stop=wish.stop,
-            end=chat.end if chat else "",
-            sampling=wish.sampling,
-        )
+        steps = self._read_and_reply(session, new)
         with contextlib.suppress(Ended):
             await server.work(
                 wish.key,
@@ -162,6 +152,20 @@ class Turn:
             server.metrics.tokens_read.inc(outcome.num_told)
             server.metrics.tokens_written.inc(outcome.num_drawn)
         self._require_outcome()
+
+    def _read_and_reply(self, session: Session, new: Sequence[Message]) -> Steps[None]:
+        wish = self._wish
+        chat = session.chat if wish.is_chat else None
+        most = self._server.config.max_prompt_tokens
+        told = yield from tell_all(session.tokenizer, chat, new, most=most, param="the prompt")
+        self.outcome.num_told = sum(len(entry.tokens) for entry in told)
+        yield from session.take_turn(
+            told,
+            max_new_tokens=wish.max_tokens,
+            stop=wish.stop,
+            end=chat.end if chat else "",
+            sampling=wish.sampling,
+        )
 
     def _hold(self, job: Job) -> None:
         self._job = job
@@ -195,19 +199,6 @@ class Turn:
     def _describe_lateness(self) -> ApiError:
         kept = "the reply so far is kept" if self.outcome.num_drawn else "nothing was read"
         return too_late(self._server.config.request_seconds, kept)
-
-
-def prepare(wish: Wish, session: Session) -> tuple[list[Entry], list[Entry]]:
-    """What of a prompt the session knows already, and what it is to be told."""
-    if isinstance(wish.prompt, str):
-        return [], [tell(session.tokenizer, wish.prompt, wish.source)]
-    chat, known, new = session.chat, list[Entry](), list(wish.prompt)
-    assert chat is not None
-    if isinstance(session, StoredSession):
-        num_entries = session.status().num_entries
-        known, new = recognise(wish.prompt, num_entries, session.ledger)
-    tokenizer = session.tokenizer
-    return known, [say(tokenizer, chat, each.role, each.text, each.teller) for each in new]
 
 
 def _note_failure(task: asyncio.Task[None]) -> None:

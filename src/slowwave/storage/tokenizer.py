@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from slowwave.storage import encoding
 
 if TYPE_CHECKING:
     import tokenizers
@@ -30,8 +32,17 @@ class Tokenizer(Protocol):
         """What tells tokenizers apart: equal for two that read and write alike."""
         ...
 
+    @property
+    def max_token_bytes(self) -> int:
+        """No token stands for more bytes of UTF-8, so that a text has at least so many tokens."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """The token ids of a text; of an empty one none."""
+        ...
+
+    def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
+        """The token ids of `encode`, some at a time, each in a few milliseconds."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -44,10 +55,16 @@ class ByteTokenizer:
 
     vocab_size = NUM_BYTES
     fingerprint = "bytes"
+    max_token_bytes = 1
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         return list(text.encode("utf-8"))
+
+    def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
+        """See `Tokenizer.encode_in_pieces`."""
+        for start in range(0, len(text), encoding.PIECE):
+            yield self.encode(text[start : start + encoding.PIECE])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -64,6 +81,8 @@ class FileTokenizer:
         self._tokenizer = read_tokenizer_file(path)
         self.content = Path(path).read_bytes()
         self.vocab_size = self._tokenizer.get_vocab_size()
+        # In the alphabet of byte-level BPE a byte is a character of one or two bytes.
+        self.max_token_bytes = max(len(token.encode()) for token in self._tokenizer.get_vocab())
         self.fingerprint = hashlib.sha256(self.content).hexdigest()
         if self.decode(self.encode(_PROBE)) != _PROBE:
             raise ValueError(
@@ -73,7 +92,11 @@ class FileTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [token for piece in self.encode_in_pieces(text) for token in piece]
+
+    def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
+        """See `Tokenizer.encode_in_pieces`."""
+        return encoding.encode_in_pieces(self._tokenizer, text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""

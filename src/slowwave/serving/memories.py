@@ -81,8 +81,9 @@ async def show_memory(access: Asked, name: str) -> Response:
     store = await access.server.sessions.store(access.owner)
 
     def describe() -> dict[str, Any]:
+        info = _describe(access, store.info(name))
         reports = [slept.report for slept in store.sleeps(name, RECENT)]
-        return {**_describe(access, store.info(name)), "sleeps": describe_reports(reports)}
+        return {**info, "sleeps": describe_reports(reports)}
 
     return await answer_json(access.server.engine, describe)
 

@@ -121,7 +121,7 @@ class Page:
 
     def value(self, selector: str) -> str:
         """What an input holds."""
-        return self.one(selector).get_property("value")
+        return str(self.one(selector).get_property("value"))
 
     def choose(self, name: str) -> None:
         """Looks at another memory."""

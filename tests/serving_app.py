@@ -17,6 +17,7 @@ from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
 from slowwave.model.hybrid import HybridLM
 from slowwave.serving.app import create_app
+from slowwave.serving.config import ServeConfig
 from slowwave.serving.run import AppServer
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
@@ -69,9 +70,9 @@ def chat(*texts: str, **fields: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def listen(app: FastAPI) -> Iterator[str]:
-    """The address of a server that listens to a port, in a thread."""
-    server = AppServer(app, host="127.0.0.1", port=0, shutdown_seconds=5)
+def listen(app: FastAPI, config: ServeConfig | None = None) -> Iterator[str]:
+    """The address of a server that listens to a port, in a thread; config: of its connections."""
+    server = AppServer(app, host="127.0.0.1", port=0, shutdown_seconds=5, limits=config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -8,8 +8,8 @@ import torch
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.answers import answer, contains, measure_answer
-from slowwave.memory.ledger import tell
 from slowwave.memory.session import Session
+from slowwave.memory.telling import tell
 from slowwave.memory.turn_steps import finish
 
 WINDOW = 12

@@ -16,9 +16,10 @@ from byte_tokenizer import ByteTokenizer
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
-from slowwave.memory.ledger import Entry, recall_speaker, say, tell
+from slowwave.memory.ledger import Entry, recall_speaker
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.memory.telling import say, tell
 from slowwave.memory.turn_steps import finish
 
 CHAT = ChatFormat()

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from slowwave.generation.chat import ChatFormat, Role
-from slowwave.memory.ledger import Entry, say
+from slowwave.memory.ledger import Entry
+from slowwave.memory.telling import say
 from slowwave.serving import history
 from slowwave.serving.history import Message, Told, recognise, repeats_chat, repeats_text
 from slowwave.storage.tokenizer import ByteTokenizer

@@ -25,6 +25,7 @@ from slowwave.serving.turns import Turn
 from slowwave.sleep.consolidate import consolidate_by_pass
 
 CHAT = "/v1/chat/completions"
+HI = [Message("user", "Hi")]
 
 
 def test_a_full_queue(make: Make) -> None:
@@ -51,7 +52,7 @@ def test_who_waits_no_more_leaves_the_queue(make: Make, tmp_path: Path, is_late:
         key = Key("", "ann")
         async with serve(app) as client:
             async with app.state.server.sessions.use(key, create=True) as ann:
-                wish = Wish(key=key, prompt="Hi", max_tokens=9, sampling=Sampling())
+                wish = Wish(key=key, messages=HI, max_tokens=9, sampling=Sampling())
                 turn = Turn(app.state.server, wish)
                 refused = await client.post(CHAT, json=chat("Hi", memory="bob"))
                 assert refused.status_code == 429
@@ -78,7 +79,7 @@ def test_who_leaves_just_as_a_piece_comes_has_left(make: Make, ticks: int) -> No
     async def scenario() -> bool:
         app, key = make(), Key("", "ann")
         async with serve(app), app.state.server.sessions.use(key, create=True):
-            wish = Wish(key=key, prompt="Hi", max_tokens=9, sampling=Sampling())
+            wish = Wish(key=key, messages=HI, max_tokens=9, sampling=Sampling())
             turn = Turn(app.state.server, wish)
 
             async def follow() -> None:
@@ -116,7 +117,7 @@ def test_who_leaves_while_a_memory_is_opened_leaves_it_to_others(
         app = make()
         async with serve(app) as client:
             key = Key("", "ann")
-            wish = Wish(key=key, prompt="Hi", max_tokens=9, sampling=Sampling())
+            wish = Wish(key=key, messages=HI, max_tokens=9, sampling=Sampling())
             turn = Turn(app.state.server, wish)
             await asyncio.to_thread(begun.wait, 10)
             turn.stop()
@@ -171,7 +172,7 @@ def test_a_turn_that_ends_in_the_sleep_of_its_first_token_has_not_been(
         app = make()
         async with serve(app):
             prompt = [Message("user", "Hi there")]  # with its marks a token less than the window
-            wish = Wish(key=Key("", "ann"), prompt=prompt, max_tokens=9, sampling=Sampling())
+            wish = Wish(key=Key("", "ann"), messages=prompt, max_tokens=9, sampling=Sampling())
             turn = Turn(app.state.server, wish)
             turn._is_late = is_late
             with pytest.raises(ApiError) as error:

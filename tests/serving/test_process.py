@@ -109,17 +109,23 @@ def folder(tmp_path: Path, talker: Talker) -> Path:
     return tmp_path / "tiny"
 
 
-def start_process(folder: Path, memories: Path) -> tuple[subprocess.Popen[str], str]:
-    """A server, and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def start_command(folder: Path, memories: Path, port: int, *before: str) -> subprocess.Popen[str]:
+    """slowwave serve, by other programs that come before it."""
     arguments = [str(folder), "--memory-dir", str(memories), "--port", str(port)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "slowwave.cli", "serve", *arguments],
+    return subprocess.Popen(
+        [*before, sys.executable, "-m", "slowwave.cli", "serve", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start_process(folder: Path, memories: Path, *before: str) -> tuple[subprocess.Popen[str], str]:
+    """A server, and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start_command(folder, memories, port, *before)
     address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -204,6 +210,42 @@ def test_a_signal_loses_nothing_that_was_acknowledged(
     assert answer["choices"][0]["message"]["content"] == expected
 
 
+def test_a_terminal_that_is_closed_ends_a_server_as_other_signals_do(
+    folder: Path, tmp_path: Path
+) -> None:
+    process, address = start_process(folder, tmp_path / "memories")
+    body = {**TALE, "stream": True}
+    with httpx2.stream("POST", f"{address}/v1/completions", json=body, timeout=PATIENCE) as tale:
+        lines = tale.iter_lines()
+        read_texts(lines, 3)
+        process.send_signal(signal.SIGHUP)
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    _, log = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, "Traceback" in log) == (-signal.SIGHUP, False)
+    with Store(tmp_path / "memories") as store:
+        assert [entry.kind for entry in store.entries("ann")] == ["told", "reply"]
+
+
+def test_nohup_keeps_a_server_running(folder: Path, tmp_path: Path) -> None:
+    process, address = start_process(folder, tmp_path / "memories", "nohup")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert httpx2.get(f"{address}/health").json()["status"] == "ok"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_busy_port_is_one_sentence_before_anything_else(folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        process = start_command(folder, tmp_path / "memories", port)
+        _, log = process.communicate(timeout=PATIENCE)
+    sentence = f"--port is {port}, where another program listens already; use another"
+    assert (process.returncode, log) == (2, f"slowwave: {sentence}\n")
+    assert not (tmp_path / "memories").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -216,7 +258,7 @@ def test_a_signal_loses_nothing_that_was_acknowledged(
 def test_what_cannot_be_served(
     folder: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    defaults = {"model": folder, "host": "127.0.0.1", "port": 1, "api_keys": None}
+    defaults = {"model": folder, "host": "127.0.0.1", "port": 0, "api_keys": None}
     settings = {**defaults, "model_name": None, "config": ServeConfig(), **options}
     with pytest.raises(ValueError, match=message):
         serving_run.serve(settings.pop("model"), memory_dir=tmp_path / "memories", **settings)

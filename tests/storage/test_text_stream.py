@@ -3,7 +3,7 @@ streamed all the same."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import tokenizers
@@ -20,10 +20,13 @@ class Inexact:
     fingerprint = "inexact"
 
     def __init__(self, made: tokenizers.Tokenizer) -> None:
-        self._made, self.vocab_size = made, count_ids(made)
+        self._made, self.vocab_size, self.max_token_bytes = made, count_ids(made), 4
 
     def encode(self, text: str) -> list[int]:
         return self._made.encode(text).ids
+
+    def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
+        yield self.encode(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._made.decode(list(tokens), skip_special_tokens=False)

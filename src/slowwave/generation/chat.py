@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from slowwave.config import Config
 
+# Those of `str.splitlines`.
+BREAKS = ("\r\n", *"\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 Role = Literal["system", "user", "assistant"]
 
 
@@ -58,7 +60,7 @@ class ChatFormat(Config):
         Raises ValueError if the text is blank.
         """
         # One line only, so that no text can speak for another role.
-        line = " ".join(text.splitlines()).strip()
+        line = flatten(text)
         if not line:
             raise ValueError("the message is empty; say something")
         if role == "assistant":
@@ -66,3 +68,10 @@ class ChatFormat(Config):
         else:
             mark = self.user_mark if role == "user" else self.system_mark
         return mark + line + self.end
+
+
+def flatten(text: str) -> str:
+    """A text in one line: a space for every line break, and none at its ends."""
+    for sign in BREAKS:  # `splitlines` would make millions of lines of a text of line breaks
+        text = text.replace(sign, " ")
+    return text.strip()

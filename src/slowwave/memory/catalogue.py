@@ -111,6 +111,11 @@ class Catalogue:
         with self.reading() as db:
             return rows.read_piece(db, point, start, stop)
 
+    def fit(self, point: Point, start: int, stop: int, most_tokens: int) -> int:
+        """The end of the places from `start` on that have so many tokens together, or `stop`."""
+        with self.reading() as db:
+            return rows.fit_entries(db, point, start, stop, most_tokens)
+
     def sources(self, point: Point) -> list[Source]:
         """What was read from where up to a point, in order of appearance."""
         with self.reading() as db:

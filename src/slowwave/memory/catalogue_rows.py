@@ -253,6 +253,22 @@ def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> P
     return Piece(start, begin, entries, sleeps)
 
 
+def fit_entries(
+    db: sqlite3.Connection, point: Point, start: int, stop: int, most_tokens: int
+) -> int:
+    """Where places from `start` on have more tokens than that, but for the first; or `stop`."""
+    sql = (
+        f"{WAY} SELECT place, length(tokens) / 4 FROM way JOIN entries USING (id) "
+        "WHERE place >= ? AND place < ? ORDER BY place"
+    )
+    total = 0
+    for place, count in db.execute(sql, (point.entry, start, start, stop)):
+        total += count
+        if total > most_tokens and place > start:
+            return place
+    return stop
+
+
 def count_sources(db: sqlite3.Connection, point: Point) -> list[Source]:
     """What was read from where up to a point, in order of appearance."""
     sql = f"""

@@ -6,16 +6,14 @@ The same calls in the same order leave the same state, to the bit (`memory/repla
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import Literal
 
 from slowwave.generation.chat import ChatFormat, Role
-from slowwave.storage.tokenizer import Tokenizer
 
 EntryKind = Literal["told", "reply", "sleep"]
-USER = "user"
-MODEL = "model"
+USER, MODEL = "user", "model"
+"""Sources where no other is named."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +50,6 @@ class Entry:
         if self.kind == "reply":
             return [(token,) for token in self.tokens]
         return [self.tokens] if self.tokens else []
-
-
-def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
-    """What a text will be in the ledger once it is read; raises ValueError if it is empty."""
-    tokens = tuple(tokenizer.encode(text))
-    if not tokens:
-        raise ValueError("the text is empty; give some text to read")
-    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tokens)
-
-
-def say(tokenizer: Tokenizer, chat: ChatFormat, role: Role, text: str, source: str) -> Entry:
-    """As `tell`, of a line of a chat; raises ValueError if the text is blank."""
-    return dataclasses.replace(
-        tell(tokenizer, chat.write(role, text), source), role=role, said=text
-    )
 
 
 def recall_speaker(kind: str, source: str, text: str) -> tuple[Role | None, str]:

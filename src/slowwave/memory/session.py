@@ -17,11 +17,12 @@ from slowwave.generation.config import Sampling
 from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
-from slowwave.memory.ledger import USER, Entry, say, tell
+from slowwave.memory.ledger import USER, Entry
 from slowwave.memory.reply import Reply
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.status import Status
 from slowwave.memory.talker import Talker
+from slowwave.memory.telling import say, tell
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.model.hybrid import HybridLM

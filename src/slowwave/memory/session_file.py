@@ -25,7 +25,6 @@ from slowwave.memory.provenance import Slept
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.state_files import StateFiles
 from slowwave.sleep.config import SleepConfig
-from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import read_header
 
 # 1 had no gates, and reports without changes by pass; 2 did not say who spoke
@@ -136,19 +135,19 @@ def gather_session(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> 
     return SessionFile(manifest, {i: files.read(file) for i, file in stored})
 
 
-def write_session_file(path: Path, session: SessionFile) -> None:
-    """Writes an archive atomically; equal sessions make equal files."""
+def pack_session(session: SessionFile) -> bytes:
+    """An archive; equal sessions make equal ones."""
     buffer = io.BytesIO()
     text = json.dumps(session.manifest.to_dict(), sort_keys=True, separators=(",", ":"))
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST), text)  # whose date is not today's
         for number, member in session.manifest.members.items():
             archive.writestr(zipfile.ZipInfo(member), session.states[number])
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_session_file(path: Path) -> SessionFile:
-    """Reads what `write_session_file` wrote.
+    """Reads what `pack_session` made.
 
     Raises ValueError, in a sentence that names the file, if it is missing, cut, foreign or of
     another format.

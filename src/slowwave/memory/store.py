@@ -33,9 +33,9 @@ from slowwave.memory.refusals import Damaged
 from slowwave.memory.replay import OnRead, replay, resleep
 from slowwave.memory.session_file import (
     gather_session,
+    pack_session,
     plant_session,
     read_session_file,
-    write_session_file,
 )
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport, measure_change
@@ -44,6 +44,7 @@ from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
 from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
+from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import read_fast_weights, read_header
 
 
@@ -88,12 +89,18 @@ class Store:
         with self._catalogue.reading():
             return self._catalogue.entries(self._find(point), start, stop)
 
-    def piece(self, point: str, start: int, stop: int) -> Piece:
-        """The places start..stop of the ledger of a session or snapshot, and their sleeps."""
+    def piece(self, point: str, start: int, stop: int, *, most_tokens: int | None = None) -> Piece:
+        """The places start..stop of the ledger of a session or snapshot, and their sleeps.
+
+        most_tokens: ends it earlier, after one entry at least.
+        """
         with self._catalogue.reading():
             found = self._find(point)
             stop = min(stop, found.num_entries)
-            return self._catalogue.piece(found, min(start, stop), stop)
+            start = min(start, stop)
+            if most_tokens is not None:
+                stop = self._catalogue.fit(found, start, stop, most_tokens)
+            return self._catalogue.piece(found, start, stop)
 
     def last_piece(self, point: str, count: int) -> Piece:
         """As `piece`, the last so many places."""
@@ -287,9 +294,13 @@ class Store:
 
     def export(self, name: str, path: str | Path) -> None:
         """Writes a session, with its snapshots, as one file that `import_session` reads."""
+        write_atomically(Path(path), self.pack(name))
+
+    def pack(self, name: str) -> bytes:
+        """What `export` writes."""
         with self._catalogue.writing():
-            row = self._catalogue.find(name)
-            write_session_file(Path(path), gather_session(row, self._catalogue, self._files))
+            session = gather_session(self._catalogue.find(name), self._catalogue, self._files)
+        return pack_session(session)
 
     def import_session(self, path: str | Path, name: str | None = None) -> SessionInfo:
         """Takes in an exported session, under its own name if none is given.

@@ -16,6 +16,7 @@ from slowwave.serving import completions, limits, memories
 from slowwave.serving.access import Asked
 from slowwave.serving.api_keys import ApiKeys
 from slowwave.serving.config import ServeConfig
+from slowwave.serving.cross_origin import CrossOrigin
 from slowwave.serving.errors import answer
 from slowwave.serving.front_door import FrontDoor
 from slowwave.serving.metrics import Metrics
@@ -36,9 +37,15 @@ def create_app(
 
     keys: who may ask; without them everybody may, and all share the memories. hosts: names by which
     the server may be addressed; any if not given. The application works within its lifespan, at
-    whose end every turn is on disk and every memory closed.
+    whose end every turn is on disk and every memory closed. Raises ValueError if pages from
+    elsewhere may ask, but there are no keys.
     """
     config, keys, metrics = config or ServeConfig(), keys or ApiKeys([]), Metrics()
+    if config.origins and not keys:
+        raise ValueError(
+            "serve.origins names pages that may ask with a key, and there are no keys; give "
+            "--api-keys FILE, or leave it out"
+        )
 
     @contextlib.asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
@@ -57,10 +64,13 @@ def create_app(
         finally:
             await server.close()
 
-    app = FastAPI(title="slowwave", lifespan=live)
+    # FastAPI's own pages of documentation run scripts from elsewhere.
+    app = FastAPI(lifespan=live, openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(
         FrontDoor, keys=keys, hosts=hosts, max_body_bytes=config.max_body_bytes, metrics=metrics
     )
+    if keys:
+        app.add_middleware(CrossOrigin, origins=config.origins)
     for kind in (HTTPException, RequestValidationError, ValueError, OSError):
         app.add_exception_handler(kind, answer)
     app.include_router(completions.router)

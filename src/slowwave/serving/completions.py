@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
-from slowwave.memory.ledger import USER
 from slowwave.serving.access import Access, Asked
-from slowwave.serving.errors import ApiError, explain
-from slowwave.serving.event_stream import EventStream, comment, event, wait_until_gone
+from slowwave.serving.answers import write_json
+from slowwave.serving.body import body_of
+from slowwave.serving.errors import CLIENT_GONE, ApiError, explain
+from slowwave.serving.event_stream import EventStream, comment, event, event_of, wait_until_gone
 from slowwave.serving.feed import make_key
+from slowwave.serving.history import Message
 from slowwave.serving.plan import Wish
 from slowwave.serving.requests import ChatRequest, CompletionFields, CompletionRequest
 from slowwave.serving.server import Server
 from slowwave.serving.shapes import ChatShape, Shape, TextShape
 from slowwave.serving.turns import Turn
 
-CLIENT_GONE = 499
+FEW_SLEEPS = 32
+
+Chat = Annotated[ChatRequest, body_of(ChatRequest)]
+Text = Annotated[CompletionRequest, body_of(CompletionRequest)]
 
 router = APIRouter(tags=["completions"])
 
@@ -40,7 +44,7 @@ async def show_model(access: Asked, model: str) -> dict[str, Any]:
 
 
 @router.post("/v1/chat/completions")
-async def complete_chat(access: Asked, request: Request, body: ChatRequest) -> Response:
+async def complete_chat(access: Asked, request: Request, body: Chat) -> Response:
     """Reads what is new of a conversation, and replies."""
     chat = access.server.talker.chat
     if chat is None:
@@ -54,16 +58,17 @@ async def complete_chat(access: Asked, request: Request, body: ChatRequest) -> R
         if not message.text.strip() and message.role != "assistant":
             raise ApiError(400, f"messages.{i}.content is empty; say something", param="messages")
     messages = [message for message in messages if message.text.strip()]
-    wish = _make_wish(access, request, body, messages, body.max_completion_tokens)
+    wish = _make_wish(access, request, body, messages, True, body.max_completion_tokens)
     return await _respond(access, request, body, wish, ChatShape(access.server.model_name))
 
 
 @router.post("/v1/completions")
-async def complete(access: Asked, request: Request, body: CompletionRequest) -> Response:
+async def complete(access: Asked, request: Request, body: Text) -> Response:
     """Reads a text as it is, and goes on with it."""
     if not body.text:
         raise ApiError(400, "prompt is empty; give some text to go on with", param="prompt")
-    wish = _make_wish(access, request, body, body.text, None)
+    message = Message("user", body.text, body.source or "")
+    wish = _make_wish(access, request, body, [message], False)
     return await _respond(access, request, body, wish, TextShape(access.server.model_name))
 
 
@@ -71,8 +76,9 @@ def _make_wish(
     access: Access,
     request: Request,
     body: CompletionFields,
-    prompt: Any,
-    max_completion_tokens: int | None,
+    messages: Sequence[Message],
+    is_chat: bool,
+    max_completion_tokens: int | None = None,
 ) -> Wish:
     server = access.server
     _require_model(server, body.model)
@@ -80,14 +86,14 @@ def _make_wish(
     max_tokens = max_completion_tokens or body.max_tokens or server.config.default_max_tokens
     if max_tokens > most:
         raise ApiError(400, f"max_tokens is {max_tokens}; use {most} or less", param="max_tokens")
-    if "" in body.stops:
+    if "" in body.stop:
         raise ApiError(400, "stop holds an empty text, which is everywhere; leave it out")
     return Wish(
         key=None if body.memory is None else make_key(access.owner, body.memory),
-        prompt=prompt,
-        source=body.source or USER,
+        messages=messages,
+        is_chat=is_chat,
         max_tokens=max_tokens,
-        stop=body.stops,
+        stop=body.stop,
         sampling=body.sampling(),
         request=_digest(request, body),
         is_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
@@ -146,7 +152,8 @@ async def _answer_whole(
         reply.cancel()
         return Response(status_code=CLIENT_GONE)
     _note(access, turn)
-    return JSONResponse(shape.whole(reply.result(), turn))
+    text = await _write(access, turn, lambda: shape.whole(reply.result(), turn))
+    return Response(text, media_type="application/json")
 
 
 async def _stream(
@@ -164,13 +171,20 @@ async def _stream(
             yield event(shape.piece(first)) if first else comment(turn.activity)
             async for piece in rest:
                 yield event(shape.piece(piece)) if piece else comment(turn.activity)
-        yield event(shape.ending(turn))
+        yield event_of(await _write(access, turn, lambda: shape.ending(turn)))
         if include_usage:
             yield event(shape.usage(turn))
     except Exception as error:
         yield event(explain(error).body())
     _note(access, turn)
-    yield "data: [DONE]\n\n"
+    yield event_of("[DONE]")
+
+
+async def _write(access: Access, turn: Turn, make: Callable[[], dict[str, Any]]) -> str:
+    """JSON that tells of the turn's sleeps, of which a long prompt has thousands."""
+    if len(turn.outcome.sleeps) <= FEW_SLEEPS:
+        return write_json(make())
+    return await access.server.engine.compute(lambda: write_json(make()))
 
 
 def _note(access: Access, turn: Turn) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from slowwave.config import Config
+
+ORIGIN = r"\*|null|[a-z][a-z0-9+.-]*://[^/\s?#@]+"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,8 @@ class ServeConfig(Config):
     """Turns that are open or wait at the same time; the next is told to come back (429)."""
     max_open_sessions: int = 256
     """Memories that are kept open; beyond it, those that nobody used longest are closed."""
+    max_connections: int = 512
+    """Connections that are open at the same time; the next is told to come back (503)."""
     max_body_bytes: int = 4 * 2**20
     """Size of a request (413)."""
     max_prompt_tokens: int = 262_144
@@ -27,6 +32,12 @@ class ServeConfig(Config):
     """Tokens that a reply has at most where the request does not say."""
     request_seconds: float = 600.0
     """Seconds that a request may take; what was said until then is kept (504)."""
+    header_seconds: float = 10.0
+    """Seconds that a client has to send the head of a request; then it is hung up on (408)."""
+    body_seconds: float = 60.0
+    """Seconds that a client has to send the body of a request (408)."""
+    send_seconds: float = 60.0
+    """A client that takes nothing of its answer for so many seconds is hung up on."""
     keep_alive_seconds: float = 5.0
     """A stream that has nothing to say sends a comment as often."""
     idle_seconds: float = 300.0
@@ -34,9 +45,19 @@ class ServeConfig(Config):
     never."""
     shutdown_seconds: float = 30.0
     """What open requests have to end, once the server is told to stop."""
+    origins: tuple[str, ...] = ()
+    """Pages from elsewhere that may ask with a key, such as https://app.example; * is any."""
 
     def __post_init__(self) -> None:
+        for origin in self.origins:
+            if not re.fullmatch(ORIGIN, origin):
+                raise ValueError(
+                    f"serve.origins has {origin!r}; write scheme, host and perhaps port alone, "
+                    "such as https://app.example, or * for any"
+                )
         for field in dataclasses.fields(self):
+            if field.name == "origins":
+                continue
             value, least = getattr(self, field.name), 0 if field.name == "idle_seconds" else 1
             if field.type == "float" and least:
                 if not value > 0:

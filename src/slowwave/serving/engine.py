@@ -56,6 +56,7 @@ class Engine:
     def __init__(self, workers: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk", initializer=_use_one_core)
+        self._parser = ThreadPoolExecutor(1, "parser")
         self._ready = threading.Condition()
         self._foreground: list[tuple[float, int, Job]] = []
         self._background: list[tuple[float, int, Job]] = []
@@ -104,6 +105,10 @@ class Engine:
         """Calls what waits for a disk in another thread."""
         return await self._loop.run_in_executor(self._disk, function, *arguments)
 
+    async def compute(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Calls what needs the interpreter for milliseconds, one such call after the other."""
+        return await self._loop.run_in_executor(self._parser, function, *arguments)
+
     def stop_all(self) -> None:
         """Stops every turn; `is_stopping` tells those who would start more."""
         self.is_stopping = True
@@ -121,6 +126,7 @@ class Engine:
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         self._disk.shutdown()
+        self._parser.shutdown()
 
     def _push(self, job: Job) -> None:
         queue = self._background if job.is_background else self._foreground

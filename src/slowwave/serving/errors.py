@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +17,13 @@ from slowwave.serving.engine import Ended
 
 LOG = logging.getLogger("slowwave.serving")
 
+MOST_SIGNS = 500
+"""Of a sentence, in which a client may be told what it sent."""
+MOST_SHOWN = 40
+"""Signs of a value."""
+
+CLIENT_GONE = 499
+"""Status of what nobody is there to read."""
 FAULTS = (500, 507)
 """Statuses of what is no client's fault."""
 
@@ -24,6 +33,17 @@ KINDS = {
     404: "not_found_error",
     409: "conflict_error",
     429: "rate_limit_error",
+}
+
+# What pydantic says in words of its own.
+ADVICE = {
+    "dict_type": "use an object",
+    "model_type": "use an object",
+    "list_type": "use a list",
+    "string_type": "use a text",
+    "bool_type": "use true or false",
+    "bool_parsing": "use true or false",
+    "string_unicode": "it has half of a surrogate pair, which is no text; mend it",
 }
 
 
@@ -43,7 +63,7 @@ class ApiError(HTTPException):
         retry_after: int | None = None,
     ) -> None:
         headers = None if retry_after is None else {"Retry-After": str(retry_after)}
-        super().__init__(status, message, headers)
+        super().__init__(status, shorten(message, MOST_SIGNS), headers)
         self.param, self.code = param, code
 
     def body(self) -> dict[str, object]:
@@ -77,9 +97,9 @@ def explain(error: BaseException) -> ApiError:
         case ApiError():
             return error
         case StarletteHTTPException():
-            return ApiError(error.status_code, f"{error.detail}; see /docs for what there is")
+            return ApiError(error.status_code, f"{error.detail}; docs/server.md says what there is")
         case RequestValidationError():
-            return explain_fields(error)
+            return explain_fields(error.errors()[0])
         case Ended():
             return shutting_down()
         case UnknownName():
@@ -96,6 +116,10 @@ def explain(error: BaseException) -> ApiError:
             return ApiError(400, "the text is no text: it has half of a surrogate pair; mend it")
         case ValueError():
             return ApiError(400, str(error))
+        case OSError(errno=errno.EMFILE | errno.ENFILE):
+            return ApiError(
+                503, "no file descriptor is left; come back later", code="busy", retry_after=1
+            )
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return ApiError(507, error.strerror or "the disk is full; make room", code="disk_full")
         case OSError():
@@ -104,23 +128,37 @@ def explain(error: BaseException) -> ApiError:
             return ApiError(500, "the server failed; its log says why")
 
 
-def explain_fields(error: RequestValidationError) -> ApiError:
-    """The first wrong field of a request, its value and what is wrong with it."""
-    first = error.errors()[0]
-    kind, given = first["type"], first.get("input")
-    param = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    if kind == "json_invalid":
-        return ApiError(400, "the body is no valid JSON; mend it")
-    if kind == "missing":
-        return ApiError(422, f"{param or 'the body'} is missing; give it", param=param or None)
-    if kind == "extra_forbidden":
-        return ApiError(400, f"{param} is not known here; leave it out", param=param)
-    message = first["msg"].removeprefix("Value error, ")
-    if kind == "value_error":
-        return ApiError(400, message, param=param or None)
-    shown = repr(given)
-    shown = shown if len(shown) <= 40 else f"a {type(given).__name__}"
-    return ApiError(422, f"{param or 'the body'} is {shown}: {message}", param=param or None)
+def explain_fields(error: Mapping[str, Any]) -> ApiError:
+    """A wrong field of a request, as pydantic describes it: its name, its value, what is wrong."""
+    kind, message = error["type"], error["msg"].removeprefix("Value error, ")
+    places = [str(place) for place in error["loc"] if place not in ("query", "path")]
+    param = shorten(".".join([*places, *error.get("ctx", {}).get("field", [])]), MOST_SHOWN) or None
+    field = param or "the body"
+    match kind:
+        case "missing":
+            return ApiError(422, f"{field} is missing; give it", param=param)
+        case "refused":
+            return ApiError(400, f"{field} {message}", param=param)
+        case "value_error":
+            return ApiError(400, message, param=param)
+        case "too_long":
+            count, most = error["ctx"]["actual_length"], error["ctx"]["max_length"]
+            return ApiError(422, f"{field} has {count} items; use {most} or fewer", param=param)
+        case _:
+            given, advice = _show(error.get("input")), ADVICE.get(kind, message)
+            return ApiError(422, f"{field} is {given}: {advice}", param=param)
+
+
+def _show(value: Any) -> str:
+    is_long = isinstance(value, dict | list) or (isinstance(value, str) and len(value) > MOST_SHOWN)
+    shown = f"a {type(value).__name__}" if is_long else repr(value)
+    return shown if len(shown) <= MOST_SHOWN else f"a {type(value).__name__}"
+
+
+def shorten(text: str, most: int) -> str:
+    """A text without its middle, if it has more signs than that."""
+    half = most // 2 - 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
 
 
 async def answer(_: Request, error: Exception) -> JSONResponse:

@@ -16,7 +16,12 @@ HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 def event(data: Any, kind: str | None = None) -> str:
     """An event that carries JSON; kind: its name, for those who listen by name."""
     named = f"event: {kind}\n" if kind else ""
-    return f"{named}data: {json.dumps(data, separators=(',', ':'))}\n\n"
+    return named + event_of(json.dumps(data, separators=(",", ":")))
+
+
+def event_of(text: str) -> str:
+    """An event that carries this line."""
+    return f"data: {text}\n\n"
 
 
 def comment(text: str) -> str:

@@ -9,15 +9,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slowwave.serving.api_keys import ApiKeys
-from slowwave.serving.errors import ApiError, explain
+from slowwave.serving.errors import CLIENT_GONE, ApiError, explain
 from slowwave.serving.metrics import Metrics
 
 LOG = logging.getLogger("slowwave.serving")
 
+MOST_LOGGED = 200
+"""Signs of a path."""
 GUARDED = ("/v1/", "/metrics")
 """Paths that need a key, where there are keys."""
 
@@ -57,6 +60,8 @@ class FrontDoor:
             if scope["path"].startswith(GUARDED):
                 state["owner"] = self._keys.find_owner(headers.get("authorization"))
             await self._app(scope, self._limit(scope, receive), send_noting)
+        except ClientDisconnect:
+            status = status or CLIENT_GONE
         except Exception as error:
             told = explain(error)
             if told.status_code == 500:
@@ -79,7 +84,11 @@ class FrontDoor:
         if self._hosts is not None and name not in self._hosts:
             raise ApiError(403, f"host {host!r} is not served here; use {self._hosts[0]}")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise ApiError(403, f"origin {origin!r} is another page; ask with an API key instead")
+            raise ApiError(
+                403,
+                f"origin {origin!r} is another page; start the server with --api-keys FILE and "
+                f"--limits.origins {origin}, and it may ask with a key",
+            )
 
     def _limit(self, scope: Scope, receive: Receive) -> Receive:
         announced = Headers(scope=scope).get("content-length", "")
@@ -109,7 +118,7 @@ class FrontDoor:
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.requests.labels(route, str(status)).inc()
         said = "".join(f" {name}={value}" for name, value in notes.items())
-        path = scope["path"].encode("unicode_escape").decode()  # one line, whatever is asked for
+        path = scope["path"][:MOST_LOGGED].encode("unicode_escape").decode()  # always one line
         LOG.info(
             "%s %s %d %.0fms owner=%s%s",
             scope["method"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import bisect
+import collections
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from slowwave.generation.chat import Role
+from slowwave.generation.chat import Role, flatten
 from slowwave.memory.ledger import MODEL, USER, Entry
 
 SYSTEM = "system"
@@ -49,15 +51,17 @@ def recognise(
     said = [message for message in messages[:-1] if message.role != "system"]
     wanted = sum(message.role == "system" for message in messages[:-1])
     lines, system = _read_back(num_entries, read, len(said), wanted)
-    known_lines = lines[len(lines) - _count_known(said, lines) :]
+    known_lines = iter(lines[len(lines) - _count_known(said, lines) :])
+    known_system = collections.defaultdict[str, collections.deque[Entry]](collections.deque)
+    for entry in system:
+        known_system[flatten(entry.said)].append(entry)
     remembered, new = list[Entry](), list[Message]()
     for message in messages[:-1]:
         if message.role == "system":
-            found = next((each for each in system if _is_same(message, each)), None)
-            if found is not None:
-                system.remove(found)
+            alike = known_system[flatten(message.text)]
+            found = alike.popleft() if alike else None
         else:
-            found = known_lines.pop(0) if known_lines else None
+            found = next(known_lines, None)
         if found is None:
             new.append(message)
         else:
@@ -101,7 +105,7 @@ def repeats_chat(
     if not all(line.role for line in turn.lines):
         return False
     is_lost = is_retry or turn.reply.finish is None
-    is_same = is_lost and _is_same(messages[-1], turn.lines[-1])
+    is_same = is_lost and _count_known(messages[-1:], turn.lines[-1:]) == 1
     said = [message for message in messages[:-1] if message.role != "system"]
     if not said or is_continued:
         return is_same
@@ -127,27 +131,70 @@ def _read_back(
         for entry in reversed(read(start, stop)):
             if entry.role == "system":
                 system.append(entry)
-            elif entry.role is not None and _flatten(entry.said):  # replies may say nothing
+            elif entry.role is not None and flatten(entry.said):  # replies may say nothing
                 lines.append(entry)
         stop = start
     return lines[:num_lines][::-1], system[:num_system][::-1]
 
 
 def _count_known(said: Sequence[Message], lines: Sequence[Entry]) -> int:
-    """The most messages at the beginning of `said` that are the end of `lines`."""
-    for count in range(min(len(said), len(lines)), 0, -1):
-        if all(map(_is_same, said[:count], lines[-count:])):
-            return count
-    return 0
+    """The most messages at the beginning of `said` that are the end of `lines`.
+
+    All beginnings are followed at once (Baeza-Yates and Gonnet, "A new approach to text searching",
+    1992): bit i stands for messages 0..i, which the lines up to here end with.
+    """
+    places, ends = _Places(said), 0
+    for line in lines:
+        ends = (ends << 1 | 1) & places.find(line)
+    return ends.bit_length()
 
 
-def _is_same(sent: Message, known: Entry) -> bool:
-    if sent.role != known.role:
-        return False
-    text, said = _flatten(sent.text), _flatten(known.said)
-    return text == said or (known.kind == "reply" and said.startswith(text))
+class _Places:
+    """Where in a conversation a line of the ledger stands, as the bits of a number."""
+
+    def __init__(self, said: Sequence[Message]) -> None:
+        self._places = collections.defaultdict[tuple[Role, str], int](int)
+        for place, message in enumerate(said):
+            self._places[message.role, flatten(message.text)] |= 1 << place
+        self._replies = _Beginnings(
+            {text: bits for (role, text), bits in self._places.items() if role == "assistant"}
+        )
+
+    def find(self, line: Entry) -> int:
+        """The messages that are this line, or the beginning of this reply."""
+        said = flatten(line.said)
+        if line.kind == "reply":
+            return self._replies.find(said)
+        assert line.role is not None
+        return self._places.get((line.role, said), 0)
 
 
-def _flatten(text: str) -> str:
-    """As it is said in one line."""
-    return " ".join(text.splitlines()).strip()
+class _Beginnings:
+    """Texts with bits, of which those that a longer text begins with are found in few steps."""
+
+    def __init__(self, texts: Mapping[str, int]) -> None:
+        self._texts = sorted(texts)
+        # Of each text: its bits with those of all texts that it begins with, and how many they are;
+        # the longest of them, and one further on, so that a way through all of them is short
+        # (Myers, "An applicative random-access stack", 1983).
+        self._bits, self._depth, self._next, self._far = {"": 0}, {"": 0}, {"": ""}, {"": ""}
+        chain = [""]
+        for text in self._texts:
+            while not text.startswith(chain[-1]):
+                chain.pop()
+            longest = chain[-1]
+            far = self._far[longest]
+            here, there, beyond = (self._depth[each] for each in (longest, far, self._far[far]))
+            self._bits[text] = self._bits[longest] | texts[text]
+            self._depth[text], self._next[text] = here + 1, longest
+            self._far[text] = self._far[far] if here - there == there - beyond else longest
+            chain.append(text)
+
+    def find(self, whole: str) -> int:
+        """The bits of all texts that `whole` begins with."""
+        place = bisect.bisect_right(self._texts, whole)
+        text = self._texts[place - 1] if place else ""
+        while not whole.startswith(text):
+            far = self._far[text]
+            text = self._next[text] if whole.startswith(far) else far
+        return self._bits[text]

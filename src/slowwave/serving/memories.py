@@ -5,31 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import FileResponse
-from starlette.types import Receive, Scope, Send
 
 from slowwave.memory.catalogue_rows import Snapshot
-from slowwave.memory.ledger import tell
 from slowwave.memory.refusals import TakenName, UnknownName
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
+from slowwave.memory.turn_steps import Steps
 from slowwave.serving.access import Access, Asked
+from slowwave.serving.answers import FileAnswer, answer_json
+from slowwave.serving.body import body_of
 from slowwave.serving.event_stream import EventStream, comment, event
 from slowwave.serving.feed import Key, make_key
+from slowwave.serving.history import Message
 from slowwave.serving.past import (
     describe_ledger,
+    describe_reports,
     describe_sleeps,
     describe_sources,
     describe_window,
 )
+from slowwave.serving.prompt import tell_all
 from slowwave.serving.requests import (
     CreateRequest,
     ForgetRequest,
@@ -48,19 +50,21 @@ router = APIRouter(prefix="/v1/memories", tags=["memories"])
 
 
 @router.get("")
-async def list_memories(access: Asked) -> dict[str, Any]:
+async def list_memories(access: Asked) -> Response:
     """All memories of whoever asks, by name, and what they take on disk."""
-    store, engine = await access.server.sessions.store(access.owner), access.server.engine
-    infos, disk = await engine.call(store.sessions), await engine.call(store.measure)
-    return {
-        "object": "list",
-        "data": [_describe(access, info) for info in infos],
-        "disk": dataclasses.asdict(disk),
-    }
+    store = await access.server.sessions.store(access.owner)
+
+    def describe() -> dict[str, Any]:
+        data = [_describe(access, info) for info in store.sessions()]
+        return {"object": "list", "data": data, "disk": dataclasses.asdict(store.measure())}
+
+    return await answer_json(access.server.engine, describe)
 
 
 @router.post("", status_code=201)
-async def make_memory(access: Asked, body: CreateRequest) -> dict[str, Any]:
+async def make_memory(
+    access: Asked, body: Annotated[CreateRequest, body_of(CreateRequest)]
+) -> dict[str, Any]:
     """A new memory, in which there is nothing."""
     key = make_key(access.owner, body.name)
     store = await access.server.sessions.store(access.owner)
@@ -73,15 +77,16 @@ async def make_memory(access: Asked, body: CreateRequest) -> dict[str, Any]:
 
 
 @router.get("/{name}")
-async def show_memory(access: Asked, name: str) -> dict[str, Any]:
+async def show_memory(access: Asked, name: str) -> Response:
     """Where a memory stands, its snapshots and its last sleeps."""
     store = await access.server.sessions.store(access.owner)
-    info = await access.server.engine.call(store.info, name)
-    sleeps = await access.server.engine.call(store.sleeps, name, RECENT)
-    return {
-        **_describe(access, info),
-        "sleeps": [dataclasses.asdict(slept.report) for slept in sleeps],
-    }
+
+    def describe() -> dict[str, Any]:
+        info = _describe(access, store.info(name))
+        reports = [slept.report for slept in store.sleeps(name, RECENT)]
+        return {**info, "sleeps": describe_reports(reports)}
+
+    return await answer_json(access.server.engine, describe)
 
 
 @router.delete("/{name}")
@@ -101,39 +106,39 @@ async def show_ledger(
     start: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     snapshot: str | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """Entries from a place on, each with the sleeps that consolidated it."""
     store = await access.server.sessions.store(access.owner)
     point = name if snapshot is None else f"{name}@{snapshot}"
-    return await access.server.engine.call(describe_ledger, store, point, start, limit)
+    return await answer_json(access.server.engine, describe_ledger, store, point, start, limit)
 
 
 @router.get("/{name}/sources")
-async def show_sources(access: Asked, name: str) -> dict[str, Any]:
+async def show_sources(access: Asked, name: str) -> Response:
     """Who said how much, and what was read from where."""
     store = await access.server.sessions.store(access.owner)
-    return await access.server.engine.call(describe_sources, store, name)
+    return await answer_json(access.server.engine, describe_sources, store, name)
 
 
 @router.get("/{name}/window")
 async def show_window(
     access: Asked, name: str, limit: Annotated[int, Query(ge=1, le=4096)] = 512
-) -> dict[str, Any]:
+) -> Response:
     """The last tokens of the window, each with its text and source."""
     store, tokenizer = await access.server.sessions.store(access.owner), None
     info = await access.server.engine.call(store.info, name)
     if info.tokenizer == access.server.talker.tokenizer.fingerprint:
         tokenizer = access.server.talker.tokenizer
-    return await access.server.engine.call(describe_window, store, name, tokenizer, limit)
+    return await answer_json(access.server.engine, describe_window, store, name, tokenizer, limit)
 
 
 @router.get("/{name}/sleeps")
 async def show_sleeps(
     access: Asked, name: str, last: Annotated[int, Query(ge=1, le=10_000)] = 1000
-) -> dict[str, Any]:
+) -> Response:
     """The last sleeps, each with what it consolidated and when."""
     store = await access.server.sessions.store(access.owner)
-    return await access.server.engine.call(describe_sleeps, store, name, last)
+    return await answer_json(access.server.engine, describe_sleeps, store, name, last)
 
 
 @router.get("/{name}/events")
@@ -148,48 +153,55 @@ async def watch_memory(access: Asked, name: str) -> Response:
 async def export(access: Asked, name: str) -> Response:
     """The memory as one file, which `Store.import_session` reads."""
     store = await access.server.sessions.store(access.owner)
-    handle, path = tempfile.mkstemp(suffix=".memory")
-    os.close(handle)
+    content = await access.server.engine.call(store.pack, name)
+    file = await access.server.engine.call(_write_nameless, store.directory, content)
+    return FileAnswer(access.server.engine, file, f"{name}.memory")
+
+
+def _write_nameless(folder: Path, content: bytes) -> BinaryIO:
+    """A file that a kill leaves nothing of, and that nobody else can open."""
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the answer closes it)
     try:
-        await access.server.engine.call(store.export, name, path)
+        file.write(content)
     except BaseException:
-        Path(path).unlink(missing_ok=True)
+        file.close()
         raise
-    return _Draft(path, media_type="application/zip", filename=f"{name}.memory")
-
-
-class _Draft(FileResponse):
-    """A file that is gone after its answer, whatever became of that."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            Path(self.path).unlink(missing_ok=True)
+    return cast(BinaryIO, file)
 
 
 @router.post("/{name}/read")
-async def read(access: Asked, name: str, body: ReadRequest) -> dict[str, Any]:
+async def read(
+    access: Asked, name: str, body: Annotated[ReadRequest, body_of(ReadRequest)]
+) -> Response:
     """Reads a text as it is; the memory is made if it is not there."""
     server, key = access.server, make_key(access.owner, name)
-    sleeps = list[SleepReport]()
+    sleeps, most = list[SleepReport](), server.config.max_prompt_tokens
     async with server.use_stored(key, create=True) as session:
-        told = await server.engine.call(tell, session.tokenizer, body.text, body.source)
-        server.require_room(len(told.tokens), "text")
-        steps = session.take_turn([told], max_new_tokens=0)
-        await server.work_in_time(key, session, steps, on_sleep=sleeps.append)
-        server.metrics.tokens_read.inc(len(told.tokens))
-        access.notes.update(told=len(told.tokens), sleeps=len(sleeps))
-        reports = [dataclasses.asdict(report) for report in sleeps]
-        return {
-            "tokens": len(told.tokens),
-            "sleeps": reports,
-            **describe_status(session.name, session),
-        }
+        steps = _read(session, Message("user", body.text, body.source), most)
+        count = await server.work_in_time(key, session, steps, on_sleep=sleeps.append)
+        server.metrics.tokens_read.inc(count)
+        access.notes.update(told=count, sleeps=len(sleeps))
+        status = describe_status(session.name, session)
+
+    def describe() -> dict[str, Any]:
+        return {"tokens": count, "sleeps": describe_reports(sleeps), **status}
+
+    return await answer_json(server.engine, describe)
+
+
+def _read(session: StoredSession, message: Message, most: int) -> Steps[int]:
+    """Returns how many tokens there were."""
+    told = yield from tell_all(session.tokenizer, None, [message], most=most, param="text")
+    yield from session.take_turn(told, max_new_tokens=0)
+    return len(told[0].tokens)
 
 
 @router.post("/{name}/sleep")
-async def sleep(access: Asked, name: str, body: SleepRequest | None = None) -> dict[str, Any]:
+async def sleep(
+    access: Asked,
+    name: str,
+    body: Annotated[SleepRequest | None, body_of(SleepRequest, is_optional=True)],
+) -> dict[str, Any]:
     """Sleeps on the open window."""
     key, passes = Key(access.owner, name), body.passes if body else None
     async with access.server.use_stored(key) as session:
@@ -199,7 +211,9 @@ async def sleep(access: Asked, name: str, body: SleepRequest | None = None) -> d
 
 
 @router.post("/{name}/snapshots")
-async def take_snapshot(access: Asked, name: str, body: SnapshotRequest) -> dict[str, Any]:
+async def take_snapshot(
+    access: Asked, name: str, body: Annotated[SnapshotRequest, body_of(SnapshotRequest)]
+) -> dict[str, Any]:
     """Gives the memory as it is a name."""
     async with _changing(access, name) as session:
         snapshot = await access.server.engine.call(session.snapshot, body.name)
@@ -215,7 +229,9 @@ async def drop_snapshot(access: Asked, name: str, snapshot: str) -> dict[str, An
 
 
 @router.post("/{name}/rollback")
-async def roll_back(access: Asked, name: str, body: RollbackRequest) -> dict[str, Any]:
+async def roll_back(
+    access: Asked, name: str, body: Annotated[RollbackRequest, body_of(RollbackRequest)]
+) -> dict[str, Any]:
     """Goes back, or forth, to a snapshot; what has none and came since is gone."""
     async with _changing(access, name) as session:
         await access.server.engine.call(session.rollback, body.snapshot)
@@ -223,7 +239,9 @@ async def roll_back(access: Asked, name: str, body: RollbackRequest) -> dict[str
 
 
 @router.post("/{name}/fork")
-async def fork(access: Asked, name: str, body: ForkRequest) -> dict[str, Any]:
+async def fork(
+    access: Asked, name: str, body: Annotated[ForkRequest, body_of(ForkRequest)]
+) -> dict[str, Any]:
     """A new memory with the past of this one."""
     store = await access.server.sessions.store(access.owner)
     point = name if body.snapshot is None else f"{name}@{body.snapshot}"
@@ -232,7 +250,9 @@ async def fork(access: Asked, name: str, body: ForkRequest) -> dict[str, Any]:
 
 
 @router.post("/{name}/forget")
-async def forget(access: Asked, name: str, body: ForgetRequest) -> dict[str, Any]:
+async def forget(
+    access: Asked, name: str, body: Annotated[ForgetRequest, body_of(ForgetRequest)]
+) -> dict[str, Any]:
     """Forgets sources and places of the ledger, or with dry_run says what that would do."""
     server, key = access.server, Key(access.owner, name)
     async with _changing(access, name) as session:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from slowwave.memory.catalogue_rows import Piece
 from slowwave.memory.ledger import Entry
+from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.storage.tokenizer import Tokenizer
 
+MOST_TOKENS = 2**18
+"""Of the entries that are told at once."""
 READ_AT_ONCE = 64
 """Entries from the end of a ledger, where the window is looked for."""
 
 
 def describe_ledger(store: Store, point: str, start: int, limit: int) -> dict[str, Any]:
-    """Entries start..start + limit, each with the sleeps that consolidated it."""
-    piece = store.piece(point, start, start + limit)
+    """Entries start..start + limit, each with the sleeps that consolidated it.
+
+    They are fewer where they have more than MOST_TOKENS together, but at least one.
+    """
+    piece = store.piece(point, start, start + limit, most_tokens=MOST_TOKENS)
     window = _find_window(piece)
     data = list[dict[str, Any]]()
     for place, (entry, begin, end) in enumerate(_place_tokens(piece), piece.place):
@@ -46,6 +52,11 @@ def describe_sleeps(store: Store, point: str, last: int) -> dict[str, Any]:
         for _, place, time, slept in store.placed_sleeps(point, last)
     ]
     return {"object": "list", "data": data}
+
+
+def describe_reports(reports: Iterable[SleepReport]) -> list[dict[str, Any]]:
+    """Sleeps as they are told everywhere."""
+    return [dataclasses.asdict(report) for report in reports]
 
 
 def describe_window(

@@ -1,4 +1,8 @@
-"""What clients may ask for, field by field."""
+"""What clients may ask for, field by field.
+
+Lists are checked up to their first fault, and a text is a list of one where both are allowed: so
+that an error names a place in what the client wrote.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from slowwave.generation.config import Sampling
+from slowwave.serving.errors import MOST_SHOWN, shorten
 from slowwave.serving.history import Message, Role
 
 # Fields of OpenAI's that a model here cannot follow, with the values that ask for nothing.
@@ -46,28 +52,51 @@ IDLE = (
     "parallel_tool_calls",
 )
 MOST_MESSAGES = 4096
-"""Recognising them may take time that grows with their square."""
 LONGEST_NAME = 128
 """Characters of a source, and of the name of a memory or a snapshot."""
 MOST_PASSES = 64
 HIGHEST_TEMPERATURE = 100
-Stops = Annotated[list[str], Field(max_length=16)]
+MOST_NAMED = 2**14
+"""Sources, places or replies that a request may name."""
+MOST_STOP = 1024
+"""Signs of a stop text, which is looked for at every token."""
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
-class Strict(BaseModel):
-    """A body whose every field is known."""
+def refuse(message: str, *field: str) -> PydanticCustomError:
+    """An error whose sentence begins with the field, or with one that is named below it."""
+    return PydanticCustomError("refused", "{message}", {"message": message, "field": [*field]})
 
-    model_config = ConfigDict(extra="forbid")
+
+def _list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Body(BaseModel):
+    """A body whose every field is known; null is as if an optional one were left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _look_at_names(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        known = cls.model_fields
+        for name in fields:
+            if name not in known:
+                raise refuse("is not known here; leave it out", name)
+        return {k: v for k, v in fields.items() if v is not None or known[k].is_required()}
 
 
 class StreamOptions(BaseModel):
     """Of a stream."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
-class CompletionFields(Strict):
+Stop = Annotated[str, Field(max_length=MOST_STOP)]
+
+
+class CompletionFields(Body):
     """What chats and completions have in common."""
 
     model: str
@@ -82,7 +111,7 @@ class CompletionFields(Strict):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     seed: int | None = None
-    stop: str | Stops | None = None
+    stop: Annotated[list[Stop], Field(max_length=16, fail_fast=True), BeforeValidator(_list)] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -93,21 +122,14 @@ class CompletionFields(Strict):
         for name, idle in UNSUPPORTED.items():
             if fields.get(name) is not None and fields[name] not in idle:
                 allowed = " or ".join(map(repr, idle))
-                raise ValueError(
-                    f"{name} is not supported here; leave it out"
-                    + (f", or use {allowed}" if allowed else "")
-                )
+                advice = "leave it out" + (f", or use {allowed}" if allowed else "")
+                raise refuse(f"is not supported here; {advice}", name)
         return {k: v for k, v in fields.items() if k not in UNSUPPORTED and k not in IDLE}
-
-    @property
-    def stops(self) -> list[str]:
-        """The stop texts, as a list."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with a chunk that tells the usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self) -> Sampling:
         """How tokens are drawn: greedily without a temperature, and by any seed without one."""
@@ -123,31 +145,44 @@ class CompletionFields(Strict):
 class TextPart(BaseModel):
     """A part of a message."""
 
-    type: Literal["text"]
     text: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_text(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.get("type") != "text":
+            kind = shorten(repr(fields.get("type")), MOST_SHOWN)
+            raise refuse(f"is of type {kind}, and only 'text' can be read; leave it out")
+        return fields
+
+
+def _read_content(value: Any) -> Any:
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if not isinstance(value, list | None):
+        raise refuse("is neither a text nor a list of parts; use a text")
+    return value or []
 
 
 class ChatMessage(BaseModel):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: Annotated[list[TextPart], Field(fail_fast=True), BeforeValidator(_read_content)] = []
     name: Name | None = None
     """Who said it, or what it is from; the request's source if not given."""
 
     def read(self, source: str | None) -> Message:
         """Role, text and source."""
         role: Role = "system" if self.role == "developer" else self.role
-        parts = self.content if isinstance(self.content, list) else []
-        text = self.content if isinstance(self.content, str) else "".join(p.text for p in parts)
         own = self.name or (source if role == "user" else None)
-        return Message(role, text, own or "")
+        return Message(role, "".join(part.text for part in self.content), own or "")
 
 
 class ChatRequest(CompletionFields):
     """POST /v1/chat/completions"""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     max_completion_tokens: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
@@ -161,56 +196,58 @@ class ChatRequest(CompletionFields):
 class CompletionRequest(CompletionFields):
     """POST /v1/completions"""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: Annotated[
+        list[str], Field(min_length=1, max_length=1, fail_fast=True), BeforeValidator(_list)
+    ]
 
     @property
     def text(self) -> str:
         """The prompt."""
-        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+        return self.prompt[0]
 
 
-class CreateRequest(Strict):
+class CreateRequest(Body):
     """POST /v1/memories"""
 
     name: Name
 
 
-class ReadRequest(Strict):
+class ReadRequest(Body):
     """POST /v1/memories/{name}/read"""
 
     text: str = Field(min_length=1)
     source: Name = "user"
 
 
-class SleepRequest(Strict):
+class SleepRequest(Body):
     """POST /v1/memories/{name}/sleep"""
 
     passes: int | None = Field(None, ge=1, le=MOST_PASSES)
 
 
-class SnapshotRequest(Strict):
+class SnapshotRequest(Body):
     """POST /v1/memories/{name}/snapshots"""
 
     name: Name
 
 
-class RollbackRequest(Strict):
+class RollbackRequest(Body):
     """POST /v1/memories/{name}/rollback"""
 
     snapshot: Name
 
 
-class ForkRequest(Strict):
+class ForkRequest(Body):
     """POST /v1/memories/{name}/fork"""
 
     name: Name
     snapshot: Name | None = None
 
 
-class ForgetRequest(Strict):
+class ForgetRequest(Body):
     """POST /v1/memories/{name}/forget"""
 
-    sources: list[str] = []
-    places: list[int] = []
-    keep: list[int] = []
+    sources: list[str] = Field([], max_length=MOST_NAMED, fail_fast=True)
+    places: list[int] = Field([], max_length=MOST_NAMED, fail_fast=True)
+    keep: list[int] = Field([], max_length=MOST_NAMED, fail_fast=True)
     dry_run: bool = False

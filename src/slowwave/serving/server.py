@@ -182,17 +182,6 @@ class Server:
         finally:
             alarm.cancel()
 
-    def require_room(self, num_tokens: int, param: str) -> None:
-        """Raises ApiError if these are more tokens than may be read at once."""
-        most = self.config.max_prompt_tokens
-        if num_tokens > most:
-            raise ApiError(
-                400,
-                f"{param} has {num_tokens} new tokens, and {most} are allowed; send less",
-                param=param,
-                code="context_length_exceeded",
-            )
-
     def tell_of_change(self, key: Key, session: Session) -> None:
         """To those who watch a memory: more than its end has changed."""
         self.feed.publish(key, "change", describe_status(key.name, session))

@@ -7,17 +7,17 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.status import Status
-from slowwave.memory.turn_steps import Progress
+from slowwave.memory.turn_steps import Progress, Steps
 from slowwave.serving.engine import Ended, Job
 from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
-from slowwave.serving.plan import Wish, make_plan, take_steps
+from slowwave.serving.plan import Plan, Wish, enter, make_plan, take_steps
 from slowwave.serving.server import Server
 
 LOG = logging.getLogger("slowwave.serving")
@@ -119,16 +119,15 @@ class Turn:
         wish, outcome, server = self._wish, self.outcome, self._server
         plan = await server.engine.call(make_plan, wish, session)
         outcome.num_remembered = sum(len(entry.tokens) for entry in plan.known)
-        outcome.num_told = sum(len(entry.tokens) for entry in plan.told)
         if plan.reply is not None:
-            self._repeat(plan.reply, session)
+            self._repeat(plan.told, plan.reply, session)
             return
-        server.require_room(outcome.num_told, "the prompt")
+        steps = self._read_and_reply(session, plan)
         with contextlib.suppress(Ended):
             await server.work(
                 wish.key,
                 session,
-                take_steps(wish, plan, session),
+                steps,
                 on_progress=self._note,
                 on_sleep=outcome.sleeps.append,
                 on_start=self._hold,
@@ -142,14 +141,21 @@ class Turn:
             server.metrics.tokens_written.inc(outcome.num_drawn)
         self._require_outcome()
 
-    def _repeat(self, reply: Entry, session: Session) -> None:
+    def _repeat(self, told: Sequence[Entry], reply: Entry, session: Session) -> None:
         """Answers a request that was answered before, in the same words."""
         was_ended = bool(reply.role and reply.finish != "stop")  # with tokens that were not drawn
         end = session.chat.end if was_ended and session.chat else ""
+        self.outcome.num_told = sum(len(entry.tokens) for entry in told)
         self.outcome.num_drawn = len(reply.tokens) - len(session.tokenizer.encode(end))
         self.outcome.finish = reply.finish or "length"
         self.outcome.status = session.status()
         self._news.put_nowait(reply.said)
+
+    def _read_and_reply(self, session: Session, plan: Plan) -> Steps[None]:
+        most = self._server.config.max_prompt_tokens
+        told = yield from enter(self._wish, plan, session, most=most)
+        self.outcome.num_told = sum(len(entry.tokens) for entry in told)
+        yield from take_steps(self._wish, plan, session, told)
 
     def _hold(self, job: Job) -> None:
         self._job = job

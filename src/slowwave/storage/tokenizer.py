@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from slowwave.storage import encoding
 from slowwave.storage.tokenizer_faults import find_id_faults, find_inexact_parts
 
 if TYPE_CHECKING:
@@ -34,8 +35,17 @@ class Tokenizer(Protocol):
         """What tells tokenizers apart: equal for two that read and write alike."""
         ...
 
+    @property
+    def max_token_bytes(self) -> int:
+        """No token stands for more bytes of UTF-8, so that a text has at least so many tokens."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """The token ids of a text; of an empty one none. Raises ValueError for surrogates."""
+        ...
+
+    def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
+        """The token ids of `encode`, some at a time, each in a few milliseconds."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -52,10 +62,16 @@ class ByteTokenizer:
 
     vocab_size = NUM_BYTES
     fingerprint = "bytes"
+    max_token_bytes = 1
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         return list(_to_bytes(text))
+
+    def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
+        """See `Tokenizer.encode_in_pieces`."""
+        for start in range(0, len(text), encoding.PIECE):
+            yield self.encode(text[start : start + encoding.PIECE])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -75,6 +91,8 @@ class FileTokenizer:
         self._tokenizer.encode_special_tokens = True
         self.content = Path(path).read_bytes()
         self.vocab_size = count_ids(self._tokenizer)
+        # In the alphabet of byte-level BPE a byte is a character of one or two bytes.
+        self.max_token_bytes = max(len(token.encode()) for token in self._tokenizer.get_vocab())
         self.fingerprint = hashlib.sha256(self.content).hexdigest()
         faults = find_id_faults(self._tokenizer, self.content)
         if faults:
@@ -95,8 +113,12 @@ class FileTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
+        return [token for piece in self.encode_in_pieces(text) for token in piece]
+
+    def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
+        """See `Tokenizer.encode_in_pieces`."""
         _to_bytes(text)
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return encoding.encode_in_pieces(self._tokenizer, text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""

@@ -7,6 +7,7 @@ import { ApiError, at, call, listen } from "./api.js";
 
 const LEDGER = 200;
 const SLEEPS = 120;
+const LEDGER_AT_ONCE = 1000;
 const LOAD_DELAY = 150;
 const LONGEST_WAIT = 15000;
 
@@ -55,9 +56,8 @@ export class Memory extends EventTarget {
     try {
       const info = await call(at(name));
       const start = Math.max(0, info.num_entries - this.#reach);
-      const limit = Math.min(1000, Math.max(1, this.#reach));
       const [ledger, sleeps, sources, window] = await Promise.all([
-        call(`${at(name, "ledger")}?start=${start}&limit=${limit}`),
+        readLedger(name, start, info.num_entries),
         call(`${at(name, "sleeps")}?last=${SLEEPS}`),
         call(at(name, "sources")),
         call(at(name, "window")),
@@ -65,7 +65,7 @@ export class Memory extends EventTarget {
       if (number !== this.#load) return;
       Object.assign(this, {
         info,
-        ledger: ledger.data,
+        ledger,
         sleeps: sleeps.data,
         sources: sources.data,
         window: window.data,
@@ -149,4 +149,17 @@ export class Memory extends EventTarget {
   #tell(kind, detail) {
     this.dispatchEvent(new CustomEvent(kind, { detail }));
   }
+}
+
+/** Entries from a place on. Where they are long, the server gives fewer at once than are asked for. */
+export async function readLedger(name, start, stop = Infinity) {
+  const entries = [];
+  while (start + entries.length < stop) {
+    const next = start + entries.length;
+    const limit = Math.min(LEDGER_AT_ONCE, stop - next);
+    const { data } = await call(`${at(name, "ledger")}?start=${next}&limit=${limit}`);
+    if (!data.length) break;
+    entries.push(...data);
+  }
+  return entries;
 }

@@ -3,6 +3,7 @@
 import { at, call } from "./api.js";
 import { clock, count, find, hue, make, shorten, show } from "./dom.js";
 import { ask, say } from "./forms.js";
+import { readLedger } from "./memory.js";
 
 export class SourcesView {
   #memory;
@@ -94,7 +95,7 @@ export class SourcesView {
     const { name } = this.#memory;
     const keep = new Set();
     try {
-      const [plan, entries] = await Promise.all([preview(name, what, keep), readAll(name)]);
+      const [plan, entries] = await Promise.all([preview(name, what, keep), readLedger(name, 0)]);
       const rest = make("div", { className: "preview", role: "status" }, ...describeRest(plan));
       const again = async () => {
         try {
@@ -116,16 +117,6 @@ export class SourcesView {
 
 const preview = (name, what, keep) =>
   call(at(name, "forget"), { ...what, keep: [...keep], dry_run: true });
-
-/** All of a ledger, by place. */
-async function readAll(name) {
-  const entries = [];
-  for (;;) {
-    const { data } = await call(`${at(name, "ledger")}?start=${entries.length}&limit=1000`);
-    entries.push(...data);
-    if (data.length < 1000) return entries;
-  }
-}
 
 /** What goes, with replies that can be kept. again: called when it was changed which. */
 function describeDropped(entries, keep, what, again) {

@@ -40,6 +40,7 @@ export function ask({ title, body = [], fields = [], confirm, isGrave = false, a
       event.preventDefault();
       if (go.disabled || !areFit(inputs)) return;
       go.disabled = true;
+      dialog.ariaBusy = "true";
       trouble.textContent = "";
       work = act(Object.fromEntries(fields.map(({ name, input }) => [name, read(input)]))).then(() => true);
       try {
@@ -49,6 +50,7 @@ export function ask({ title, body = [], fields = [], confirm, isGrave = false, a
         if (!dialog.open) return;
         work = false;
         go.disabled = false;
+        dialog.ariaBusy = "false";
         refuse(error);
       }
     });

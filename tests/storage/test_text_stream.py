@@ -52,7 +52,7 @@ def pieces() -> Inexact:
 
 
 def words() -> Inexact:
-    vocabulary = {"\u2581a": 0, "\u2581b": 1, "\u2581": 2, "?": 3}
+    vocabulary = {"\u2581a": 0, "\u2581b": 1, "\u2581": 2, "?": 5}
     made = tokenizers.Tokenizer(models.WordLevel(vocabulary, "?"))
     made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     return Inexact(made)
@@ -62,4 +62,11 @@ def words() -> Inexact:
 @given(text=st.one_of(st.text(), st.text("ab \u4f60")))
 def test_a_stream_says_what_decoding_all_at_once_does(tokenizer: Inexact, text: str) -> None:
     tokens, stream = tokenizer.encode(text), TextStream(tokenizer)
+    assert "".join(map(stream.push, tokens)) + stream.finish() == tokenizer.decode(tokens)
+
+
+@given(st.lists(st.integers(0, 5)))
+def test_an_id_without_a_token_is_no_start(tokens: list[int]) -> None:
+    """3 and 4 say nothing, wherever they stand."""
+    tokenizer, stream = words(), TextStream(words())
     assert "".join(map(stream.push, tokens)) + stream.finish() == tokenizer.decode(tokens)

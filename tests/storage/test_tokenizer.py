@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slowwave.storage.tokenizer import (
@@ -46,13 +46,14 @@ def test_a_stream_says_what_decoding_all_at_once_does(
     assert stream.finish() == ""
 
 
+@example([0xF0, 0x9F, 0x98] * 5)
 @given(st.lists(st.integers(0, 255), min_size=5, max_size=40))
 def test_no_bytes_hold_a_stream_up(tokens: list[int]) -> None:
     """A character has four bytes at most, so all but the last three are certain."""
     stream, said = TextStream(BYTES), ""
     for place, token in enumerate(tokens):
         said += stream.push(token)
-        assert len(said) >= len(BYTES.decode(tokens[: max(0, place - 2)])) - 1
+        assert len(said) >= len(BYTES.decode(tokens[: max(0, place - 2)]))
         assert BYTES.decode(tokens[: place + 1]).startswith(said)
 
 

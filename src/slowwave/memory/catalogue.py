@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from slowwave.memory import catalogue_rows as rows
-from slowwave.memory.catalogue_rows import (
+from slowwave.memory.catalogue_schema import prepare
+from slowwave.memory.catalogue_types import (
     Branch,
     Owner,
     Piece,
@@ -28,7 +29,6 @@ from slowwave.memory.catalogue_rows import (
     Source,
     Step,
 )
-from slowwave.memory.catalogue_schema import prepare
 from slowwave.memory.ledger import Entry
 from slowwave.memory.refusals import Damaged, TakenName
 

@@ -1,4 +1,4 @@
-"""What the catalogue keeps, and the SQL that reads and writes it within a transaction."""
+"""The SQL that reads and writes what the catalogue keeps, within a transaction."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
 
+from slowwave.memory.catalogue_types import (
+    Owner,
+    Piece,
+    PlacedSleep,
+    Point,
+    Reached,
+    SessionRow,
+    Snapshot,
+    Source,
+    Step,
+)
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
 from slowwave.memory.refusals import UnknownName, list_names
@@ -26,111 +36,6 @@ WAY = """
         SELECT parent FROM entries JOIN way USING (id) WHERE parent IS NOT NULL AND place > ?
     )
 """
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """Where a session stood after a turn: its ledger up to there, and its state."""
-
-    id: int
-    entry: int | None
-    """The last entry; None if nothing was read yet."""
-    file: str | None
-    """The state file; None if nothing was read yet."""
-    num_entries: int
-    tokens_seen: int
-    num_sleeps: int
-    window_fill: int
-
-
-class Owner(NamedTuple):
-    """What a session was read with, and is read on with."""
-
-    model: str
-    """Fingerprints of model and tokenizer."""
-    tokenizer: str
-    sleep: str
-    """The sleep settings as canonical JSON."""
-    gate: str | None = None
-    """The gate as canonical JSON; None if there is none."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRow:
-    """A session as the catalogue has it."""
-
-    id: int
-    name: str
-    created: float
-    """Seconds since 1970, as `changed`."""
-    changed: float
-    owner: Owner
-    head: Point
-    before: Point | None
-    """Where it stood before its last turn, which can be taken anew from there; None if nowhere."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A point of a session that was given a name."""
-
-    name: str
-    time: float
-    """When it was named, in seconds since 1970."""
-    point: Point
-
-
-class Step(NamedTuple):
-    """An entry and the sleeps that happened in it."""
-
-    entry: Entry
-    sleeps: list[Slept]
-
-
-class Reached(NamedTuple):
-    """The state after some steps, and its file."""
-
-    file: str | None
-    tokens_seen: int
-    num_sleeps: int
-    window_fill: int
-
-
-class PlacedSleep(NamedTuple):
-    """A sleep, and the entry that it happened in: its id, its place in the ledger and its time."""
-
-    entry: int
-    place: int
-    time: float
-    slept: Slept
-
-
-class Piece(NamedTuple):
-    """Entries of a ledger, one after another."""
-
-    place: int
-    """Of the first of them in the ledger."""
-    start: int
-    """Tokens of the stream before it."""
-    entries: list[Entry]
-    sleeps: list[Slept]
-    """Those that consolidated something of it, in order."""
-
-
-class Source(NamedTuple):
-    """What was read from a source, and when at first and at last, in seconds since 1970."""
-
-    source: str
-    num_entries: int
-    num_tokens: int
-    first: float
-    last: float
-
-
-Branch = tuple[int | None, Step]
-"""The number of the step before it, if any, and a step."""
-Planted = tuple[int | None, Reached]
-"""The number of the last step, if any, and what it reached."""
 
 
 def read_sessions(db: sqlite3.Connection) -> list[SessionRow]:

@@ -6,7 +6,7 @@ import json
 
 from slowwave.config import Config, describe_differences
 from slowwave.generation.model_folder import Talker
-from slowwave.memory.catalogue_rows import Owner, SessionRow
+from slowwave.memory.catalogue_types import Owner, SessionRow
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.refusals import OtherModel
 from slowwave.sleep.config import SleepConfig

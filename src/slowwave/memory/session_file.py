@@ -17,7 +17,7 @@ from typing import Any
 
 from slowwave.config import Config
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import Branch, Reached, SessionRow, Step
+from slowwave.memory.catalogue_types import Branch, Reached, SessionRow, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry, recall_speaker
 from slowwave.memory.owner import parse_gate

@@ -16,7 +16,7 @@ from torch import Tensor
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import (
+from slowwave.memory.catalogue_types import (
     Piece,
     PlacedSleep,
     Point,

@@ -15,7 +15,7 @@ from torch import Tensor
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
+from slowwave.memory.catalogue_types import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import place_sleeps

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from slowwave.memory.catalogue_rows import Snapshot
+from slowwave.memory.catalogue_types import Snapshot
 from slowwave.memory.ledger import tell
 from slowwave.memory.refusals import TakenName, UnknownName
 from slowwave.memory.sleep_report import SleepReport

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
+from slowwave.sleep.config import SleepConfig
+from slowwave.storage.strict_json import parse_json
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,14 @@ class Owner(NamedTuple):
     """The sleep settings as canonical JSON."""
     gate: str | None = None
     """The gate as canonical JSON; None if there is none."""
+
+    def parse_sleep(self) -> SleepConfig:
+        """The sleep settings; raises ValueError if the JSON holds none."""
+        return SleepConfig.from_dict(parse_json(self.sleep))
+
+    def parse_gate(self) -> GateConfig | None:
+        """The gate; raises ValueError if the JSON holds none."""
+        return None if self.gate is None else GateConfig.from_dict(parse_json(self.gate))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

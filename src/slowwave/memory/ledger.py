@@ -14,6 +14,7 @@ from slowwave.generation.chat import ChatFormat, Role
 from slowwave.storage.tokenizer import Tokenizer
 
 EntryKind = Literal["told", "reply", "sleep"]
+Finish = Literal["stop", "length"]
 USER = "user"
 MODEL = "model"
 
@@ -38,7 +39,7 @@ class Entry:
     said: str = ""
     """Of a line of a chat what its client sent, of a reply what it was shown: without mark, end of
     line and stop text."""
-    finish: Literal["stop", "length"] | None = None
+    finish: Finish | None = None
     """Why a reply ended; None if it was broken off."""
     request: str = ""
     """Of what was told, a digest of the request that told it, where its client may repeat it."""

@@ -57,7 +57,9 @@ def describe_window(
     window = _find_window(piece)
     for place, (entry, begin, _) in enumerate(_place_tokens(piece), piece.place):
         for token in entry.tokens[max(0, window - begin) :]:
-            text = tokenizer.decode([token]) if tokenizer else None
+            text = None
+            if tokenizer is not None and token < tokenizer.vocab_size:
+                text = tokenizer.decode([token])
             data.append({"text": text, "source": entry.source, "place": place})
     return {"object": "list", "data": data[-limit:]}
 

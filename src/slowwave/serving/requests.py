@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slowwave.generation.config import Sampling
 from slowwave.serving.history import Message, Role
+from slowwave.sleep.config import MOST_PASSES
 
 # Fields of OpenAI's that a model here cannot follow, with the values that ask for nothing.
 UNSUPPORTED: dict[str, Sequence[Any]] = {
@@ -49,7 +50,6 @@ MOST_MESSAGES = 4096
 """Recognising them may take time that grows with their square."""
 LONGEST_NAME = 128
 """Characters of a source, and of the name of a memory or a snapshot."""
-MOST_PASSES = 64
 HIGHEST_TEMPERATURE = 100
 Stops = Annotated[list[str], Field(max_length=16)]
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]

@@ -35,6 +35,20 @@ def open_plain(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
         yield file
 
 
+def read_plain(path: Path, *, follow: bool = True) -> bytes:
+    """The bytes of a file; raises as `open_plain`, and ValueError if they exceed memory."""
+    with open_plain(path, follow=follow) as file:
+        return read_rest(path, file)
+
+
+def read_rest(path: Path, file: BinaryIO) -> bytes:
+    """What of an open file was not read; raises ValueError if there is no memory for it."""
+    try:
+        return file.read()
+    except MemoryError:
+        raise ValueError(f"{path}: larger than memory; name another") from None
+
+
 def require_plain(path: Path) -> None:
     """Raises ValueError if there is something of this name that is no file, be it a link to one."""
     with contextlib.suppress(FileNotFoundError):

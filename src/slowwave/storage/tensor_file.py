@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from slowwave.storage.plain_file import open_plain
+from slowwave.storage.plain_file import open_plain, read_rest
 from slowwave.storage.strict_json import parse_json
 
 METADATA_KEY = "slowwave"
@@ -72,7 +72,7 @@ class TensorFile:
 
         Raises ValueError if any bit of the file is not as it was written, or is no tensor's.
         """
-        data = self.file.read()
+        data = read_rest(self.path, self.file)
         if checksum is not None:
             plain = _set_checksum(self.head, checksum, NO_CHECKSUM)
             if _digest(plain, data) != checksum:

@@ -110,3 +110,11 @@ def test_what_is_wrong_is_told_without_all_that_is_right() -> None:
     with pytest.raises(ValueError, match="restore the file") as caught:
         validate(Outer, ["x" * 1000], remedy="restore the file")
     assert len(str(caught.value)) < 200
+
+
+def test_a_refusal_is_one_line_whatever_was_given() -> None:
+    for values in ({"name": ["\n\x1b[2J" * 9999]}, {"\n\x1b[2J" * 9999: 1}):
+        with pytest.raises(ValueError, match=r"name|unknown key") as refusal:
+            Outer.from_dict(values)
+        assert str(refusal.value).isprintable()
+        assert len(str(refusal.value)) < 400

@@ -119,7 +119,9 @@ def _show(value: Any) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}\u2026"
+    """A text in one line of a sentence, whatever and however much it is."""
+    line = "".join(sign if sign.isprintable() else "?" for sign in text[:MOST_LETTERS])
+    return line if len(text) <= MOST_LETTERS else f"{line[:-1]}\u2026"
 
 
 @functools.cache
@@ -129,7 +131,7 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
 
 def _one_sentence(error: ValidationError, cls: type[Any], remedy: str) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or cls.__name__
+    where = _shorten(".".join(str(part) for part in first["loc"])) or cls.__name__
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         fault, usual = f"unknown key in {cls.__name__}", "remove it or check the spelling"
     elif first["type"] == "missing":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.session_file import read_session_file
 from slowwave.memory.store import Store
+from tensor_files import replace_tensor
 
 
 @pytest.fixture
@@ -123,7 +125,9 @@ def test_a_session_without_its_state_is_not_exported(
         ({"head": -1}, "an entry follows one that is not there"),
         ({"model": "another"}, "a state in it is of another session"),
         ({"tokenizer": "another"}, "a state in it is of another session"),
-        ({"snapshots": [{"name": "@", "time": 0, "last": 0}] * 2}, "two snapshots have one name"),
+        ({"snapshots": [{"name": "x", "time": 0, "last": 0}] * 2}, "two snapshots have one name"),
+        ({"snapshots": [{"name": "x", "time": 1e300, "last": 0}]}, "time of snapshot 'x' is 1e"),
+        ({"snapshots": [{"name": "x", "time": -1, "last": 0}]}, "time of snapshot 'x' is -1"),
     ],
 )
 def test_wrong_manifests(
@@ -136,6 +140,19 @@ def test_wrong_manifests(
     assert is_empty(store, "bob")
 
 
+def test_names_that_break_the_rule(store: Store, exported: Path) -> None:
+    manifest, snapshots = manifest_of(exported), manifest_of(exported)["snapshots"]
+    snapshots[1]["name"] = "a\nb"
+    for changes, name, message in (
+        ({"name": "a@b"}, None, r"session name 'a@b' is unfit"),
+        ({"snapshots": snapshots}, "bob", r"snapshot name 'a\\nb' is unfit"),
+    ):
+        rewrite(exported, {"session.json": json.dumps(manifest | changes)})
+        with pytest.raises(ValueError, match=rf"ann\.session: {message}"):
+            store.import_session(exported, name)
+        assert is_empty(store, "bob")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -144,14 +161,27 @@ def test_wrong_manifests(
         ({"sleeps": []}, "its sleeps are out of order|a state in it is of another session"),
         ({"entry": {"tokens": [-1]}}, "a token is negative or too large"),
         ({"entry": {"tokens": [2**32]}}, "a token is negative or too large"),
-        ({"entry": {"tokens": [1, 2]}}, "out of order"),
+        ({"entry": {"tokens": [65, 66]}}, "the tokens at place 0 do not say what its text says"),
+        ({"entry": {"tokens": [256]}}, "the entry at place 0 is unfit: it has a token out of 0 to"),
+        ({"entry": {"text": "Bob"}}, "the tokens at place 0 do not say what its text says"),
+        ({"entry": {"tokens": [66], "text": "B"}}, "its sleeps are out of order"),
         ({"last sleep": {"number": 7}}, "its sleeps are out of order"),
-        ({"last sleep": {"tokens": 2**70}}, "its sleeps are out of order"),
-        ({"entry": {"passes": 0}}, "passes of an entry is out of range"),
+        ({"last sleep": {"trigger": "asked"}}, "its sleeps are out of order"),
+        ({"last sleep": {"tokens": 2**50}}, "its sleeps are out of order"),
+        ({"last sleep": {"tokens": 2**70}}, "a count of sleep 2 cannot be"),
+        ({"last sleep": {"milliseconds": "nan"}}, "milliseconds: Input should be a finite number"),
+        ({"entry": {"passes": 3}}, "what is no sleep has passes"),
+        ({"entry": {"kind": "sleep"}}, "a sleep says something"),
+        ({"entry": {"finish": "stop"}}, "what is no reply has an end"),
         ({"entry": {"kind": "dreamt"}}, "kind"),
+        ({"entry": {"role": "tool"}}, "role"),
         ({"entry": {"time": float("nan")}}, "not the manifest of a session"),
+        ({"entry": {"time": "nan"}}, "time"),
         ({"entry": {"time": 10**400}}, "time"),
-        ({"entry": {"text": "\ud800"}}, "surrogates not allowed"),
+        ({"entry": {"time": 1e300}}, r"time is 1e\+300, which no clock shows"),
+        ({"entry": {"time": 253402300800}}, "which no clock shows"),
+        ({"entry": {"time": -1e-9}}, "which no clock shows"),
+        ({"entry": {"text": "\ud800"}}, "holds what is no text"),
     ],
 )
 def test_wrong_entries(store: Store, exported: Path, changes: dict[str, Any], message: str) -> None:
@@ -165,6 +195,27 @@ def test_wrong_entries(store: Store, exported: Path, changes: dict[str, Any], me
     with pytest.raises(ValueError, match=message):
         store.import_session(exported, "bob")
     assert is_empty(store, "bob")
+
+
+@pytest.mark.parametrize("passes", [0, -1, 65, 2**32 - 1, 2**70])
+def test_a_sleep_with_too_many_passes_is_refused(
+    store: Store, talker: Talker, exported: Path, passes: int
+) -> None:
+    """Or to replay it would never end."""
+    manifest = manifest_of(exported)
+    [sleep] = [node["entry"] for node in manifest["nodes"] if node["entry"]["kind"] == "sleep"]
+    sleep["passes"] = passes
+    rewrite(exported, {"session.json": json.dumps(manifest)})
+    with pytest.raises(ValueError, match=rf"ann\.session: .*passes is {passes}; use 1"):
+        store.import_session(exported, "bob")
+    assert is_empty(store, "bob")
+
+
+def test_a_manifest_that_says_two_things_is_refused(store: Store, exported: Path) -> None:
+    text = json.dumps(manifest_of(exported))
+    rewrite(exported, {"session.json": text.replace('"name": "ann"', '"name": "a", "name": "b"')})
+    with pytest.raises(ValueError, match=r"ann\.session: not the .*its JSON names a key twice"):
+        store.import_session(exported, "bob")
 
 
 @pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", "{}", "\xff", '{"format": 1}'])
@@ -188,6 +239,44 @@ def test_wrong_states(store: Store, exported: Path) -> None:
         with pytest.raises(ValueError, match=message):
             store.import_session(path, "bob")
         assert is_empty(store, "bob")
+
+
+def test_a_state_whose_window_is_of_another_ledger(store: Store, exported: Path) -> None:
+    """All counters agree, and the checksum too."""
+    with zipfile.ZipFile(exported) as archive:
+        state = archive.read("states/0.safetensors")
+    path = exported.with_name("state")
+    path.write_bytes(state)
+    replace_tensor(path, "window.tokens", lambda tokens: tokens + 1)
+    rewrite(exported, {"states/0.safetensors": path.read_bytes()})
+    with pytest.raises(ValueError, match=r"ann\.session: a state in it is of another session"):
+        store.import_session(exported, "bob")
+    assert is_empty(store, "bob")
+
+
+def test_archives_that_claim_what_they_are_not(store: Store, exported: Path) -> None:
+    whole = exported.read_bytes()
+    path = exported.with_name("changed")
+    with zipfile.ZipFile(exported) as archive:
+        names = archive.namelist()
+    for name in names:  # a name that is written in one place alone, or in no text at all
+        for other in (b"../" + name[3:].encode(), b"\xff" * len(name)):
+            for place in (whole.index(name.encode()), whole.rindex(name.encode())):
+                path.write_bytes(whole[:place] + other + whole[place + len(name) :])
+                with pytest.raises(ValueError, match=r"/changed: .*; (export it again|name anot)"):
+                    store.import_session(path, "bob")
+    with zipfile.ZipFile(exported, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("session.json", "{}")
+    with pytest.raises(ValueError, match="an archive, but not an exported session; name another"):
+        store.import_session(exported, "bob")
+    assert is_empty(store, "bob")
+
+
+def test_what_is_no_file_is_not_waited_for(store: Store, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(ValueError, match=f"{path}: no plain file; name another"):
+            store.import_session(path)
 
 
 def test_a_packed_archive_is_refused(store: Store, exported: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,13 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 from slowwave.storage.fingerprint import fingerprint_model
-from slowwave.storage.memory_file import load_memory, read_header, save_memory
+from slowwave.storage.memory_file import (
+    load_memory,
+    read_fast_weights,
+    read_header,
+    save_memory,
+)
+from tensor_files import read_metadata, replace_tensor, rewrite, write_metadata
 
 WINDOW = 5
 SIZES = ModelConfig(
@@ -218,32 +225,6 @@ def test_a_fingerprint_follows_the_weights() -> None:
 # Refused.
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes the header of the memory, and nothing else."""
-    values = json.loads(read_metadata(path))
-    change(values)
-    write_metadata(path, json.dumps(values))
-
-
-def read_metadata(path: Path) -> str:
-    with safetensors.safe_open(path, framework="pt") as file:
-        return file.metadata()["slowwave"]
-
-
-def write_metadata(path: Path, text: str) -> None:
-    path.write_bytes(
-        safetensors.torch.save(safetensors.torch.load(path.read_bytes()), {"slowwave": text})
-    )
-
-
-def replace_tensor(path: Path, name: str, change: Callable[[Tensor], Tensor | None]) -> None:
-    found = safetensors.torch.load(path.read_bytes())
-    changed = change(found.pop(name).clone()) if name in found else change(torch.zeros(1))
-    if changed is not None:
-        found[name] = changed
-    path.write_bytes(safetensors.torch.save(found, {"slowwave": read_metadata(path)}))
-
-
 def fill(value: float) -> Callable[[Tensor], Tensor]:
     def change(tensor: Tensor) -> Tensor:
         tensor.view(-1)[-1] = value
@@ -259,23 +240,57 @@ def test_truncated_files(saved: Path, kept: int) -> None:
         load(saved)
 
 
+@pytest.mark.parametrize("read", [load, read_header, read_fast_weights])
+def test_no_flipped_bit_is_read(saved: Path, read: Callable[[Path], object]) -> None:
+    whole, generator = saved.read_bytes(), random.Random(0)
+    damaged = saved.with_name("damaged")
+    for _ in range(300):
+        content = bytearray(whole)
+        content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+        damaged.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged: ") as refusal:
+            read(damaged)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_checksum_is_of_every_byte(saved: Path) -> None:
+    rewrite(saved, lambda values: None)  # as the docs say
+    load(saved)
+    rewrite(saved, lambda values: values.update(tokens_seen=14))
+    assert read_header(saved).tokens_seen == 14
+    saved.write_bytes(saved.read_bytes().replace(rb"tokens_seen\":14", rb"tokens_seen\":15"))
+    with pytest.raises(ValueError, match="memory: damaged, its checksum is of another content"):
+        read_header(saved)
+
+
+@pytest.mark.parametrize("checksum", [None, "", "x", "0" * 64, 7])
+def test_wrong_checksums(saved: Path, checksum: Any) -> None:
+    text = json.loads(read_metadata(saved)) | {"checksum": checksum}
+    saved.write_bytes(
+        safetensors.torch.save(
+            safetensors.torch.load(saved.read_bytes()), {"slowwave": json.dumps(text)}
+        )
+    )
+    with pytest.raises(ValueError, match=r"memory: (checksum|damaged, its checksum is of another)"):
+        load(saved)
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_damaged_files_are_refused_or_harmless(saved: Path, data: st.DataObject) -> None:
-    """Any bytes put in any place: an error in one sentence, or a state of the right sizes."""
+def test_damaged_files_are_refused(saved: Path, data: st.DataObject) -> None:
+    """Any bytes put in any place: an error in one sentence, unless they were there before."""
     whole = saved.read_bytes()
     place = data.draw(st.integers(0, min(len(whole), 1500)))
     junk = data.draw(st.binary(min_size=1, max_size=12))
     damaged = saved.with_name("damaged")
     damaged.write_bytes(whole[:place] + junk + whole[place + len(junk) :])
     try:
-        state = load(damaged)
+        load(damaged)
     except ValueError as error:
         assert str(damaged) in str(error)
         assert "\n" not in str(error)
     else:
-        sizes = [tensor.shape for tensor in tensors(state)]
-        assert sizes == [tensor.shape for tensor in tensors(load(saved))]
+        assert damaged.read_bytes() == whole
 
 
 def test_foreign_files(saved: Path) -> None:
@@ -283,7 +298,7 @@ def test_foreign_files(saved: Path) -> None:
     with pytest.raises(ValueError, match="a safetensors file, but not a memory file; name another"):
         load(saved)
     saved.write_bytes(b"SQLite format 3\0" * 50)
-    with pytest.raises(ValueError, match="its header is too long for a memory file"):
+    with pytest.raises(ValueError, match=r"not a memory file \(.+\); restore it, or name another"):
         load(saved)
     with pytest.raises(ValueError, match=r"memory\.other: no such file; name a memory file"):
         load(saved.with_suffix(".other"))
@@ -308,8 +323,16 @@ def test_hostile_metadata(saved: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 2, "format 2, but this slowwave reads format 1; use the slowwave that wrote it"),
-        ("format", "1", "format '1', but this slowwave reads format 1"),
+        ("format", 3, "format 3, but this slowwave reads formats 1 to 2; use the slowwave that"),
+        ("format", "1", "format '1', but this slowwave reads formats 1 to 2"),
+        ("format", 1, "checksum is .+ in format 1; restore it"),
+        (
+            "layers",
+            ["gdn", "attn"] * 2,
+            "its layers are not those of its model, attn, gdn, attn, gdn",
+        ),
+        ("tokens_seen", 4, "tokens_seen is 4 with 3 in the window after 2 sleeps; restore the"),
+        ("tokens_seen", 2**53 + 1, "tokens_seen is 9007199254740993 with 3 in the window after"),
         ("model", "0" * 64, "the memory of another model; load it with the one that read it"),
         ("tokenizer", "words", "its tokens are of another tokenizer; use that of its model"),
         ("batch_size", 2, "holds 2 streams, not 1; load it as a batch of that many"),
@@ -334,8 +357,9 @@ def test_a_window_larger_than_the_file(tmp_path: Path) -> None:
     """Where nothing is evicted, no setting bounds the window."""
     sleep = SLEEPS["none"]
     save(tmp_path / "memory", MODEL.initial_state(1), sleep=sleep)
-    for size in (10**6, 10**18):
-        rewrite(tmp_path / "memory", lambda values, size=size: values.update(window_fill=size))
+    for size in (10**6, 10**15):
+        changes = {"window_fill": size, "tokens_seen": size}
+        rewrite(tmp_path / "memory", lambda values, changes=changes: values.update(changes))
         with pytest.raises(ValueError, match=f"tells of {size} tokens, more than it can hold"):
             load(tmp_path / "memory", sleep=sleep)
 

@@ -15,6 +15,7 @@ from slowwave.commands.printing import print_json
 from slowwave.commands.texts import require_text
 from slowwave.config import Config, read_toml
 from slowwave.memory.config import Question
+from slowwave.sleep.config import MOST_PASSES
 from slowwave.status_line import StatusLine
 
 
@@ -77,8 +78,8 @@ def _show_each(questions: Sequence[Question], status: StatusLine) -> Iterator[Qu
 
 
 def _gather(options: ProbeOptions) -> list[Question]:
-    if any(count < 1 for count in options.passes):
-        raise ValueError(f"--passes is {options.passes}; use 1 or more for each")
+    if not all(1 <= count <= MOST_PASSES for count in options.passes):
+        raise ValueError(f"--passes is {options.passes}; use 1 to {MOST_PASSES} for each")
     questions = [Question(question=require_text(text, "--ask")) for text in options.ask]
     if options.questions is not None:
         values = read_toml(options.questions)

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from slowwave.memory import catalogue_rows as rows
-from slowwave.memory.catalogue_rows import (
+from slowwave.memory.catalogue_schema import prepare
+from slowwave.memory.catalogue_trust import distrust, require_own_files
+from slowwave.memory.catalogue_types import (
     Branch,
     Owner,
     Piece,
@@ -28,9 +30,9 @@ from slowwave.memory.catalogue_rows import (
     Source,
     Step,
 )
-from slowwave.memory.catalogue_schema import prepare
 from slowwave.memory.ledger import Entry
 from slowwave.memory.refusals import Damaged, TakenName
+from slowwave.memory.row_checks import BadRow
 
 BUSY_SECONDS = 30
 
@@ -46,12 +48,14 @@ class Catalogue:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._mutex = threading.RLock()
+        require_own_files(path)
         with self._explained():
             self._db = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._db.row_factory = sqlite3.Row
             try:
+                distrust(self._db)
                 prepare(self._db, path)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
@@ -296,22 +300,31 @@ class Catalogue:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except sqlite3.ProgrammingError:
+            raise
+        except (sqlite3.Error, BadRow) as error:
             raise _explain(self.path, error) from None
 
 
-def _explain(path: Path, error: sqlite3.DatabaseError) -> Exception:
+def _explain(path: Path, error: Exception) -> Exception:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_FULL:
             return OSError(errno.ENOSPC, "the disk is full; make room and try again", str(path))
-        case sqlite3.SQLITE_BUSY:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return OSError(errno.EBUSY, "another process keeps writing; try again", str(path))
-        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:
+        case sqlite3.SQLITE_NOMEM:
+            return OSError(errno.ENOMEM, "there is too little memory", str(path))
+        case (
+            sqlite3.SQLITE_IOERR
+            | sqlite3.SQLITE_CANTOPEN
+            | sqlite3.SQLITE_READONLY
+            | sqlite3.SQLITE_PERM
+            | sqlite3.SQLITE_AUTH
+        ):
             return OSError(errno.EIO, f"{error}; see to the disk and its rights", str(path))
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+        case _:  # what is in the file is not what we wrote, be it a page, a row or a table
+            reason = "".join(sign if sign.isprintable() else "?" for sign in f"{error!s:.120}")
             return Damaged(
-                f"{path}: damaged, or no catalogue ({error}); restore it from a copy, or start "
+                f"{path}: damaged, or no catalogue ({reason}); restore it from a copy, or start "
                 "anew in another directory and import exported sessions"
             )
-        case _:
-            return error

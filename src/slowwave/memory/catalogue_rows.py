@@ -1,4 +1,4 @@
-"""What the catalogue keeps, and the SQL that reads and writes it within a transaction."""
+"""The SQL that reads and writes what the catalogue keeps, within a transaction."""
 
 from __future__ import annotations
 
@@ -7,130 +7,47 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import get_args
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from slowwave.memory.ledger import Entry
+from slowwave.generation.chat import Role
+from slowwave.memory import row_checks as check
+from slowwave.memory.catalogue_types import (
+    Owner,
+    Piece,
+    PlacedSleep,
+    Point,
+    Reached,
+    SessionRow,
+    Snapshot,
+    Source,
+    Step,
+)
+from slowwave.memory.entry_checks import check_entry
+from slowwave.memory.ledger import Entry, EntryKind, Finish
 from slowwave.memory.provenance import Slept
 from slowwave.memory.refusals import UnknownName, list_names
+from slowwave.memory.row_checks import BadRow
 from slowwave.memory.sleep_report import SleepReport
+from slowwave.storage.strict_json import parse_json
 
 REPORT = TypeAdapter(SleepReport)
+KINDS: tuple[EntryKind, ...] = get_args(EntryKind)
+ROLES: tuple[Role | None, ...] = (None, *get_args(Role))
+FINISHES: tuple[Finish | None, ...] = (None, *get_args(Finish))
 
-# From an entry back to a place, or to the root.
+# All rows of a statement are fetched before any is looked at: one that is refused would leave the
+# statement open, and the catalogue locked, for as long as anybody holds the exception.
+
+# From an entry back to a place, or to the root; it ends even if an entry is before itself.
 WAY = """
     WITH RECURSIVE way(id) AS (
-        SELECT ? UNION ALL
+        SELECT ? UNION
         SELECT parent FROM entries JOIN way USING (id) WHERE parent IS NOT NULL AND place > ?
     )
 """
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """Where a session stood after a turn: its ledger up to there, and its state."""
-
-    id: int
-    entry: int | None
-    """The last entry; None if nothing was read yet."""
-    file: str | None
-    """The state file; None if nothing was read yet."""
-    num_entries: int
-    tokens_seen: int
-    num_sleeps: int
-    window_fill: int
-
-
-class Owner(NamedTuple):
-    """What a session was read with, and is read on with."""
-
-    model: str
-    """Fingerprints of model and tokenizer."""
-    tokenizer: str
-    sleep: str
-    """The sleep settings as canonical JSON."""
-    gate: str | None = None
-    """The gate as canonical JSON; None if there is none."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRow:
-    """A session as the catalogue has it."""
-
-    id: int
-    name: str
-    created: float
-    """Seconds since 1970, as `changed`."""
-    changed: float
-    owner: Owner
-    head: Point
-    before: Point | None
-    """Where it stood before its last turn, which can be taken anew from there; None if nowhere."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A point of a session that was given a name."""
-
-    name: str
-    time: float
-    """When it was named, in seconds since 1970."""
-    point: Point
-
-
-class Step(NamedTuple):
-    """An entry and the sleeps that happened in it."""
-
-    entry: Entry
-    sleeps: list[Slept]
-
-
-class Reached(NamedTuple):
-    """The state after some steps, and its file."""
-
-    file: str | None
-    tokens_seen: int
-    num_sleeps: int
-    window_fill: int
-
-
-class PlacedSleep(NamedTuple):
-    """A sleep, and the entry that it happened in: its id, its place in the ledger and its time."""
-
-    entry: int
-    place: int
-    time: float
-    slept: Slept
-
-
-class Piece(NamedTuple):
-    """Entries of a ledger, one after another."""
-
-    place: int
-    """Of the first of them in the ledger."""
-    start: int
-    """Tokens of the stream before it."""
-    entries: list[Entry]
-    sleeps: list[Slept]
-    """Those that consolidated something of it, in order."""
-
-
-class Source(NamedTuple):
-    """What was read from a source, and when at first and at last, in seconds since 1970."""
-
-    source: str
-    num_entries: int
-    num_tokens: int
-    first: float
-    last: float
-
-
-Branch = tuple[int | None, Step]
-"""The number of the step before it, if any, and a step."""
-Planted = tuple[int | None, Reached]
-"""The number of the last step, if any, and what it reached."""
 
 
 def read_sessions(db: sqlite3.Connection) -> list[SessionRow]:
@@ -141,25 +58,55 @@ def read_sessions(db: sqlite3.Connection) -> list[SessionRow]:
 
 def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
     """A row of the sessions with its head."""
-    return SessionRow(
-        id=row["id"],
-        name=row["name"],
-        created=row["created"],
-        changed=row["changed"],
-        owner=Owner(row["model"], row["tokenizer"], row["sleep"], row["gate"]),
-        head=read_point(db, row["head"]),
-        before=None if row["before"] is None else read_point(db, row["before"]),
+    owner = Owner(
+        model=check.text(row, "model"),
+        tokenizer=check.text(row, "tokenizer"),
+        sleep=check.text(row, "sleep"),
+        gate=None if row["gate"] is None else check.text(row, "gate"),
     )
+    session = SessionRow(
+        id=check.whole(row, "id"),
+        name=check.name(row, "name"),
+        created=check.moment(row, "created"),
+        changed=check.moment(row, "changed"),
+        owner=owner,
+        head=read_point(db, check.whole(row, "head")),
+        before=None if row["before"] is None else read_point(db, check.whole(row, "before")),
+    )
+    try:
+        owner.parse_sleep()
+        owner.parse_gate()
+    except ValueError as error:
+        raise BadRow(f"session {session.name!r}: {error}") from None
+    return session
 
 
 def read_point(db: sqlite3.Connection, point: int) -> Point:
-    return Point(**db.execute("SELECT * FROM points WHERE id = ?", (point,)).fetchone())
+    row = db.execute("SELECT * FROM points WHERE id = ?", (point,)).fetchone()
+    if row is None:
+        raise BadRow(f"point {point} is missing")
+    found = Point(
+        id=check.whole(row, "id"),
+        entry=check.optional(row, "entry"),
+        file=check.state_file(row, "file"),
+        num_entries=check.whole(row, "num_entries"),
+        tokens_seen=check.whole(row, "tokens_seen"),
+        num_sleeps=check.whole(row, "num_sleeps"),
+        window_fill=check.whole(row, "window_fill"),
+    )
+    is_empty = found.entry is None
+    if is_empty != (found.num_entries == 0) or (found.file is None and not is_empty):
+        raise BadRow(f"point {point} has no entry or no file")
+    if found.num_sleeps + found.window_fill > found.tokens_seen or (is_empty and found.tokens_seen):
+        raise BadRow(f"the counts of point {point} cannot be")
+    return found
 
 
 def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     row = db.execute("SELECT * FROM sessions WHERE name = ?", (name,)).fetchone()
     if row is None:
-        names = [each["name"] for each in db.execute("SELECT name FROM sessions ORDER BY name")]
+        rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
+        names = [check.name(each, "name") for each in rows]
         raise UnknownName(f"no session {name!r}; there are {list_names(names)}")
     return read_session(db, row)
 
@@ -172,7 +119,14 @@ def has_session(db: sqlite3.Connection, name: str) -> bool:
 def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
     sql = "SELECT name, time, point FROM snapshots WHERE session = ? ORDER BY time, name"
     rows = db.execute(sql, (session,)).fetchall()
-    return [Snapshot(**{**row, "point": read_point(db, row["point"])}) for row in rows]
+    return [
+        Snapshot(
+            name=check.name(row, "name"),
+            time=check.moment(row, "time"),
+            point=read_point(db, check.whole(row, "point")),
+        )
+        for row in rows
+    ]
 
 
 def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
@@ -202,22 +156,19 @@ def read_entries(
         f"{WAY} SELECT entries.* FROM way JOIN entries USING (id) "
         "WHERE place >= ? AND place < ? ORDER BY place"
     )
-    stop = point.num_entries if stop is None else stop
-    return {
-        row["id"]: Entry(
-            kind=row["kind"],
-            time=row["time"],
-            source=row["source"],
-            text=row["text"],
-            tokens=tuple(np.frombuffer(row["tokens"], "<u4").tolist()),
-            passes=row["passes"],
-            role=row["role"],
-            said=row["said"],
-            finish=row["finish"],
-            request=row["request"],
-        )
-        for row in db.execute(sql, (point.entry, start, start, stop))
-    }
+    stop = point.num_entries if stop is None else min(stop, point.num_entries)
+    start = min(start, stop)
+    found, places = dict[int, Entry](), list[int]()
+    for row in db.execute(sql, (point.entry, start, start, stop)).fetchall():
+        found[check.whole(row, "id")] = _read_entry(row)
+        places.append(check.whole(row, "place"))
+    if places != list(range(start, stop)):
+        raise BadRow(f"of the entries {start} to {stop} of point {point.id} some are missing")
+    num_tokens = sum(len(entry.tokens) for entry in found.values())
+    is_whole = len(found) == point.num_entries
+    if num_tokens > point.tokens_seen or (is_whole and num_tokens < point.tokens_seen):
+        raise BadRow(f"the entries of point {point.id} have {num_tokens} tokens, not those it saw")
+    return found
 
 
 def read_sleeps(
@@ -230,10 +181,23 @@ def read_sleeps(
         ORDER BY place DESC, number DESC LIMIT ?
     """
     found = db.execute(sql, (point.entry, 0, -1 if last is None else last)).fetchall()
-    return [
-        PlacedSleep(row["entry"], row["place"], row["time"], _read_slept(row))
+    placed = [
+        PlacedSleep(
+            check.whole(row, "entry"),
+            check.whole(row, "place"),
+            check.moment(row, "time"),
+            _read_slept(row),
+        )
         for row in reversed(found)
     ]
+    # Every sleep goes on where the one before it ended, and what none had is the window.
+    ends = [each.slept.stop for each in placed]
+    starts = [each.slept.start for each in placed]
+    slept = point.tokens_seen - point.window_fill
+    begin = starts[0] if len(placed) == last else 0
+    if [begin, *ends] != [*starts, slept]:
+        raise BadRow(f"the sleeps of point {point.id} do not follow each other")
+    return placed
 
 
 def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> Piece:
@@ -244,12 +208,14 @@ def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> P
     entries = list(read_entries(db, point, start=start, stop=stop).values())
     begin = point.tokens_seen - num_after
     end = begin + sum(len(entry.tokens) for entry in entries)
+    if begin < 0 or end > point.tokens_seen or (start == 0 and begin):
+        raise BadRow(f"the entries of point {point.id} have not the tokens that it has seen")
     # No token is consolidated before it is read.
     sql = f"""
-        {WAY} SELECT sleeps.* FROM way JOIN sleeps ON entry = id
-        WHERE start < stop AND start < ? AND stop > ? ORDER BY stop
+        {WAY} SELECT sleeps.* FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
+        WHERE start < stop AND start < ? AND stop > ? ORDER BY place, number
     """
-    sleeps = [_read_slept(row) for row in db.execute(sql, (*way, end, begin))]
+    sleeps = [_read_slept(row) for row in db.execute(sql, (*way, end, begin)).fetchall()]
     return Piece(start, begin, entries, sleeps)
 
 
@@ -272,21 +238,61 @@ def fit_entries(
 def count_sources(db: sqlite3.Connection, point: Point) -> list[Source]:
     """What was read from where up to a point, in order of appearance."""
     sql = f"""
-        {WAY} SELECT source, count(*), sum(length(tokens)) / 4, min(time), max(time)
+        {WAY} SELECT source, count(*) AS num_entries, sum(length(tokens)) / 4 AS num_tokens,
+        min(time) AS first, max(time) AS last
         FROM way JOIN entries USING (id) WHERE kind != 'sleep' GROUP BY source ORDER BY min(place)
     """
-    return [Source(*row) for row in db.execute(sql, (point.entry, 0))]
+    return [
+        Source(
+            check.text(row, "source"),
+            check.whole(row, "num_entries"),
+            check.whole(row, "num_tokens"),
+            check.moment(row, "first"),
+            check.moment(row, "last"),
+        )
+        for row in db.execute(sql, (point.entry, 0)).fetchall()
+    ]
+
+
+def _read_entry(row: sqlite3.Row) -> Entry:
+    tokens = check.blob(row, "tokens")
+    if len(tokens) % 4:
+        raise BadRow(f"the tokens of entry {row['id']} are cut")
+    entry = Entry(
+        kind=check.one_of(KINDS, row, "kind"),
+        time=check.moment(row, "time"),
+        source=check.text(row, "source"),
+        text=check.text(row, "text"),
+        tokens=tuple(np.frombuffer(tokens, "<u4").tolist()),
+        passes=check.optional(row, "passes"),
+        role=check.one_of(ROLES, row, "role"),
+        said=check.text(row, "said"),
+        finish=check.one_of(FINISHES, row, "finish"),
+        request=check.text(row, "request"),
+    )
+    try:
+        check_entry(entry)
+    except ValueError as error:
+        raise BadRow(f"entry {row['id']}: {error}") from None
+    return entry
 
 
 def _read_slept(row: sqlite3.Row) -> Slept:
-    return Slept(REPORT.validate_json(row["report"]), row["start"], row["stop"])
+    start, stop, entry = (check.whole(row, column) for column in ("start", "stop", "entry"))
+    try:
+        report = REPORT.validate_python(parse_json(check.text(row, "report")))
+    except ValueError:
+        raise BadRow(f"the report of a sleep in entry {entry} is none") from None
+    if report.number != row["number"] or report.num_evicted != stop - start:
+        raise BadRow(f"a sleep in entry {entry} is not that of its report")
+    return Slept(report, start, stop)
 
 
 def read_carriers(db: sqlite3.Connection, entry: int) -> list[tuple[str, str | None]]:
     """(session, None) for heads and (session, snapshot) for snapshots that an entry leads to."""
     sql = """
         WITH RECURSIVE below(id) AS (
-            SELECT ? UNION ALL SELECT entries.id FROM entries JOIN below ON parent = below.id
+            SELECT ? UNION SELECT entries.id FROM entries JOIN below ON parent = below.id
         ), named AS (
             SELECT name AS session, NULL AS snapshot, head AS point FROM sessions UNION ALL
             SELECT sessions.name, snapshots.name, point
@@ -295,7 +301,13 @@ def read_carriers(db: sqlite3.Connection, entry: int) -> list[tuple[str, str | N
         SELECT session, snapshot FROM named JOIN points ON points.id = point
         WHERE entry IN below ORDER BY session, snapshot
     """
-    return [(row["session"], row["snapshot"]) for row in db.execute(sql, (entry,))]
+    return [
+        (
+            check.name(row, "session"),
+            None if row["snapshot"] is None else check.name(row, "snapshot"),
+        )
+        for row in db.execute(sql, (entry,)).fetchall()
+    ]
 
 
 def read_file_names(db: sqlite3.Connection) -> dict[str, bool]:
@@ -304,7 +316,12 @@ def read_file_names(db: sqlite3.Connection) -> dict[str, bool]:
         SELECT file, EXISTS (SELECT 1 FROM sessions WHERE points.id IN (head, before)) AS is_head
         FROM points WHERE file IS NOT NULL
     """
-    return {row["file"]: bool(row["is_head"]) for row in db.execute(sql)}
+    found = dict[str, bool]()
+    for row in db.execute(sql).fetchall():
+        file = check.state_file(row, "file")
+        assert file is not None
+        found[file] = bool(row["is_head"])
+    return found
 
 
 def append(
@@ -381,7 +398,7 @@ def drop_points(db: sqlite3.Connection, points: Iterable[Point | None]) -> list[
         AND NOT EXISTS (SELECT 1 FROM sessions WHERE before = ?1)
         AND NOT EXISTS (SELECT 1 FROM snapshots WHERE point = ?1) RETURNING file
     """
-    files = (read_files(db.execute(sql, (point.id,))) for point in points if point)
+    files = (read_files(db.execute(sql, (point.id,)).fetchall()) for point in points if point)
     return [file for each in files for file in each]
 
 
@@ -392,7 +409,7 @@ def collect(db: sqlite3.Connection) -> list[str]:
             "DELETE FROM points WHERE id NOT IN (SELECT head FROM sessions UNION "
             "SELECT before FROM sessions WHERE before IS NOT NULL UNION "
             "SELECT point FROM snapshots) RETURNING file"
-        )
+        ).fetchall()
     )
     db.execute(
         "WITH RECURSIVE kept(id) AS (SELECT entry FROM points WHERE entry IS NOT NULL UNION "
@@ -403,4 +420,5 @@ def collect(db: sqlite3.Connection) -> list[str]:
 
 
 def read_files(rows: Iterable[sqlite3.Row]) -> list[str]:
-    return [row["file"] for row in rows if row["file"] is not None]
+    files = [check.state_file(row, "file") for row in rows]
+    return [file for file in files if file is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from slowwave.memory.ledger import recall_speaker
+from slowwave.memory.catalogue_trust import add_functions, require_own_schema, run_script
 
 APPLICATION_ID = 0x736C7731
 """Tells our SQLite files from those of others."""
@@ -82,10 +82,9 @@ MIGRATIONS = (
 def prepare(db: sqlite3.Connection, path: Path) -> None:
     """Makes the tables, or brings older ones up to date, in one transaction.
 
-    Raises ValueError if the file is another program's, or of a newer version.
+    Raises ValueError if the file is another program's, of a newer version, or has other tables.
     """
-    db.create_function("recall_role", 3, lambda *entry: recall_speaker(*entry)[0])
-    db.create_function("recall_words", 3, lambda *entry: recall_speaker(*entry)[1])
+    add_functions(db)
     db.execute("BEGIN IMMEDIATE")
     try:
         application = db.execute("PRAGMA application_id").fetchone()[0]
@@ -93,14 +92,14 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and application != APPLICATION_ID:
             raise ValueError(f"{path}: not the catalogue of a memory store; name another directory")
-        if version > len(MIGRATIONS):
+        if not 0 <= version <= len(MIGRATIONS):
             raise ValueError(
                 f"{path}: format {version}, but this slowwave reads up to {len(MIGRATIONS)}; use "
                 "the slowwave that wrote it"
             )
+        require_own_schema(db, path, MIGRATIONS[:version])
         for script in MIGRATIONS[version:]:
-            for statement in script.split(";"):  # executescript would commit by itself
-                db.execute(statement)
+            run_script(db, script)
         if version < len(MIGRATIONS):
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

@@ -12,6 +12,7 @@ from typing import Literal
 from slowwave.generation.chat import ChatFormat, Role
 
 EntryKind = Literal["told", "reply", "sleep"]
+Finish = Literal["stop", "length"]
 USER, MODEL = "user", "model"
 """Sources where no other is named."""
 
@@ -36,7 +37,7 @@ class Entry:
     said: str = ""
     """Of a line of a chat what its client sent, of a reply what it was shown: without mark, end of
     line and stop text."""
-    finish: Literal["stop", "length"] | None = None
+    finish: Finish | None = None
     """Why a reply ended; None if it was broken off."""
     request: str = ""
     """Of what was told, a digest of the request that told it, where its client may repeat it."""

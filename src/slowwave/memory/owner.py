@@ -6,7 +6,7 @@ import json
 
 from slowwave.config import Config, describe_differences
 from slowwave.generation.model_folder import Talker
-from slowwave.memory.catalogue_rows import Owner, SessionRow
+from slowwave.memory.catalogue_types import Owner, SessionRow
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.refusals import OtherModel
 from slowwave.sleep.config import SleepConfig
@@ -25,15 +25,10 @@ def make_owner(model: str, tokenizer: str, sleep: SleepConfig, gate: GateConfig 
     return Owner(model, tokenizer, _dump(sleep), None if gate is None else _dump(gate))
 
 
-def parse_gate(owner: Owner) -> GateConfig | None:
-    """The gate of a session; None if it has none."""
-    return None if owner.gate is None else GateConfig.from_dict(json.loads(owner.gate))
-
-
 def require_talker(row: SessionRow, talker: Talker) -> None:
     """Raises ValueError if a session is of another model, tokenizer or sleep settings."""
     ours = own(talker, None)
-    settings = SleepConfig.from_dict(json.loads(row.owner.sleep))
+    settings = row.owner.parse_sleep()
     if row.owner.model != ours.model:
         other = "model"
     elif row.owner.tokenizer != ours.tokenizer:
@@ -50,7 +45,7 @@ def require_talker(row: SessionRow, talker: Talker) -> None:
 
 def require_gate(row: SessionRow, gate: GateConfig | None) -> GateConfig | None:
     """The gate of a session; raises ValueError if another one is given."""
-    found = parse_gate(row.owner)
+    found = row.owner.parse_gate()
     if gate is not None and gate != found:
         other = f"another gate ({_describe('gate', gate, found)})" if found else "no gate"
         raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.answers import answer, contains
 from slowwave.memory.config import Question
+from slowwave.memory.entry_checks import check_passes
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.sleep.consolidate import consolidate
@@ -59,6 +60,8 @@ def probe_state(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
+    for n in passes:
+        check_passes(n)
     slept = dict[int, MemoryState]()
     for n in passes or [talker.sleep.passes]:
         with torch.inference_mode():

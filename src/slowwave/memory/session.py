@@ -17,6 +17,7 @@ from slowwave.generation.config import Sampling
 from slowwave.generation.reply_text import ReplyText
 from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
+from slowwave.memory.entry_checks import check_passes, check_vocabulary
 from slowwave.memory.ledger import USER, Entry
 from slowwave.memory.reply import Reply
 from slowwave.memory.sleep_report import SleepReport, Trigger
@@ -198,8 +199,8 @@ class Session:
         more entry of the ledger; until more is read the same sleep would be rejected again.
 
         While a reply is open this returns None: it waits for the end of the turn, and lapses if the
-        window is empty then. Raises ValueError if passes < 1, the settings forbid sleep or there is
-        nothing to sleep on.
+        window is empty then. Raises ValueError if passes are not 1 to MOST_PASSES, the settings
+        forbid sleep or there is nothing to sleep on.
         """
         return finish(self.sleep_by_pass(passes, trigger=trigger))
 
@@ -209,8 +210,7 @@ class Session:
         """As `sleep`, in steps; closed before its end it has not been."""
         if self.sleep_config.eviction == "none":
             raise ValueError("sleep.eviction is none, which never sleeps; use all or sliding")
-        if passes is not None and passes < 1:
-            raise ValueError(f"passes is {passes}; use 1 (plain eviction) or more")
+        check_passes(passes)
         entry = Entry(kind="sleep", time=time.time(), source=trigger, passes=passes)
         if self._is_replying:
             self._deferred = entry
@@ -290,6 +290,9 @@ class Session:
 
     def _go_through(self, entries: Sequence[Entry]) -> Steps[Tensor | None]:
         """All entries or, interrupted, none; returns hidden (1, 1, D) of the last token read."""
+        for entry in entries:
+            check_passes(entry.passes)
+            check_vocabulary(entry, self.model.config.vocab_size)
         before, known, slept, hidden = self.state, len(self.entries), len(self.sleeps), None
         was_replying, self._is_replying = self._is_replying, True
         try:

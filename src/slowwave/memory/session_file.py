@@ -9,28 +9,30 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import math
 import zipfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from slowwave.config import Config
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import Branch, Reached, SessionRow, Step
+from slowwave.memory.catalogue_types import Owner, SessionRow
 from slowwave.memory.config import GateConfig
+from slowwave.memory.entry_checks import check_entry, check_passes, check_tokens, is_moment
 from slowwave.memory.ledger import Entry, recall_speaker
-from slowwave.memory.owner import parse_gate
-from slowwave.memory.provenance import Slept
+from slowwave.memory.owner import make_owner
+from slowwave.memory.refusals import Damaged
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.state_files import StateFiles
 from slowwave.sleep.config import SleepConfig
-from slowwave.storage.memory_file import read_header
+from slowwave.storage.archive import read_archive
+from slowwave.storage.strict_json import parse_json
+from slowwave.storage.tokenizer import ByteTokenizer
 
 # 1 had no gates, and reports without changes by pass; 2 did not say who spoke
 FORMAT = 3
 MANIFEST = "session.json"
-MAX_TOKEN = 2**32 - 1
+MOST_NBYTES = 1 << 28
+"""Of a manifest, which takes a multiple of them when it is read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,11 +44,8 @@ class Node(Config):
     sleeps: tuple[SleepReport, ...]
 
     def __post_init__(self) -> None:
-        entry = self.entry
-        if not all(0 <= token <= MAX_TOKEN for token in entry.tokens):
-            raise ValueError("a token is negative or too large; export it again")
-        if entry.passes is not None and not 1 <= entry.passes <= MAX_TOKEN:
-            raise ValueError("passes of an entry is out of range; export it again")
+        check_entry(self.entry)
+        check_passes(self.entry.passes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,10 @@ class NamedPoint(Config):
     name: str
     time: float
     last: int | None
+
+    def __post_init__(self) -> None:
+        if not is_moment(self.time):
+            raise ValueError(f"time of snapshot {self.name!r} is {self.time}, which no clock shows")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,14 @@ class Manifest(Config):
             raise ValueError("an entry follows one that is not there; export it again")
         if len({snapshot.name for snapshot in self.snapshots}) < len(self.snapshots):
             raise ValueError("two snapshots have one name; export it again")
+        _ = self.owner  # which refuses settings that contradict each other
+        if self.tokenizer == ByteTokenizer.fingerprint:
+            check_tokens(enumerate(node.entry for node in self.nodes), ByteTokenizer())
+
+    @property
+    def owner(self) -> Owner:
+        """What the session was read with."""
+        return make_owner(self.model, self.tokenizer, self.sleep, self.gate)
 
     @property
     def lasts(self) -> list[int | None]:
@@ -103,7 +114,19 @@ class SessionFile:
 
 
 def gather_session(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> SessionFile:
-    """A session of a store; raises ValueError if one of its state files is missing."""
+    """A session of a store.
+
+    Raises ValueError if one of its states cannot be read, or it has what no import takes in.
+    """
+    try:
+        return _gather(row, catalogue, files)
+    except Damaged:
+        raise
+    except ValueError as error:
+        raise ValueError(f"session {row.name!r}: {error}") from None
+
+
+def _gather(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> SessionFile:
     snapshots = catalogue.snapshots(row)
     points = [row.head, *(snapshot.point for snapshot in snapshots)]
     numbers, nodes = dict[int, int](), list[Node]()
@@ -122,8 +145,8 @@ def gather_session(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> 
         name=row.name,
         model=row.owner.model,
         tokenizer=row.owner.tokenizer,
-        sleep=SleepConfig.from_dict(json.loads(row.owner.sleep)),
-        gate=parse_gate(row.owner),
+        sleep=row.owner.parse_sleep(),
+        gate=row.owner.parse_gate(),
         nodes=tuple(nodes),
         head=lasts[0],
         snapshots=tuple(
@@ -152,127 +175,28 @@ def read_session_file(path: Path) -> SessionFile:
     Raises ValueError, in a sentence that names the file, if it is missing, cut, foreign or of
     another format.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = {info.filename: info for info in archive.infolist()}
-            plain = all(
-                info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
-                for info in archive.infolist()
-            )
-            size = path.stat().st_size
-            if MANIFEST not in found or not plain or len(found) < len(archive.infolist()):
-                raise ValueError(f"{path}: an archive, but not an exported session; name another")
-            if sum(info.file_size for info in archive.infolist()) > size:
-                raise ValueError(f"{path}: claims to hold more than it does; export it again")
-            manifest = _parse_manifest(path, archive.read(MANIFEST))
-            if found.keys() != {MANIFEST, *manifest.members.values()}:
-                raise ValueError(f"{path}: lacks a state, or has one too many; export it again")
-            states = {number: archive.read(name) for number, name in manifest.members.items()}
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; name an exported session") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise ValueError(
-            f"{path}: truncated, or not an exported session ({error}); export it again"
-        ) from None
-    return SessionFile(manifest, states)
-
-
-def plant_session(
-    session: SessionFile, row: SessionRow, catalogue: Catalogue, files: StateFiles
-) -> None:
-    """Fills a new session of a store, within the transaction that made it.
-
-    Raises ValueError, and leaves no file, if a state is not one that the ledger leads to.
-    """
-    manifest = session.manifest
-    branches, ways = list[Branch](), list[_Way]()
-    for node in manifest.nodes:
-        before = _Way() if node.before is None else ways[node.before]
-        way, sleeps = before.follow(node)
-        ways.append(way)
-        branches.append((node.before, Step(node.entry, sleeps)))
-    written = dict[int, str]()
-    try:
-        for number, content in session.states.items():
-            written[number] = files.copy(content, row.id)
-        reached = [
-            (_Way() if last is None else ways[last]).reach(
-                manifest, None if last is None else files.path(written[number])
-            )
-            for number, last in enumerate(manifest.lasts)
-        ]
-        planted = list(zip(manifest.lasts, reached, strict=True))
-        named = zip(manifest.snapshots, planted[1:], strict=True)
-        catalogue.plant(
-            row,
-            branches,
-            planted[0],
-            [(snapshot.name, snapshot.time, point) for snapshot, point in named],
-        )
-    except BaseException:
-        files.remove(written.values())
-        raise
-
-
-@dataclasses.dataclass(frozen=True)
-class _Way:
-    """What the entries of a ledger amount to, up to one of them."""
-
-    tokens: int = 0
-    slept: int = 0
-    """Of the tokens those that a sleep consolidated."""
-    sleeps: int = 0
-
-    def follow(self, node: Node) -> tuple[_Way, list[Slept]]:
-        """The way with one more entry, and its sleeps with the tokens that they consolidated."""
-        placed, stop = list[Slept](), self.slept
-        for report in node.sleeps:
-            placed.append(Slept(report, stop, stop + report.num_evicted))
-            stop += report.num_evicted
-        numbers = [self.sleeps + 1 + i for i in range(len(placed))]
-        tokens = self.tokens + len(node.entry.tokens)
-        if (
-            [report.number for report in node.sleeps] != numbers
-            or not self.slept <= stop <= tokens
-            or (any(report.is_undone for report in node.sleeps) and len(node.sleeps) > 1)
-        ):
-            raise ValueError("its sleeps are out of order; export it again")
-        undone = sum(report.is_undone for report in node.sleeps)
-        return _Way(tokens, stop, self.sleeps + len(placed) - undone), placed
-
-    def reach(self, manifest: Manifest, state: Path | None) -> Reached:
-        """This as the catalogue has it, if the state is one that this way could lead to."""
-        reached = (self.tokens, self.sleeps, self.tokens - self.slept)
-        if state is None:
-            return Reached(None, *reached)
-        try:
-            header = read_header(state)
-        except ValueError:
-            raise ValueError("a state in it is damaged; export it again") from None
-        if (
-            (header.tokens_seen, header.num_sleeps, header.window_fill) != reached
-            or (header.model, header.tokenizer) != (manifest.model, manifest.tokenizer)
-            or header.sleep != manifest.sleep
-        ):
-            raise ValueError("a state in it is of another session; export it again")
-        return Reached(state.name, *reached)
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number")
-    return value
+    found = read_archive(path)
+    if MANIFEST not in found:
+        raise ValueError(f"{path}: an archive, but not an exported session; name another")
+    manifest = _parse_manifest(path, found[MANIFEST])
+    if found.keys() != {MANIFEST, *manifest.members.values()}:
+        raise ValueError(f"{path}: lacks a state, or has one too many; export it again")
+    return SessionFile(manifest, {i: found[name] for i, name in manifest.members.items()})
 
 
 def _parse_manifest(path: Path, text: bytes) -> Manifest:
     try:
-        values: Any = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        if len(text) > MOST_NBYTES:
+            raise ValueError(f"it has more than {MOST_NBYTES} bytes")
+        values = parse_json(text)
         found = values["format"]
-    except (ValueError, RecursionError, TypeError, KeyError):
-        raise ValueError(f"{path}: not the manifest of a session; export it again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: not the manifest of a session ({error!s:.200}); export it again"
+        ) from None
     if found not in range(1, FORMAT + 1):
         raise ValueError(
-            f"{path}: format {found!r}, but this slowwave reads formats 1 to {FORMAT}; use the "
+            f"{path}: format {found!r:.80}, but this slowwave reads formats 1 to {FORMAT}; use the "
             "slowwave that wrote it"
         )
     try:

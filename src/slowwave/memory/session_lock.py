@@ -9,7 +9,11 @@ import socket
 import time
 from pathlib import Path
 
-from slowwave.memory.refusals import HeldElsewhere
+from slowwave.memory.refusals import Damaged, HeldElsewhere
+from slowwave.storage.plain_file import NO_FOLLOW, NO_WAIT, require_own_folder, require_plain
+
+MOST_HOLDER = 1000
+"""Signs of a lock's file that are read."""
 
 
 class SessionLock:
@@ -20,13 +24,14 @@ class SessionLock:
     """
 
     def __init__(self, path: Path, name: str) -> None:
+        require_own_place(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+", encoding="utf-8")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | NO_WAIT, 0o666)
+        self._file = os.fdopen(descriptor, "r+", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read()
+            holder = self._file.read(MOST_HOLDER)
             self._file.close()
             raise HeldElsewhere(
                 f"session {name!r} is open in {_name_holder(holder)}; close it there first"
@@ -41,9 +46,19 @@ class SessionLock:
         self._file.close()
 
 
+def require_own_place(path: Path) -> None:
+    """Raises Damaged if a lock's file, or its folder, is a link or anything else that is none."""
+    try:
+        require_own_folder(path.parent)
+        require_plain(path)
+    except ValueError as error:
+        raise Damaged(str(error)) from None
+
+
 def _name_holder(holder: str) -> str:
     try:
         found = json.loads(holder)
-        return f"process {found['pid']} on {found['host']} since {found['since']}"
-    except (ValueError, TypeError, KeyError):
+        line = f"process {found['pid']} on {found['host']} since {found['since']}"
+        return line if line.isprintable() else "another process"
+    except (ValueError, TypeError, KeyError, RecursionError):
         return "another process"  # which has it for less than a moment

@@ -6,17 +6,24 @@ import dataclasses
 from typing import Literal
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
 from slowwave.memory.verdict import Verdict
 from slowwave.state import MemoryState
+from slowwave.storage.memory_file import MOST_TOKENS
 
 Trigger = Literal["full", "asked", "idle"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SleepReport:
-    """One sleep of a session; of a rejected one, what was tried."""
+    """One sleep of a session; of a rejected one, what was tried.
+
+    Raises ValueError if a count is negative, or larger than any.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     trigger: Trigger
     """The window was full, somebody asked for it, or nobody had said anything for a while."""
@@ -40,6 +47,11 @@ class SleepReport:
     in what was recorded before there was a gate."""
     verdict: Verdict | None = None
     """What the gate decided; None without a gate."""
+
+    def __post_init__(self) -> None:
+        counts = (self.number, self.tokens, self.passes, self.bytes_before, self.bytes_after)
+        if not (min(counts) >= 0 and max(counts) <= MOST_TOKENS):
+            raise ValueError(f"a count of sleep {self.number} cannot be")
 
     @property
     def is_rejected(self) -> bool:

@@ -7,7 +7,6 @@ docs/memory-store.md describes them.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import (
+from slowwave.memory.catalogue_types import (
     Piece,
     PlacedSleep,
     Point,
@@ -27,25 +26,20 @@ from slowwave.memory.catalogue_rows import (
 )
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
-from slowwave.memory.owner import make_owner, own, parse_gate, require_gate, require_talker
+from slowwave.memory.owner import own, require_gate, require_talker
+from slowwave.memory.point_state import check_replay, check_tail, load_state
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
-from slowwave.memory.refusals import Damaged
+from slowwave.memory.refusals import Damaged, TakenName
 from slowwave.memory.replay import OnRead, replay, resleep
-from slowwave.memory.session_file import (
-    gather_session,
-    pack_session,
-    plant_session,
-    read_session_file,
-)
+from slowwave.memory.session_file import gather_session, pack_session, read_session_file
+from slowwave.memory.session_import import plant_session
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport, measure_change
-from slowwave.memory.state_files import StateFiles
+from slowwave.memory.state_files import StateFiles, measure_file
 from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
 from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
-from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
-from slowwave.storage.memory_file import read_fast_weights, read_header
 
 
 class Store:
@@ -130,7 +124,7 @@ class Store:
 
     def gate(self, name: str) -> GateConfig | None:
         """What may reject the sleeps of a session; None if nothing does."""
-        return parse_gate(self._catalogue.find(name).owner)
+        return self._catalogue.find(name).owner.parse_gate()
 
     def state(self, point: str, talker: Talker) -> MemoryState:
         """The memory of a session or snapshot, whoever has it open.
@@ -139,7 +133,7 @@ class Store:
         """
         with self._catalogue.writing():  # so that its file does not go
             require_talker(self._catalogue.find(_parse_point(point)[0]), talker)
-            return self._files.load(self._find(point).file, talker)
+            return load_state(self._catalogue, self._files, self._find(point), talker)
 
     def diff(self, first: str, second: str) -> Difference:
         """What tells two points apart, of one session or of two with models of the same sizes."""
@@ -162,8 +156,8 @@ class Store:
         sizes = {"heads": 0, "snapshots": 0, "leftovers": 0}
         for path in self._files.folder.iterdir():
             kind = {True: "heads", False: "snapshots", None: "leftovers"}[is_head.get(path.name)]
-            sizes[kind] += _size(path)
-        catalogue = sum(_size(path) for path in self.directory.glob("catalogue.sqlite*"))
+            sizes[kind] += measure_file(path)
+        catalogue = sum(measure_file(path) for path in self.directory.glob("catalogue.sqlite*"))
         return DiskUse(catalogue=catalogue, **sizes)
 
     def open(
@@ -193,8 +187,9 @@ class Store:
             require_talker(row, talker)
             gate = require_gate(row, gate)
             self._files.sweep(row.id, self._catalogue.files())
+            check_tail(self._catalogue, row.head, talker)
             try:
-                state = self._files.load(row.head.file, talker)
+                state = load_state(self._catalogue, self._files, row.head, talker)
             except ValueError as error:
                 raise Damaged(
                     f"session {name!r} lost its state, but not its ledger: rebuild it from that "
@@ -238,7 +233,7 @@ class Store:
         with self._holding(name) as row:
             point = self._catalogue.find_point(name, snapshot)
             if point.file is not None:
-                read_header(self._files.path(point.file))
+                self._files.read(point.file)
             self._clear(self._catalogue.roll_back(row, snapshot)[1])
             return self.info(name)
 
@@ -255,13 +250,14 @@ class Store:
         """
         with self._holding(name) as row:
             require_talker(row, talker)
-            gate = parse_gate(row.owner)
+            gate = row.owner.parse_gate()
             points = {name: row.head}
             for snapshot in self._catalogue.snapshots(row):
                 points[f"{name}@{snapshot.name}"] = snapshot.point
             lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
             for point in lost.values():
                 entries = self._catalogue.entries(point)
+                check_replay(self._catalogue, enumerate(entries), talker.tokenizer)
                 rebuilt = replay(lambda: start_session(talker, gate), entries, on_read)
                 self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
                 self._files.remove([] if point.file is None else [point.file])
@@ -280,8 +276,11 @@ class Store:
 
         gate: that of the session, if none is given. on_read: is told how far it is.
         """
-        gate = gate or self.gate(_parse_point(point)[0])
+        owner = self._catalogue.find(_parse_point(point)[0]).owner
+        gate = gate or owner.parse_gate()
         entries = self._catalogue.entries(self._find(point))
+        is_same = owner.tokenizer == talker.tokenizer.fingerprint
+        check_replay(self._catalogue, enumerate(entries), talker.tokenizer if is_same else None)
         if self._catalogue.has(name):  # or an hour's replay comes to nothing
             raise ValueError(f"session {name!r} is there already; choose another name")
         session = resleep(lambda: start_session(talker, gate), entries, on_read)
@@ -309,16 +308,18 @@ class Store:
         """
         file = read_session_file(Path(path))
         manifest = file.manifest
-        name = check_name("session", manifest.name if name is None else name)
-        for snapshot in manifest.snapshots:
-            check_name("snapshot", snapshot.name)
-        with self._catalogue.writing():
-            owner = make_owner(manifest.model, manifest.tokenizer, manifest.sleep, manifest.gate)
-            row = self._catalogue.create(name, owner)
-            try:
+        name = manifest.name if name is None else name
+        try:
+            check_name("session", name)
+            for snapshot in manifest.snapshots:
+                check_name("snapshot", snapshot.name)
+            with self._catalogue.writing():
+                row = self._catalogue.create(name, manifest.owner)
                 plant_session(file, row, self._catalogue, self._files)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from None
+        except (TakenName, Damaged):
+            raise
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         return self.info(name)
 
     def _create(self, name: str, talker: Talker, gate: GateConfig | None) -> SessionRow:
@@ -363,22 +364,22 @@ class Store:
             tokens_seen=head.tokens_seen,
             num_sleeps=head.num_sleeps,
             window_fill=head.window_fill,
-            nbytes=0 if head.file is None else _size(self._files.path(head.file)),
+            nbytes=self._files.measure(head.file),
             snapshots=tuple(self._catalogue.snapshots(row)),
             model=row.owner.model,
             tokenizer=row.owner.tokenizer,
-            sleep=SleepConfig.from_dict(json.loads(row.owner.sleep)),
+            sleep=row.owner.parse_sleep(),
         )
 
     def _read_fast_weights(self, point: Point) -> list[Tensor]:
         if point.file is None:
             raise ValueError("a session that has read nothing has no fast weights; let it read")
-        return read_fast_weights(self._files.path(point.file))
+        return self._files.read_fast_weights(point.file)
 
     def _is_lost(self, point: Point, talker: Talker) -> bool:
         try:
-            self._files.load(point.file, talker)
-        except ValueError:
+            load_state(self._catalogue, self._files, point, talker)
+        except Damaged:
             return True
         return False
 
@@ -386,10 +387,3 @@ class Store:
 def _parse_point(point: str) -> tuple[str, str | None]:
     name, at, snapshot = point.partition("@")
     return name, snapshot if at else None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

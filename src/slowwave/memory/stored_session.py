@@ -15,9 +15,10 @@ from torch import Tensor
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
+from slowwave.memory.catalogue_types import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.point_state import check_replay, load_state
 from slowwave.memory.provenance import place_sleeps
 from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step, watch
 from slowwave.memory.session import Session
@@ -154,7 +155,7 @@ class StoredSession(Session):
         """
         self._require_rest()
         point = self._catalogue.find_point(self.name, snapshot)
-        state = self._files.load(point.file, self.talker)
+        state = load_state(self._catalogue, self._files, point, self.talker)
         self._row, removed = self._catalogue.roll_back(self._row, snapshot)
         self._arrive(state, removed)
 
@@ -202,6 +203,8 @@ class StoredSession(Session):
         plan = forgetting.plan
         if list(plan.entries) != self.ledger():
             raise ValueError("the ledger is not that of the preview; make a new one")
+        placed = zip(plan.kept, plan.kept_entries, strict=True)
+        check_replay(self._catalogue, placed, self.tokenizer)
         rest = start_session(self.talker, self.gate)
         if on_read is not None:
             watch(rest, plan.kept_entries, on_read)
@@ -266,7 +269,7 @@ class StoredSession(Session):
         before = self._row.before
         if before is None:
             raise ValueError(f"session {self.name!r} has no last turn that could be taken anew")
-        self.state = self._files.load(before.file, self.talker)
+        self.state = load_state(self._catalogue, self._files, before, self.talker)
 
     def _record_turn(self, instead: bool) -> None:
         """The state file first, then the one transaction that names it."""

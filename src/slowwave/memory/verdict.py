@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from pydantic import ConfigDict
+
 Outcome = Literal["accepted", "rejected", "accepted_unmeasured"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Measures:
     """What a memory knows. NLL is in nats per token; None where nothing could be measured."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     right: tuple[bool, ...] = ()
     """For every canary, whether the reply contains the answer."""
@@ -26,6 +30,8 @@ class Measures:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What became of a sleep that was tried, and why."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     outcome: Outcome
     """accepted_unmeasured: there was nothing to measure, or nothing to refuse."""

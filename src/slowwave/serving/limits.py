@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from slowwave.serving.access import Asked
-from slowwave.serving.requests import HIGHEST_TEMPERATURE, LONGEST_NAME, MOST_PASSES
+from slowwave.serving.requests import HIGHEST_TEMPERATURE, LONGEST_NAME
+from slowwave.sleep.config import MOST_PASSES
 
 router = APIRouter(tags=["limits"])
 

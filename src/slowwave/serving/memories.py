@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Query, Response
 
-from slowwave.memory.catalogue_rows import Snapshot
+from slowwave.memory.catalogue_types import Snapshot
 from slowwave.memory.refusals import TakenName, UnknownName
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store_view import SessionInfo

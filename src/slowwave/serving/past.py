@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from slowwave.memory.catalogue_rows import Piece
+from slowwave.memory.catalogue_types import Piece
 from slowwave.memory.ledger import Entry
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
@@ -68,7 +68,9 @@ def describe_window(
     window = _find_window(piece)
     for place, (entry, begin, _) in enumerate(_place_tokens(piece), piece.place):
         for token in entry.tokens[max(0, window - begin) :]:
-            text = tokenizer.decode([token]) if tokenizer else None
+            text = None
+            if tokenizer is not None and token < tokenizer.vocab_size:
+                text = tokenizer.decode([token])
             data.append({"text": text, "source": entry.source, "place": place})
     return {"object": "list", "data": data[-limit:]}
 

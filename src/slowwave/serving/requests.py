@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from slowwave.generation.config import Sampling
 from slowwave.serving.errors import MOST_SHOWN, shorten
 from slowwave.serving.history import Message, Role
+from slowwave.sleep.config import MOST_PASSES
 
 # Fields of OpenAI's that a model here cannot follow, with the values that ask for nothing.
 UNSUPPORTED: dict[str, Sequence[Any]] = {
@@ -54,7 +55,6 @@ IDLE = (
 MOST_MESSAGES = 4096
 LONGEST_NAME = 128
 """Characters of a source, and of the name of a memory or a snapshot."""
-MOST_PASSES = 64
 HIGHEST_TEMPERATURE = 100
 MOST_NAMED = 2**14
 """Sources, places or replies that a request may name."""

@@ -13,6 +13,9 @@ BetweenPasses = Literal["carry", "reset", "frozen"]
 Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
 LossWindows = Literal["paper", "sleep_after"]
 
+MOST_PASSES = 64
+"""Passes of a sleep that was asked for; one that a file from elsewhere asks for has to end."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SleepConfig(Config):

@@ -6,15 +6,10 @@ header. So all of it is checked before any memory is taken for it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -26,17 +21,20 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.state import AttentionState, Band, Carried, DeltaState, LayerState, MemoryState
 from slowwave.storage.files import write_atomically
 from slowwave.storage.fingerprint import fingerprint_model
+from slowwave.storage.strict_json import parse_json
+from slowwave.storage.tensor_file import (
+    METADATA_KEY,
+    NO_CHECKSUM,
+    Sizes,
+    TensorFile,
+    dump_tensors,
+    measure_sizes,
+    open_tensors,
+)
 
-FORMAT = 1
-METADATA_KEY = "slowwave"
-MAX_HEADER_NBYTES = 1 << 20
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.bool: "BOOL",
-}
+FORMAT = 2  # 1 had no checksum
+MOST_TOKENS = 1 << 53
+"""Tokens of a stream at most: what every reader of JSON reads exactly."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,11 +57,21 @@ class MemoryHeader(Config):
     carried_padded: bool
     tokens_seen: int
     num_sleeps: int
+    checksum: str | None = None
+    """Of the whole file; None in format 1."""
 
     def __post_init__(self) -> None:
+        if (self.checksum is None) != (self.format == 1):
+            raise ValueError(f"checksum is {self.checksum} in format {self.format}; restore it")
         counts = (self.window_fill, self.tokens_seen, self.num_sleeps, self.carried or 0)
         if min(counts) < 0 or self.batch_size < 1:
             raise ValueError("a count is negative; restore the file")
+        # Every sleep evicted a token or more.
+        if not self.window_fill + self.num_sleeps <= self.tokens_seen <= MOST_TOKENS:
+            raise ValueError(
+                f"tokens_seen is {self.tokens_seen} with {self.window_fill} in the window after "
+                f"{self.num_sleeps} sleeps; restore the file"
+            )
         sleep = self.sleep
         if sleep.eviction != "none" and self.window_fill >= sleep.window:
             raise ValueError(
@@ -91,7 +99,7 @@ def save_memory(
     header = _describe(state, model, tokenizer, sleep)
     tensors = _name_tensors(state)
     expected = _name_tensors(_outline(header, model))
-    _compare("the state", _sizes(tensors), _sizes(expected))
+    _compare("the state", measure_sizes(tensors), measure_sizes(expected))
     _check_values("the state", tensors, header, model)
     # Cloned: parts may share memory, or show a part of a buffer that has room to grow.
     plain = {
@@ -99,82 +107,85 @@ def save_memory(
         for name, tensor in tensors.items()
     }
     text = json.dumps(header.to_dict(), sort_keys=True, separators=(",", ":"))
-    write_atomically(path, safetensors.torch.save(plain, {METADATA_KEY: text}))
+    write_atomically(path, dump_tensors(plain, text))
 
 
 def load_memory(
-    path: Path, model: HybridLM, *, tokenizer: str, sleep: SleepConfig, batch_size: int = 1
+    path: Path,
+    model: HybridLM,
+    *,
+    tokenizer: str,
+    sleep: SleepConfig,
+    batch_size: int = 1,
+    follow: bool = True,
 ) -> MemoryState:
     """Reads what `save_memory` wrote, for the model's device; what is read on is as if never saved.
 
-    Raises ValueError, in a sentence that names the file, if it is missing, cut, foreign or of
-    another format, does not belong to this model, tokenizer, sleep settings or batch size, or if
-    its tensors are not what these make it hold.
+    follow: whether `path` may be a symbolic link. Raises ValueError, in a sentence that names the
+    file, if it is missing, cut, foreign, damaged or of another format, does not belong to this
+    model, tokenizer, sleep settings or batch size, or if its tensors are not what these make it
+    hold.
     """
-    with _open(path) as file:
-        header = _parse_header(path, file.metadata())
+    with open_tensors(path, follow=follow) as file:
+        header = _parse_header(file)
         _check_owner(path, header, model, tokenizer, sleep, batch_size)
         outline = _outline(header, model)
         names = _name_tensors(outline)
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-        _compare(str(path), found, _sizes(names))
-        # Copied out of the file's pages, whose alignment would change how kernels round. A copy's
-        # truth values are 0 and 1, whatever bytes the file has for them.
-        device = model.device
-        tensors = {name: file.get_tensor(name).to(device, copy=True) for name in names}
+        _compare(str(path), file.sizes, measure_sizes(names))
+        found = file.read(header.checksum)
+    # Copied, for their places in what was read would change how kernels round. A copy's truth
+    # values are 0 and 1, whatever bytes the file has for them.
+    tensors = {name: found[name].to(model.device, copy=True) for name in names}
     _check_values(str(path), tensors, header, model)
     place = {id(tensor): name for name, tensor in names.items()}
     return outline.map(lambda tensor: tensors[place[id(tensor)]])
 
 
-def read_header(path: Path) -> MemoryHeader:
-    """What a memory file says of itself, without its model. Raises ValueError as `load_memory`."""
-    with _open(path) as file:
-        return _parse_header(path, file.metadata())
+def read_memory(path: Path, *, follow: bool = True) -> tuple[MemoryHeader, dict[str, Tensor]]:
+    """What a memory file says of itself, and its tensors by name, without its model.
 
-
-def read_fast_weights(path: Path) -> list[Tensor]:
-    """(B, G, K, V) of every recurrent layer of a memory file, in order, without its model.
-
-    Raises ValueError as `load_memory`, but checks nothing against a model.
+    follow: as in `load_memory`. Raises ValueError as that, but checks nothing against a model.
     """
-    with _open(path) as file:
-        layers = enumerate(_parse_header(path, file.metadata()).layers)
-        names = {f"layers.{i}.fast_weights" for i, layer in layers if layer != "attn"}
-        if not names <= set(file.keys()):
-            raise ValueError(f"{path}: fast weights are missing; restore the file")
-        return [file.get_tensor(name) for name in sorted(names, key=lambda n: int(n.split(".")[1]))]
+    with open_tensors(path, follow=follow) as file:
+        header = _parse_header(file)
+        return header, file.read(header.checksum)
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    """The file by its header; safetensors checks that tensors fill the rest without gaps."""
-    try:
-        with path.open("rb") as raw:
-            prefix = raw.read(8)
-        if int.from_bytes(prefix, "little") > MAX_HEADER_NBYTES:
-            raise ValueError(f"{path}: its header is too long for a memory file; restore it")
-        with safetensors.safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; name a memory file that exists") from None
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: truncated or not a memory file ({error}); restore it") from None
+def read_header(path: Path) -> MemoryHeader:
+    """What a memory file says of itself; raises as `read_memory`."""
+    return read_memory(path)[0]
 
 
-def _parse_header(path: Path, metadata: dict[str, str] | None) -> MemoryHeader:
-    if not metadata or metadata.keys() != {METADATA_KEY}:
+def read_fast_weights(path: Path, *, follow: bool = True) -> list[Tensor]:
+    """(B, G, K, V) of every recurrent layer of a memory file, in order; raises as `read_memory`."""
+    header, tensors = read_memory(path, follow=follow)
+    layers = [i for i, layer in enumerate(header.layers) if layer != "attn"]
+    weights = [tensors.get(f"layers.{i}.fast_weights") for i in layers]
+    found = [tensor for tensor in weights if tensor is not None and _is_fast_weights(tensor)]
+    if len(found) < len(layers):
+        raise ValueError(f"{path}: fast weights are missing, or are none; restore the file")
+    return found
+
+
+def _is_fast_weights(tensor: Tensor) -> bool:
+    """Whether this could be (B, G, K, V) of some model."""
+    is_number = tensor.dtype in (torch.float32, torch.float64)
+    return is_number and tensor.ndim == 4 and bool(tensor.isfinite().all())
+
+
+def _parse_header(file: TensorFile) -> MemoryHeader:
+    path, metadata = file.path, file.metadata
+    if metadata.keys() != {METADATA_KEY}:
         raise ValueError(f"{path}: a safetensors file, but not a memory file; name another")
     try:
-        values: Any = json.loads(metadata[METADATA_KEY])
+        values = parse_json(metadata[METADATA_KEY])
         found = values["format"]
-    except (ValueError, RecursionError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path}: not the header of a memory file; restore it") from None
-    if found != FORMAT:
+    if found not in range(1, FORMAT + 1):
         raise ValueError(
-            f"{path}: format {found!r}, but this slowwave reads format {FORMAT}; use the slowwave "
-            "that wrote it"
+            f"{path}: format {found!r:.80}, but this slowwave reads formats 1 to {FORMAT}; use the "
+            "slowwave that wrote it"
         )
     try:
         return MemoryHeader.from_dict(values)
@@ -204,6 +215,7 @@ def _describe(
         carried_padded=carried is not None and carried.mask is not None,
         tokens_seen=state.tokens_seen,
         num_sleeps=state.num_sleeps,
+        checksum=NO_CHECKSUM,
     )
 
 
@@ -217,6 +229,9 @@ def _check_owner(
 ) -> None:
     if header.model != fingerprint_model(model):
         raise ValueError(f"{path}: the memory of another model; load it with the one that read it")
+    if header.layers != model.config.layers:
+        layers = ", ".join(model.config.layers)
+        raise ValueError(f"{path}: its layers are not those of its model, {layers}; restore it")
     if header.tokenizer != tokenizer:
         raise ValueError(f"{path}: its tokens are of another tokenizer; use that of its model")
     for field in dataclasses.fields(sleep):
@@ -296,14 +311,7 @@ def _name_tensors(state: MemoryState) -> dict[str, Tensor]:
     return tensors
 
 
-_Sizes = dict[str, tuple[str, tuple[int, ...]]]
-
-
-def _sizes(tensors: dict[str, Tensor]) -> _Sizes:
-    return {name: (_DTYPES[t.dtype], tuple(t.shape)) for name, t in tensors.items()}
-
-
-def _compare(source: str, found: _Sizes, expected: _Sizes) -> None:
+def _compare(source: str, found: Sizes, expected: Sizes) -> None:
     for name in sorted(found.keys() | expected.keys()):
         if name not in found:
             raise ValueError(f"{source}: tensor {name} is missing; read all with one setting")

@@ -137,14 +137,14 @@ def gather_session(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> 
 
 
 def write_session_file(path: Path, session: SessionFile) -> None:
-    """Writes an archive atomically; equal sessions make equal files."""
+    """Writes an archive atomically and privately; equal sessions make equal files."""
     buffer = io.BytesIO()
     text = json.dumps(session.manifest.to_dict(), sort_keys=True, separators=(",", ":"))
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST), text)  # whose date is not today's
         for number, member in session.manifest.members.items():
             archive.writestr(zipfile.ZipInfo(member), session.states[number])
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), private=True)
 
 
 def read_session_file(path: Path) -> SessionFile:

@@ -38,7 +38,7 @@ class StateFiles:
     def copy(self, content: bytes, owner: int) -> str:
         """Writes a memory file as it is; returns its name."""
         file = _name_file(owner)
-        write_atomically(self.path(file), content)
+        write_atomically(self.path(file), content, private=True)
         return file
 
     def load(self, file: str | None, talker: Talker) -> MemoryState:

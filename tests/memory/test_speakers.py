@@ -109,6 +109,7 @@ def test_an_older_catalogue_learns_who_spoke(tmp_path: Path, talker: Talker) -> 
     with sqlite3.connect(tmp_path / "catalogue.sqlite") as database:
         database.execute("ALTER TABLE entries DROP COLUMN role")
         database.execute("ALTER TABLE entries DROP COLUMN said")
+        database.execute("DROP TABLE wipes")
         database.execute("PRAGMA user_version = 2")
     database.close()
     with Store(tmp_path) as store:

@@ -261,11 +261,16 @@ def _read_slept(row: sqlite3.Row) -> Slept:
     return Slept(REPORT.validate_json(row["report"]), row["start"], row["stop"])
 
 
-def read_carriers(db: sqlite3.Connection, entry: int) -> list[tuple[str, str | None]]:
-    """(session, None) for heads and (session, snapshot) for snapshots that an entry leads to."""
+def read_carriers(db: sqlite3.Connection, entries: Iterable[int]) -> list[tuple[str, str | None]]:
+    """(session, None) for heads, (session, snapshot) for snapshots, that have any of some entries.
+
+    Or a copy of one, as what was imported or re-slept has.
+    """
     sql = """
         WITH RECURSIVE below(id) AS (
-            SELECT ? UNION ALL SELECT entries.id FROM entries JOIN below ON parent = below.id
+            SELECT twin.id FROM entries JOIN entries AS twin USING (time, kind, source, text)
+            WHERE entries.id IN (SELECT value FROM json_each(?))
+            UNION SELECT entries.id FROM entries JOIN below ON parent = below.id
         ), named AS (
             SELECT name AS session, NULL AS snapshot, head AS point FROM sessions UNION ALL
             SELECT sessions.name, snapshots.name, point
@@ -274,7 +279,8 @@ def read_carriers(db: sqlite3.Connection, entry: int) -> list[tuple[str, str | N
         SELECT session, snapshot FROM named JOIN points ON points.id = point
         WHERE entry IN below ORDER BY session, snapshot
     """
-    return [(row["session"], row["snapshot"]) for row in db.execute(sql, (entry,))]
+    found = db.execute(sql, (json.dumps([*entries]),))
+    return [(row["session"], row["snapshot"]) for row in found]
 
 
 def read_file_names(db: sqlite3.Connection) -> dict[str, bool]:
@@ -350,21 +356,6 @@ def move(db: sqlite3.Connection, session: SessionRow, head: Point) -> SessionRow
     return find_session(db, session.name)
 
 
-def collect(db: sqlite3.Connection) -> list[str]:
-    """Deletes points and entries that no session and no snapshot leads to; returns their files."""
-    removed = read_files(
-        db.execute(
-            "DELETE FROM points WHERE id NOT IN "
-            "(SELECT head FROM sessions UNION SELECT point FROM snapshots) RETURNING file"
-        )
-    )
-    db.execute(
-        "WITH RECURSIVE kept(id) AS (SELECT entry FROM points WHERE entry IS NOT NULL UNION "
-        "SELECT parent FROM entries JOIN kept USING (id) WHERE parent IS NOT NULL) "
-        "DELETE FROM entries WHERE id NOT IN kept"
-    )
-    return removed
-
-
-def read_files(rows: Iterable[sqlite3.Row]) -> list[str]:
-    return [row["file"] for row in rows if row["file"] is not None]
+def read_ids(db: sqlite3.Connection) -> set[int]:
+    """The ids of all sessions."""
+    return {row["id"] for row in db.execute("SELECT id FROM sessions")}

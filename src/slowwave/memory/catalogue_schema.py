@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from slowwave.memory.ledger import recall_speaker
@@ -70,6 +72,10 @@ MIGRATIONS = (
     UPDATE entries SET
         role = recall_role(kind, source, text), said = recall_words(kind, source, text)
     """,
+    """
+    CREATE TABLE wipes (asked INTEGER NOT NULL, done INTEGER NOT NULL);
+    INSERT INTO wipes SELECT count(*) > 0, 0 FROM sessions
+    """,
 )
 
 
@@ -80,25 +86,38 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
     """
     db.create_function("recall_role", 3, lambda *entry: recall_speaker(*entry)[0])
     db.create_function("recall_words", 3, lambda *entry: recall_speaker(*entry)[1])
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        application = db.execute("PRAGMA application_id").fetchone()[0]
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and application != APPLICATION_ID:
-            raise ValueError(f"{path}: not the catalogue of a memory store; name another directory")
-        if version > len(MIGRATIONS):
-            raise ValueError(
-                f"{path}: format {version}, but this slowwave reads up to {len(MIGRATIONS)}; use "
-                "the slowwave that wrote it"
-            )
-        for script in MIGRATIONS[version:]:
+    with _transaction(db, "BEGIN"):
+        if _read_version(db, path) == len(MIGRATIONS):
+            return  # and nobody who writes need be waited for
+    with _transaction(db, "BEGIN IMMEDIATE"):
+        for script in MIGRATIONS[_read_version(db, path) :]:
             for statement in script.split(";"):  # executescript would commit by itself
                 db.execute(statement)
-        if version < len(MIGRATIONS):
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         db.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Rolled back at its end, unless it was committed."""
+    db.execute(begin)
+    try:
+        yield
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def _read_version(db: sqlite3.Connection, path: Path) -> int:
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and application != APPLICATION_ID:
+        raise ValueError(f"{path}: not the catalogue of a memory store; name another directory")
+    if version > len(MIGRATIONS):
+        raise ValueError(
+            f"{path}: format {version}, but this slowwave reads up to {len(MIGRATIONS)}; use "
+            "the slowwave that wrote it"
+        )
+    return version

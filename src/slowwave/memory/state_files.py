@@ -1,14 +1,14 @@
 """The state files of a store.
 
-A file is named after the session that wrote it, so that whoever holds the session's lock may remove
-what a kill has left: nobody else writes files of that name.
+A file is named after the session that wrote it: whoever holds the session's lock may remove what a
+kill has left (`memory/leftovers.py`), for nobody else writes files of that name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from slowwave.generation.model_folder import Talker
@@ -16,13 +16,14 @@ from slowwave.memory.session import Session
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import load_memory
+from slowwave.storage.private import make_private_folder
 
 
 class StateFiles:
     """A folder of memory files, which docs/state-format.md describes."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         self.folder = folder
 
     def path(self, file: str) -> Path:
@@ -60,15 +61,10 @@ class StateFiles:
             raise ValueError(f"{error.filename}: missing; rebuild its session first") from None
 
     def remove(self, files: Iterable[str]) -> None:
-        """Removes files that nothing names any more; what resists is left to `sweep`."""
+        """Removes files that nothing names any more; what resists is left to a sweep."""
         for file in files:
             with contextlib.suppress(OSError):
                 self.path(file).unlink()
-
-    def sweep(self, owner: int, named: Collection[str]) -> None:
-        """Removes what a killed process has left of a session: drafts, and files without a name."""
-        for pattern in (f"{owner}-*", f".{owner}-*"):
-            self.remove(path.name for path in self.folder.glob(pattern) if path.name not in named)
 
 
 def _name_file(owner: int) -> str:

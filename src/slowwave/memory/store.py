@@ -27,7 +27,9 @@ from slowwave.memory.catalogue_rows import (
 )
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.owner import make_owner, own, parse_gate, require_gate, require_talker
+from slowwave.memory.private_store import CATALOGUE, FILES, FOLDERS, RESERVE, make_private
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
 from slowwave.memory.refusals import Damaged
 from slowwave.memory.replay import replay, resleep
@@ -46,22 +48,34 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import read_fast_weights, read_header
 
+PATIENCE_SECONDS = 0.05
+"""How long others are waited for who have a lock, or write, for a moment."""
+
 
 class Store:
     """Opens the store in a directory, which is made if it is not there.
 
     Points of sessions are named as "session", the head, or as "session@snapshot". Any number of
-    processes may use a store; one at a time has a session open. Raises ValueError if the catalogue
-    is damaged, foreign or of a newer format, OSError if the disk fails or is full.
+    processes may use a store; one at a time has a session open. What is in it is its owner's alone.
+    On a disk that is full or read-only, what is there can be looked at; on a full one also deleted.
+
+    Raises ValueError if the catalogue is damaged, foreign or of a newer format, OSError if the disk
+    fails, or has no room for a new store.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self._files = StateFiles(self.directory / "states")
-        self._catalogue = Catalogue(self.directory / "catalogue.sqlite")
+        make_private(self.directory)
+        states, locks = (self.directory / name for name in FOLDERS)
+        self._files = StateFiles(states)
+        self._catalogue = Catalogue(self.directory / CATALOGUE)
+        self._leftovers = Leftovers(self._catalogue, self._files, locks)
+        self._leftovers.try_to_sweep()
+        self._leftovers.clear_rest()
 
     def close(self) -> None:
         """Closes the catalogue; sessions must be closed before."""
+        self._leftovers.clear_rest()
         self._catalogue.close()
 
     def __enter__(self) -> Store:
@@ -70,14 +84,18 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def is_wiped(self) -> bool:
+        """Whether nothing is left on disk of what was deleted; see `StoredSession.is_wiped`."""
+        return self._leftovers.is_wiped()
+
     def sessions(self) -> list[SessionInfo]:
         """All sessions, by name."""
-        with self._catalogue.writing():  # so that no file goes while it is looked at
+        with self._catalogue.holding():
             return [self._describe(row) for row in self._catalogue.sessions()]
 
     def info(self, name: str) -> SessionInfo:
         """One session; raises ValueError, which lists those there are."""
-        with self._catalogue.writing():
+        with self._catalogue.holding():
             return self._describe(self._catalogue.find(name))
 
     def entries(self, point: str, start: int = 0, stop: int | None = None) -> list[Entry]:
@@ -127,13 +145,13 @@ class Store:
 
         Raises ValueError if it is of another model, tokenizer or settings, or cannot be read.
         """
-        with self._catalogue.writing():  # so that its file does not go
+        with self._catalogue.holding():
             require_talker(self._catalogue.find(_parse_point(point)[0]), talker)
             return self._files.load(self._find(point).file, talker)
 
     def diff(self, first: str, second: str) -> Difference:
         """What tells two points apart, of one session or of two with models of the same sizes."""
-        with self._catalogue.writing():
+        with self._catalogue.holding():
             points = [self._find(first), self._find(second)]
             weights = [self._read_fast_weights(point) for point in points]
             ledgers = [self._catalogue.keyed_entries(point) for point in points]
@@ -153,8 +171,9 @@ class Store:
         for path in self._files.folder.iterdir():
             kind = {True: "heads", False: "snapshots", None: "leftovers"}[is_head.get(path.name)]
             sizes[kind] += _size(path)
-        catalogue = sum(_size(path) for path in self.directory.glob("catalogue.sqlite*"))
-        return DiskUse(catalogue=catalogue, **sizes)
+        parts = {name: _size(self.directory / name) for name in FILES}
+        reserve = parts.pop(RESERVE)
+        return DiskUse(catalogue=sum(parts.values()), reserve=reserve, **sizes)
 
     def open(
         self,
@@ -182,7 +201,7 @@ class Store:
         try:
             require_talker(row, talker)
             gate = require_gate(row, gate)
-            self._files.sweep(row.id, self._catalogue.files())
+            self._leftovers.try_to_sweep(row.id)
             try:
                 state = self._files.load(row.head.file, talker)
             except ValueError as error:
@@ -194,6 +213,7 @@ class Store:
                 talker,
                 self._catalogue,
                 self._files,
+                self._leftovers,
                 row,
                 state,
                 lock,
@@ -212,11 +232,12 @@ class Store:
         return self.info(name)
 
     def delete(self, name: str) -> None:
-        """Removes a session with its snapshots; forks keep what they share with it."""
+        """Removes a session with its snapshots; forks keep what they share with it.
+
+        `is_wiped` says whether no trace is left.
+        """
         with self._holding(name) as row:
-            removed = self._catalogue.delete(row)
-            self._files.sweep(row.id, self._catalogue.files())
-            self._clear(removed)
+            self._leftovers.clear(self._catalogue.delete(row), row.id)
 
     def snapshot(self, name: str, snapshot: str) -> Snapshot:
         """As `StoredSession.snapshot`, of a session that is not open, without its model."""
@@ -229,13 +250,13 @@ class Store:
             point = self._catalogue.find_point(name, snapshot)
             if point.file is not None:
                 read_header(self._files.path(point.file))
-            self._clear(self._catalogue.roll_back(row, snapshot)[1])
+            self._leftovers.clear(self._catalogue.roll_back(row, snapshot)[1], row.id)
             return self.info(name)
 
     def drop_snapshot(self, name: str, snapshot: str) -> None:
         """As `StoredSession.drop_snapshot`, of a session that is not open, without its model."""
         with self._holding(name) as row:
-            self._clear(self._catalogue.drop_snapshot(row, snapshot))
+            self._leftovers.clear(self._catalogue.drop_snapshot(row, snapshot), row.id)
 
     def rebuild(self, name: str, talker: Talker) -> list[str]:
         """Replays the ledger wherever the state of a session or of its snapshots cannot be read.
@@ -250,11 +271,11 @@ class Store:
             for snapshot in self._catalogue.snapshots(row):
                 points[f"{name}@{snapshot.name}"] = snapshot.point
             lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
-            for point in lost.values():
-                entries = self._catalogue.entries(point)
-                rebuilt = replay(lambda: start_session(talker, gate), entries)
-                self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
-                self._files.remove([] if point.file is None else [point.file])
+            with self._sweeping(row.id):
+                for point in lost.values():
+                    entries = self._catalogue.entries(point)
+                    rebuilt = replay(lambda: start_session(talker, gate), entries)
+                    self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
             return list(lost)
 
     def resleep(
@@ -270,7 +291,7 @@ class Store:
             raise ValueError(f"session {name!r} is there already; choose another name")
         session = resleep(lambda: start_session(talker, gate), entries)
         sleeps = place_sleeps(session.entries, session.sleeps)
-        with self._catalogue.writing():
+        with self._sweeping(), self._catalogue.writing():
             row = self._create(name, talker, gate)
             reached = reach(self._files.save(session, row.id), session.state)
             self._catalogue.advance(row, map(Step, session.entries, sleeps), reached)
@@ -278,7 +299,7 @@ class Store:
 
     def export(self, name: str, path: str | Path) -> None:
         """Writes a session, with its snapshots, as one file that `import_session` reads."""
-        with self._catalogue.writing():
+        with self._catalogue.holding():
             row = self._catalogue.find(name)
             write_session_file(Path(path), gather_session(row, self._catalogue, self._files))
 
@@ -292,7 +313,7 @@ class Store:
         name = check_name("session", manifest.name if name is None else name)
         for snapshot in manifest.snapshots:
             check_name("snapshot", snapshot.name)
-        with self._catalogue.writing():
+        with self._sweeping(), self._catalogue.writing():
             owner = make_owner(manifest.model, manifest.tokenizer, manifest.sleep, manifest.gate)
             row = self._catalogue.create(name, owner)
             try:
@@ -307,7 +328,8 @@ class Store:
     def _lock(self, name: str) -> tuple[SessionRow, SessionLock]:
         """Takes a session's lock, and then looks where it stands."""
         row = self._catalogue.find(name)
-        lock = SessionLock(self.directory / "locks" / f"{row.id}.lock", name)
+        self._catalogue.require_writable()
+        lock = self._leftovers.lock(row.id, name, seconds=PATIENCE_SECONDS)
         try:
             found = self._catalogue.find(name)
             if found.id != row.id:
@@ -326,9 +348,13 @@ class Store:
         finally:
             lock.release()
 
-    def _clear(self, removed: list[str]) -> None:
-        self._files.remove(removed)
-        self._catalogue.wipe()
+    @contextlib.contextmanager
+    def _sweeping(self, held: int | None = None) -> Iterator[None]:
+        """State files that are written within and not named are gone at its end."""
+        try:
+            yield
+        finally:
+            self._leftovers.try_to_sweep(held, seconds=PATIENCE_SECONDS)
 
     def _find(self, point: str) -> Point:
         return self._catalogue.find_point(*_parse_point(point))

@@ -18,6 +18,7 @@ from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.provenance import place_sleeps
 from slowwave.memory.replay import ForgetPlan, plan_forgetting, replay_by_step
 from slowwave.memory.session import Session
@@ -55,6 +56,7 @@ class StoredSession(Session):
         talker: Talker,
         catalogue: Catalogue,
         files: StateFiles,
+        leftovers: Leftovers,
         row: SessionRow,
         state: MemoryState,
         lock: SessionLock,
@@ -72,7 +74,8 @@ class StoredSession(Session):
             on_sleep=on_sleep,
             gate=gate,
         )
-        self._catalogue, self._files, self._row, self._lock = catalogue, files, row, lock
+        self._catalogue, self._files, self._leftovers = catalogue, files, leftovers
+        self._row, self._lock = row, lock
         self.state = self._kept = state
         self._in_turn = self._is_closed = False
         self._turns = weakref.WeakSet[Steps[Any]]()
@@ -119,6 +122,14 @@ class StoredSession(Session):
         stored = self._row.head.num_entries
         return dataclasses.replace(super().status(), num_entries=stored + len(self.entries))
 
+    def is_wiped(self) -> bool:
+        """Whether nothing is left on disk of what was deleted from the store.
+
+        It is while another process reads what was there, or where the disk is full: the next turn,
+        and whoever opens the store next, tries again.
+        """
+        return self._leftovers.is_wiped()
+
     def ledger(self, start: int = 0, stop: int | None = None) -> list[Entry]:
         """All acknowledged entries, from the first, or those at the places start..stop."""
         return self._catalogue.entries(self._row.head, start, stop)
@@ -142,7 +153,8 @@ class StoredSession(Session):
     def drop_snapshot(self, name: str) -> None:
         """Forgets a snapshot; raises ValueError, which lists those there are."""
         self._require_rest()
-        self._clear(self._catalogue.drop_snapshot(self._row, name))
+        removed = self._catalogue.drop_snapshot(self._row, name)
+        self._leftovers.clear(removed, self._row.id)
 
     def preview_forgetting(
         self,
@@ -158,8 +170,7 @@ class StoredSession(Session):
         with self._catalogue.reading():
             ids, entries = zip(*self._catalogue.keyed_entries(self._row.head).items(), strict=True)
             plan = plan_forgetting(entries, sources=sources, places=places, keep=keep)
-            # Whoever has anything of what goes has the first of it: ledgers are ways in a tree.
-            carriers = self._catalogue.find_carriers(ids[plan.dropped[0]])
+            carriers = self._catalogue.find_carriers(ids[place] for place in plan.dropped)
         return Forgetting(
             plan=plan,
             snapshots=tuple(mark for name, mark in carriers if name == self.name and mark),
@@ -169,8 +180,8 @@ class StoredSession(Session):
     def forget(self, forgetting: Forgetting) -> None:
         """Does what `preview_forgetting` showed: the session is as if given the rest alone.
 
-        Until the last moment it is as before; then all of it changes at once. Raises ValueError if
-        the ledger is no longer that of the preview.
+        Until the last moment it is as before; then all of it changes at once. `is_wiped` says
+        whether no trace is left. Raises ValueError if the ledger is no longer that of the preview.
         """
         finish(self.forget_by_step(forgetting))
 
@@ -258,6 +269,7 @@ class StoredSession(Session):
             raise
         self._kept, self.entries, self.sleeps = self.state, [], []
         self._files.remove(removed)
+        self._leftovers.clear_rest(self._row.id)
 
     def _settle(self, file: str | None, state: MemoryState) -> None:
         """After a failure: stands where the catalogue does, for that may have come after it."""
@@ -272,11 +284,7 @@ class StoredSession(Session):
 
     def _arrive(self, state: MemoryState, removed: list[str]) -> None:
         self.state = self._kept = state
-        self._clear(removed)
-
-    def _clear(self, removed: list[str]) -> None:
-        self._files.remove(removed)
-        self._catalogue.wipe()
+        self._leftovers.clear(removed, self._row.id)
 
     def _require_rest(self) -> None:
         self._require_open()
@@ -285,6 +293,11 @@ class StoredSession(Session):
     def _require_open(self) -> None:
         if self._is_closed:
             raise ValueError(f"session {self.name!r} is closed; open it again")
+        if not self._lock.is_held:
+            raise ValueError(
+                f"session {self.name!r} is open in the process that this one was forked from; "
+                "close it there, and open it here"
+            )
 
 
 def start_session(talker: Talker, gate: GateConfig | None = None) -> Session:

@@ -30,18 +30,18 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False) -> No
         os.replace(draft, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise explain_disk(error) from None
+        raise _explain(error, path) from None
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
 
 
-def explain_disk(error: OSError) -> OSError:
+def _explain(error: OSError, path: Path) -> OSError:
     """The same error in our words, if it is that a disk is full or read-only."""
     if error.errno in FULL:
-        return OSError(error.errno, "the disk is full; make room and try again", error.filename)
+        return OSError(error.errno, "the disk is full; make room and try again", str(path))
     if error.errno == errno.EROFS:
-        return OSError(error.errno, "the disk is read-only; nothing was written", error.filename)
+        return OSError(error.errno, "the disk is read-only; nothing was written", str(path))
     return error
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from slowwave.generation.model_folder import Talker
-from slowwave.memory import catalogue_database, leftovers
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_rows import Owner, Reached, Step
 from slowwave.memory.ledger import Entry
@@ -84,6 +83,26 @@ def test_what_another_process_reads_is_wiped_when_it_is_done(store: Store, talke
         assert find_traces(store.directory) == []
 
 
+def test_a_reader_may_come_while_it_is_wiped(store: Store, talker: Talker) -> None:
+    reader, rewrite = sqlite3.connect(store.directory / "catalogue.sqlite"), Catalogue.rewrite_file
+
+    def read_first(catalogue: Catalogue) -> None:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        rewrite(catalogue)
+
+    with begin(store, talker) as session:
+        tell(session)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Catalogue, "rewrite_file", read_first)
+            forget(session)
+        assert not store.is_wiped()
+        reader.close()
+        session.read("On.")
+        assert store.is_wiped()
+        assert find_traces(store.directory) == []
+
+
 @pytest.mark.parametrize("way", ["a turn", "opening", "closing"])
 def test_another_process_wipes_what_one_could_not(store: Store, talker: Talker, way: str) -> None:
     """As a server does for a command that forgot while the server was reading, or the reverse."""
@@ -114,16 +133,16 @@ def test_a_wipe_is_not_taken_for_a_later_one(store: Store, talker: Talker) -> No
         tell(session)
         other.read("Hello.")
         with pytest.MonkeyPatch.context() as patch:
-            rewrite = catalogue_database.Database.rewrite_file
+            rewrite = Catalogue.rewrite_file
 
-            def delete_meanwhile(database: catalogue_database.Database) -> None:
+            def delete_meanwhile(database: Catalogue) -> None:
                 rewrite(database)
                 patch.undo()
-                patch.setattr(leftovers.Leftovers, "clear", lambda *_: None)
+                patch.setattr(Leftovers, "clear", lambda *_: None)
                 forget(session)
                 patch.undo()
 
-            patch.setattr(catalogue_database.Database, "rewrite_file", delete_meanwhile)
+            patch.setattr(Catalogue, "rewrite_file", delete_meanwhile)
             other.forget(other.preview_forgetting(places=[0]))
         other.read(
             "Its turn wipes the catalogue, and cannot know what the holder is about to name."

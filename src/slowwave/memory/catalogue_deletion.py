@@ -36,11 +36,11 @@ def drop_entries(db: sqlite3.Connection, most: int) -> int:
         )
         DELETE FROM entries WHERE id IN (
             SELECT id FROM entries WHERE id NOT IN kept ORDER BY place DESC LIMIT ?
-        )
+        ) RETURNING id
         """,
         (most,),
     )
-    return deleted.rowcount
+    return len(deleted.fetchall())
 
 
 def ask_to_wipe(db: sqlite3.Connection) -> None:

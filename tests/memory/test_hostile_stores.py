@@ -346,7 +346,7 @@ def test_a_ledger_that_leads_back_to_itself_ends(directory: Path, talker: Talker
             last=ids[-1],
         )
         alter(directory, "UPDATE entries SET place = 7 WHERE id = :first", first=ids[0])
-        assert store._catalogue.find_carriers(ids[2]) != []
+        assert store._catalogue.find_carriers([ids[2]]) != []
         for action in (
             session.ledger,
             lambda: store.entries("ann"),

@@ -113,6 +113,7 @@ def test_an_older_catalogue_learns_who_spoke(tmp_path: Path, talker: Talker) -> 
             database.execute(f"ALTER TABLE entries DROP COLUMN {column}")
         database.execute("DROP INDEX sessions_before")
         database.execute("ALTER TABLE sessions DROP COLUMN before")
+        database.execute("DROP TABLE wipes")
         database.execute("PRAGMA user_version = 2")
     database.close()
     with Store(tmp_path) as store:

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from slowwave.generation.model_folder import Talker
-from slowwave.memory import catalogue, catalogue_schema, state_files
-from slowwave.memory import store as store_module
+from slowwave.memory import catalogue, catalogue_schema, leftovers, state_files
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
@@ -35,7 +34,7 @@ def state_files_of(store: Store) -> list[Path]:
     return sorted((store.directory / "states").iterdir())
 
 
-def fill_disk(*_: object) -> None:
+def fill_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device", "states/1.safetensors")
 
 
@@ -117,11 +116,14 @@ def test_leftovers_of_a_kill_go_when_the_session_is_opened(store: Store, talker:
     states = store.directory / "states"
     for name in ("1-abc.safetensors", ".1-abc.safetensors.77.draft", "2-abc.safetensors"):
         (states / name).write_bytes(b"1234567")
-    assert store.measure().leftovers == 21
-    begin(store, talker).close()
-    assert store.measure().leftovers == 7  # bob's process may be writing that
+    (states / "notes.txt").write_bytes(b"1234567")  # is not ours
+    assert store.measure().leftovers == 28
+    with store.open("bob", talker):
+        (states / "2-abc.safetensors").write_bytes(b"1234567")
+        begin(store, talker).close()
+        assert store.measure().leftovers == 14  # for bob's process may be writing its own
     store.open("bob", talker).close()
-    assert (store.measure().leftovers, len(state_files_of(store))) == (0, 1)
+    assert (store.measure().leftovers, len(state_files_of(store))) == (7, 2)
 
 
 # A full disk.
@@ -222,7 +224,7 @@ def test_a_newer_catalogue_is_refused_by_its_number(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "catalogue.sqlite") as database:
         database.execute("PRAGMA user_version = 7")
     database.close()
-    with pytest.raises(ValueError, match="format 7, but this slowwave reads up to 3; use the"):
+    with pytest.raises(ValueError, match="format 7, but this slowwave reads up to 4; use the"):
         Store(tmp_path)
 
 
@@ -303,15 +305,15 @@ def test_a_session_that_is_made_anew_while_it_is_opened(
     store: Store, talker: Talker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(store, talker).close()
-    take = store_module.SessionLock
+    take = leftovers.SessionLock
 
-    def replace_first(path: Path, name: str) -> SessionLock:
-        monkeypatch.setattr(store_module, "SessionLock", take)
+    def replace_first(path: Path, name: str, *, seconds: float) -> SessionLock:
+        monkeypatch.setattr(leftovers, "SessionLock", take)
         store.delete("ann")
         begin(store, talker).close()
-        return take(path, name)
+        return take(path, name, seconds=seconds)
 
-    monkeypatch.setattr(store_module, "SessionLock", replace_first)
+    monkeypatch.setattr(leftovers, "SessionLock", replace_first)
     with pytest.raises(ValueError, match="'ann' was deleted and made anew; open it again"):
         begin(store, talker)
     begin(store, talker).close()

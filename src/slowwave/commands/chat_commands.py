@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from slowwave.commands.chat_view import ChatView
-from slowwave.commands.forget_view import describe_preview, preview
+from slowwave.commands.forget_view import describe_preview, describe_traces, preview
 from slowwave.commands.ledger_view import ledger_table, list_ledger
 from slowwave.commands.open_session import Opened, Stored
 from slowwave.commands.printing import count, describe_sleep, show_bytes
@@ -128,7 +128,7 @@ class ChatCommands:
         )
         if is_agreed:
             stored.session.rollback(name)
-            self._view.answer("rollback", {"done": True}, f"back at {name!r}")
+            self._answer_done("rollback", stored, f"back at {name!r}")
         else:
             self._view.answer("rollback", {"done": False}, "nothing was changed")
 
@@ -141,9 +141,14 @@ class ChatCommands:
         table = ledger_table(shown.dropped, title="to be forgotten")
         if self._ask("forget", {"preview": shown}, table, describe_preview(shown)):
             session.forget(forgetting, on_read=self._view.read_again)
-            self._view.answer("forget", {"done": True}, "forgotten")
+            self._answer_done("forget", stored, "forgotten")
         else:
             self._view.answer("forget", {"done": False}, "nothing was forgotten")
+
+    def _answer_done(self, command: str, stored: Stored, line: str) -> None:
+        is_wiped = stored.store.is_wiped()
+        document = {"done": True, "wiped": is_wiped}
+        self._view.answer(command, document, f"{line}{describe_traces(is_wiped)}")
 
     def _ask(self, command: str, document: dict[str, object], *shown: RenderableType) -> bool:
         """Shows what would happen; whether the next line agrees."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from slowwave.commands.ledger_view import LedgerRow, list_ledger
 from slowwave.commands.printing import count
+from slowwave.memory.refusals import list_names
 
 if TYPE_CHECKING:
     from slowwave.memory.provenance import Provenance
@@ -18,7 +19,9 @@ class ForgetPreview:
     """What goes, what is read again, and what else is touched."""
 
     dropped: list[LedgerRow]
-    """What goes: what was named, and the replies after it, which may carry it."""
+    """What goes: what was named, and what a model said after it, which may carry it."""
+    carriers: list[int]
+    """Places of the latter, which could be kept."""
     num_kept: int
     """Entries that are left; all of them are replayed."""
     replayed_tokens: int
@@ -33,6 +36,7 @@ def preview(forgetting: Forgetting, provenance: Provenance) -> ForgetPreview:
     plan = forgetting.plan
     return ForgetPreview(
         dropped=list_ledger(plan.entries, provenance, frozenset(plan.dropped)),
+        carriers=[*plan.carriers],
         num_kept=len(plan.kept),
         replayed_tokens=plan.num_tokens,
         snapshots=[*forgetting.snapshots],
@@ -45,13 +49,28 @@ def describe_preview(shown: ForgetPreview) -> str:
     tokens = count(shown.replayed_tokens, "token")
     rest = f"The rest, {_count_entries(shown.num_kept)} with {tokens}, is read again."
     lines = [rest if shown.num_kept else "Nothing else is left."]
-    if any(row.kind == "reply" for row in shown.dropped):
-        lines.append("Replies after the first of it may carry it and go too, unless you keep them.")
+    if shown.carriers:
+        places = list_names([*map(str, shown.carriers)])
+        lines.append(
+            "Replies, and lines sent as the model's, after the first of it may carry it and go "
+            f"too, unless you keep them: {places}."
+        )
     if shown.snapshots:
         lines.append(f"Snapshots that hold some of it go too: {', '.join(shown.snapshots)}.")
     if shown.also_in:
         lines.append(f"Sessions that hold it still, and keep it: {', '.join(shown.also_in)}.")
+    lines.append("Files that were exported before, and copies of the directory, are not changed.")
     return "\n".join(lines)
+
+
+def describe_traces(is_wiped: bool) -> str:
+    """What is to be said of the disk after something was deleted; nothing if no trace is left."""
+    if is_wiped:
+        return ""
+    return (
+        "; traces of it stay on disk for now, since another process reads the memories or the disk "
+        "is full: the next turn or command wipes them"
+    )
 
 
 def _count_entries(number: int) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from slowwave.commands.texts import decode, require_text
+from slowwave.storage.private import FILE, make_private_folder, tighten
 
 HISTORY_LINES = 1000
 
@@ -73,8 +74,9 @@ class TerminalInput:
         # Whoever cannot keep a history, for want of room or of GNU readline, can still talk.
         if self._history is not None and hasattr(self._readline, "append_history_file"):
             with contextlib.suppress(OSError):
-                self._history.parent.mkdir(parents=True, exist_ok=True)
-                self._history.touch(mode=0o600)
+                make_private_folder(self._history.parent)
+                self._history.touch(mode=FILE)
+                tighten(self._history)
                 self._readline.append_history_file(1, self._history)
 
 

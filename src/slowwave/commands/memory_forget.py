@@ -18,8 +18,9 @@ from slowwave.status_line import StatusLine
 class ForgetOptions(MemoryOptions):
     """Forget all from some sources, or some entries, and replay the rest of the ledger.
 
-    Replies given after the first of it may carry it, so they go too, but for those of --keep. Shows
-    what goes, then asks. slowwave memory show NAME has places and sources.
+    What the model said after the first of it may carry it, so it goes too, but for --keep: replies,
+    and lines that a client sent as the model's. Shows what goes, then asks. slowwave memory show
+    NAME has places and sources.
     """
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
@@ -31,7 +32,7 @@ class ForgetOptions(MemoryOptions):
     place: Annotated[tuple[int, ...], tyro.conf.arg(metavar="PLACE ...")] = ()
     """Forget the entries at these places of the ledger."""
     keep: Annotated[tuple[int, ...], tyro.conf.arg(metavar="PLACE ...")] = ()
-    """Places of replies to keep, though they came after what goes."""
+    """Places of what the model said to keep, though it came after what goes."""
     yes: bool = False
     """Do not ask."""
     dry_run: bool = False
@@ -41,7 +42,7 @@ class ForgetOptions(MemoryOptions):
 def forget(arguments: list[str]) -> None:
     """slowwave memory forget NAME --model MODEL [--source S] [--place N] [--keep N] [--yes]"""
     options = parse(ForgetOptions, arguments, prog="slowwave memory forget")
-    from slowwave.commands.forget_view import preview
+    from slowwave.commands.forget_view import describe_traces, preview
     from slowwave.commands.memory_tables import print_preview
 
     with options.open_store() as store:
@@ -58,12 +59,13 @@ def forget(arguments: list[str]) -> None:
                 options.confirm("Forget it?", yes=options.yes)
                 with StatusLine() as status:
                     session.forget(forgetting, on_read=status.count_read)
-        info = store.info(options.name)
+        info, is_wiped = store.info(options.name), store.is_wiped()
     if options.json:
         left = {"num_entries": info.num_entries, "tokens_seen": info.tokens_seen}
-        print_json({"done": not options.dry_run, "preview": shown, "session": info.name, **left})
+        done = {"done": not options.dry_run, "wiped": is_wiped}
+        print_json({**done, "preview": shown, "session": info.name, **left})
     elif not options.dry_run:
-        print("forgotten")
+        print(f"forgotten{describe_traces(is_wiped)}")
 
 
 RUN = {"forget": forget}

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse
+from slowwave.commands.forget_view import describe_traces
 from slowwave.commands.memory_options import MemoryOptions
 from slowwave.commands.printing import print_json
 from slowwave.commands.rollback_loss import count_lost, describe_loss
@@ -56,9 +57,10 @@ def rollback(arguments: list[str]) -> None:
         lost = count_lost(store, options.name, options.snapshot)
         if lost:
             options.confirm(f"{describe_loss(lost)} Go back?", yes=options.yes)
-        info = store.rollback(options.name, options.snapshot)
+        info, is_wiped = store.rollback(options.name, options.snapshot), store.is_wiped()
     told = {"session": info.name, "tokens_seen": info.tokens_seen, "lost_entries": lost}
-    _tell(options, told, f"{info.name} is back at {options.snapshot}")
+    line = f"{info.name} is back at {options.snapshot}{describe_traces(is_wiped)}"
+    _tell(options, {**told, "wiped": is_wiped}, line)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,9 @@ def delete(arguments: list[str]) -> None:
             store.drop_snapshot(name, mark)
         else:
             store.delete(name)
-    _tell(options, {"deleted": options.point}, f"{options.point} is gone")
+        is_wiped = store.is_wiped()
+    line = f"{options.point} is gone{describe_traces(is_wiped)}"
+    _tell(options, {"deleted": options.point, "wiped": is_wiped}, line)
 
 
 def _tell(options: MemoryOptions, document: dict[str, object], line: str) -> None:

@@ -6,17 +6,15 @@ its last entry back to the root, and forks and snapshots share what they have in
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from slowwave.memory import catalogue_deletion as deletion
 from slowwave.memory import catalogue_rows as rows
-from slowwave.memory.catalogue_schema import prepare
-from slowwave.memory.catalogue_trust import distrust, require_own_files
+from slowwave.memory.catalogue_database import Database
+from slowwave.memory.catalogue_file import is_full
 from slowwave.memory.catalogue_types import (
     Branch,
     Owner,
@@ -31,44 +29,25 @@ from slowwave.memory.catalogue_types import (
     Step,
 )
 from slowwave.memory.ledger import Entry
-from slowwave.memory.refusals import Damaged, TakenName
-from slowwave.memory.row_checks import BadRow
+from slowwave.memory.refusals import TakenName
 
-BUSY_SECONDS = 30
+FEW = 16
+"""Entries that are deleted at a time where the disk is full."""
 
 
-class Catalogue:
+class Catalogue(Database):
     """Every method is one transaction, or a part of the one it is called in (`writing`).
 
     Threads and processes wait for each other. Who may change a session is decided elsewhere
-    (`memory/session_lock.py`). Raises OSError if the disk is full or fails, ValueError if the file
-    is damaged or another program's.
+    (`memory/session_lock.py`). Where the file cannot be written it is read as it was when it was
+    opened. Raises OSError if the disk is full, read-only or fails, ValueError if the file is
+    damaged or another program's.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._mutex = threading.RLock()
-        require_own_files(path)
-        with self._explained():
-            self._db = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._db.row_factory = sqlite3.Row
-            try:
-                distrust(self._db)
-                prepare(self._db, path)
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.execute("PRAGMA foreign_keys = ON")
-                # What is forgotten is overwritten, not only unlinked.
-                self._db.execute("PRAGMA secure_delete = ON")
-            except BaseException:
-                self._db.close()
-                raise
-
-    def close(self) -> None:
-        """Closes the file; nothing works after it."""
-        self._db.close()
+        super().__init__(path)
+        self._wiped: int | None = None
+        """As of how many deletions the file has no traces."""
 
     # Reading.
 
@@ -130,15 +109,26 @@ class Catalogue:
         with self.reading() as db:
             return rows.read_sleeps(db, point, last=last)
 
-    def find_carriers(self, entry: int) -> list[tuple[str, str | None]]:
-        """(session, None) for ledgers that have an entry, (session, snapshot) for snapshots."""
+    def find_carriers(self, entries: Iterable[int]) -> list[tuple[str, str | None]]:
+        """(session, None) for ledgers that have any of some entries, (session, snapshot) for
+        snapshots; also for copies of these entries."""
         with self.reading() as db:
-            return rows.read_carriers(db, entry)
+            return rows.read_carriers(db, entries)
 
     def files(self) -> dict[str, bool]:
         """Every state file that is named here, and whether it is that of a session's head."""
         with self.reading() as db:
             return rows.read_file_names(db)
+
+    def ids(self) -> set[int]:
+        """The ids of all sessions."""
+        with self.reading() as db:
+            return rows.read_ids(db)
+
+    def count_wipes(self) -> tuple[int, int]:
+        """How often something was deleted, and up to which time all traces of it are gone."""
+        with self.reading() as db:
+            return deletion.count_wipes(db)
 
     # Writing.
 
@@ -180,9 +170,11 @@ class Catalogue:
             # A sleep between turns is none that could be taken anew.
             is_turn = any(step.entry.kind != "sleep" for step in steps)
             moved = rows.move(db, session, head, start if is_turn else session.before)
+            old = [point.id for point in (session.head, session.before) if point is not None]
+            removed = [file for point in old for file in deletion.drop_point(db, point)]
             if instead:
-                return moved, rows.collect(db)
-            return moved, rows.drop_points(db, [session.head, session.before])
+                deletion.drop_entries(db, -1)
+            return moved, removed
 
     def snapshot(self, session: SessionRow, name: str) -> Snapshot:
         """Names the head of a session; raises ValueError if the name is taken."""
@@ -193,10 +185,10 @@ class Catalogue:
             return rows.find_snapshot(db, session.id, name)
 
     def roll_back(self, session: SessionRow, snapshot: str) -> tuple[SessionRow, list[str]]:
-        """Makes a snapshot the head; returns as `advance`."""
+        """Makes a snapshot the head. Returns as `advance`; entries are left to `collect`."""
         with self.writing() as db:
             point = rows.find_snapshot(db, session.id, snapshot).point
-            return rows.move(db, session, point), rows.collect(db)
+            return rows.move(db, session, point), self._drop_points(db)
 
     def rewrite(
         self,
@@ -206,27 +198,38 @@ class Catalogue:
         reached: Reached,
         snapshots: Iterable[str],
     ) -> tuple[SessionRow, list[str]]:
-        """Replaces all but the first `kept` entries, and drops snapshots; returns as `advance`."""
+        """Replaces all but the first `kept` entries, and drops snapshots; as `roll_back`."""
         with self.writing() as db:
             ids = list(rows.read_entries(db, session.head))[:kept]
             head = rows.append(db, ids[-1] if ids else None, kept, steps, reached)
             moved = rows.move(db, session, head)
             for name in snapshots:
                 rows.drop_snapshot(db, session.id, name)
-            return moved, rows.collect(db)
+            return moved, self._drop_points(db)
 
     def drop_snapshot(self, session: SessionRow, name: str) -> list[str]:
-        """Forgets a name; returns the state files that nothing names any more."""
-        with self.writing() as db:
-            rows.find_snapshot(db, session.id, name)
-            rows.drop_snapshot(db, session.id, name)
-            return rows.collect(db)
+        """Forgets a name; returns the state files that nothing names any more.
+
+        On a full disk it takes the reserve. Entries are left to `collect`.
+        """
+
+        def drop() -> list[str]:
+            with self.writing() as db:
+                rows.find_snapshot(db, session.id, name)
+                rows.drop_snapshot(db, session.id, name)
+                return self._drop_points(db)
+
+        return self.insist(drop)
 
     def delete(self, session: SessionRow) -> list[str]:
-        """Removes a session with its snapshots; returns as `drop_snapshot`."""
-        with self.writing() as db:
-            db.execute("DELETE FROM sessions WHERE id = ?", (session.id,))
-            return rows.collect(db)
+        """Removes a session with its snapshots; as `drop_snapshot`."""
+
+        def delete() -> list[str]:
+            with self.writing() as db:
+                db.execute("DELETE FROM sessions WHERE id = ?", (session.id,))
+                return self._drop_points(db)
+
+        return self.insist(delete)
 
     def replace_file(self, point: Point, file: str) -> None:
         """Names another state file for a point."""
@@ -257,74 +260,52 @@ class Catalogue:
             for name, named, planted in snapshots:
                 rows.insert_snapshot(db, session.id, name, named, insert(planted))
             moved = rows.move(db, session, insert(head))
-            rows.collect(db)
+            deletion.drop_point(db, session.head.id)
             return moved
 
-    def wipe(self) -> None:
-        """Writes the log into the file and empties it, so that what was deleted is in neither.
+    # Removing what was deleted.
 
-        While another process reads, that is left to a later call.
-        """
-        with self._mutex, self._explained():
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    # Transactions.
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """What is read within belongs together."""
-        with self._transaction("BEGIN") as db:
-            yield db
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """All that is written within is written, or nothing of it."""
-        with self._transaction("BEGIN IMMEDIATE") as db:
-            yield db
-
-    @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._mutex, self._explained():
-            if self._db.in_transaction:
-                yield self._db
-                return
-            self._db.execute(begin)
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def collect(self) -> None:
+        """Deletes the entries that no point leads to: on a full disk a few at a time."""
         try:
-            yield
-        except sqlite3.ProgrammingError:
-            raise
-        except (sqlite3.Error, BadRow) as error:
-            raise _explain(self.path, error) from None
+            with self.writing() as db:
+                deletion.drop_entries(db, -1)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            while self.insist(self._collect_few):
+                self.empty_log()
 
+    def wipe(self) -> bool:
+        """Overwrites what was deleted, in the file and its log; returns whether that is done.
 
-def _explain(path: Path, error: Exception) -> Exception:
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_FULL:
-            return OSError(errno.ENOSPC, "the disk is full; make room and try again", str(path))
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
-            return OSError(errno.EBUSY, "another process keeps writing; try again", str(path))
-        case sqlite3.SQLITE_NOMEM:
-            return OSError(errno.ENOMEM, "there is too little memory", str(path))
-        case (
-            sqlite3.SQLITE_IOERR
-            | sqlite3.SQLITE_CANTOPEN
-            | sqlite3.SQLITE_READONLY
-            | sqlite3.SQLITE_PERM
-            | sqlite3.SQLITE_AUTH
-        ):
-            return OSError(errno.EIO, f"{error}; see to the disk and its rights", str(path))
-        case _:  # what is in the file is not what we wrote, be it a page, a row or a table
-            reason = "".join(sign if sign.isprintable() else "?" for sign in f"{error!s:.120}")
-            return Damaged(
-                f"{path}: damaged, or no catalogue ({reason}); restore it from a copy, or start "
-                "anew in another directory and import exported sessions"
-            )
+        It is not while another process reads what was there. Raises OSError where there is no room
+        for as much as the file takes.
+        """
+        asked, _ = self.count_wipes()
+        if asked != self._wiped:
+            if not self.empty_log():
+                return False
+            self.insist(self.rewrite_file)
+            if not self.empty_log():
+                return False
+            self._wiped = asked
+        return True
+
+    def end_wipe(self, asked: int) -> None:
+        """Notes that all traces of so many deletions are gone."""
+
+        def end() -> None:
+            with self.writing() as db:
+                deletion.end_wipe(db, asked)
+
+        self.insist(end)
+        self.reserve.make()
+
+    def _collect_few(self) -> int:
+        with self.writing() as db:
+            return deletion.drop_entries(db, FEW)
+
+    def _drop_points(self, db: sqlite3.Connection) -> list[str]:
+        deletion.ask_to_wipe(db)
+        return deletion.drop_points(db)

@@ -288,11 +288,16 @@ def _read_slept(row: sqlite3.Row) -> Slept:
     return Slept(report, start, stop)
 
 
-def read_carriers(db: sqlite3.Connection, entry: int) -> list[tuple[str, str | None]]:
-    """(session, None) for heads and (session, snapshot) for snapshots that an entry leads to."""
+def read_carriers(db: sqlite3.Connection, entries: Iterable[int]) -> list[tuple[str, str | None]]:
+    """(session, None) for heads, (session, snapshot) for snapshots, that have any of some entries.
+
+    Or a copy of one, as what was imported or re-slept has.
+    """
     sql = """
         WITH RECURSIVE below(id) AS (
-            SELECT ? UNION SELECT entries.id FROM entries JOIN below ON parent = below.id
+            SELECT twin.id FROM entries JOIN entries AS twin USING (time, kind, source, text)
+            WHERE entries.id IN (SELECT value FROM json_each(?))
+            UNION SELECT entries.id FROM entries JOIN below ON parent = below.id
         ), named AS (
             SELECT name AS session, NULL AS snapshot, head AS point FROM sessions UNION ALL
             SELECT sessions.name, snapshots.name, point
@@ -301,12 +306,13 @@ def read_carriers(db: sqlite3.Connection, entry: int) -> list[tuple[str, str | N
         SELECT session, snapshot FROM named JOIN points ON points.id = point
         WHERE entry IN below ORDER BY session, snapshot
     """
+    found = db.execute(sql, (json.dumps([*entries]),)).fetchall()
     return [
         (
             check.name(row, "session"),
             None if row["snapshot"] is None else check.name(row, "snapshot"),
         )
-        for row in db.execute(sql, (entry,)).fetchall()
+        for row in found
     ]
 
 
@@ -390,35 +396,6 @@ def move(
     return find_session(db, session.name)
 
 
-def drop_points(db: sqlite3.Connection, points: Iterable[Point | None]) -> list[str]:
-    """Deletes those of some points that nothing names any more; returns their files."""
-    sql = """
-        DELETE FROM points WHERE id = ?1
-        AND NOT EXISTS (SELECT 1 FROM sessions WHERE head = ?1)
-        AND NOT EXISTS (SELECT 1 FROM sessions WHERE before = ?1)
-        AND NOT EXISTS (SELECT 1 FROM snapshots WHERE point = ?1) RETURNING file
-    """
-    files = (read_files(db.execute(sql, (point.id,)).fetchall()) for point in points if point)
-    return [file for each in files for file in each]
-
-
-def collect(db: sqlite3.Connection) -> list[str]:
-    """Deletes points and entries that no session and no snapshot leads to; returns their files."""
-    removed = read_files(
-        db.execute(
-            "DELETE FROM points WHERE id NOT IN (SELECT head FROM sessions UNION "
-            "SELECT before FROM sessions WHERE before IS NOT NULL UNION "
-            "SELECT point FROM snapshots) RETURNING file"
-        ).fetchall()
-    )
-    db.execute(
-        "WITH RECURSIVE kept(id) AS (SELECT entry FROM points WHERE entry IS NOT NULL UNION "
-        "SELECT parent FROM entries JOIN kept USING (id) WHERE parent IS NOT NULL) "
-        "DELETE FROM entries WHERE id NOT IN kept"
-    )
-    return removed
-
-
-def read_files(rows: Iterable[sqlite3.Row]) -> list[str]:
-    files = [check.state_file(row, "file") for row in rows]
-    return [file for file in files if file is not None]
+def read_ids(db: sqlite3.Connection) -> set[int]:
+    """The ids of all sessions."""
+    return {check.whole(row, "id") for row in db.execute("SELECT id FROM sessions").fetchall()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from slowwave.memory.catalogue_trust import add_functions, require_own_schema, run_script
@@ -76,6 +78,10 @@ MIGRATIONS = (
     ALTER TABLE sessions ADD COLUMN before INTEGER REFERENCES points;
     CREATE INDEX sessions_before ON sessions (before)
     """,
+    """
+    CREATE TABLE wipes (asked INTEGER NOT NULL, done INTEGER NOT NULL);
+    INSERT INTO wipes SELECT count(*) > 0, 0 FROM sessions
+    """,
 )
 
 
@@ -85,25 +91,38 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
     Raises ValueError if the file is another program's, of a newer version, or has other tables.
     """
     add_functions(db)
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        application = db.execute("PRAGMA application_id").fetchone()[0]
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and application != APPLICATION_ID:
-            raise ValueError(f"{path}: not the catalogue of a memory store; name another directory")
-        if not 0 <= version <= len(MIGRATIONS):
-            raise ValueError(
-                f"{path}: format {version}, but this slowwave reads up to {len(MIGRATIONS)}; use "
-                "the slowwave that wrote it"
-            )
-        require_own_schema(db, path, MIGRATIONS[:version])
-        for script in MIGRATIONS[version:]:
+    with _transaction(db, "BEGIN"):
+        if _read_version(db, path) == len(MIGRATIONS):
+            return  # and nobody who writes need be waited for
+    with _transaction(db, "BEGIN IMMEDIATE"):
+        for script in MIGRATIONS[_read_version(db, path) :]:
             run_script(db, script)
-        if version < len(MIGRATIONS):
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         db.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Rolled back at its end, unless it was committed."""
+    db.execute(begin)
+    try:
+        yield
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def _read_version(db: sqlite3.Connection, path: Path) -> int:
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and application != APPLICATION_ID:
+        raise ValueError(f"{path}: not the catalogue of a memory store; name another directory")
+    if not 0 <= version <= len(MIGRATIONS):
+        raise ValueError(
+            f"{path}: format {version}, but this slowwave reads up to {len(MIGRATIONS)}; use "
+            "the slowwave that wrote it"
+        )
+    require_own_schema(db, path, MIGRATIONS[:version])
+    return version

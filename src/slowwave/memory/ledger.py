@@ -46,6 +46,11 @@ class Entry:
     """Of a sleep; None is what the session's settings say."""
 
     @property
+    def is_models(self) -> bool:
+        """Whether a model said it: the one of the session, or another whose line a client sent."""
+        return self.kind == "reply" or self.role == "assistant" or self.source == MODEL
+
+    @property
     def calls(self) -> Sequence[tuple[int, ...]]:
         """The tokens in the calls that they were read in."""
         if self.kind == "reply":

@@ -72,6 +72,8 @@ class ForgetPlan:
     entries: tuple[Entry, ...]
     kept: tuple[int, ...]
     dropped: tuple[int, ...]
+    carriers: tuple[int, ...]
+    """Of what goes that which nobody named: a model said it later, so it may carry the rest."""
 
     @property
     def kept_entries(self) -> list[Entry]:
@@ -93,9 +95,9 @@ def plan_forgetting(
 ) -> ForgetPlan:
     """What goes if all from some sources, and at some places of the ledger, is forgotten.
 
-    Replies given after the first of that may carry it, so they go too, but for those at the places
-    `keep`. Raises ValueError if a source or a place is not there, or `keep` names what is no reply
-    or is forgotten itself.
+    What a model said after the first of that may carry it, so it goes too, but for the places
+    `keep`: replies, and assistant's lines that a client sent. Raises ValueError if a source or a
+    place is not there, or `keep` names what no model said or is forgotten itself.
     """
     known = sorted({entry.source for entry in entries})
     for source in sources:
@@ -109,17 +111,18 @@ def plan_forgetting(
         place for place, entry in enumerate(entries) if place in places or entry.source in sources
     }
     for place in keep:
-        if place in named or entries[place].kind != "reply":
+        if place in named or not entries[place].is_models:
             raise ValueError(f"keep names place {place}, which is no reply, or is to be forgotten")
     first = min(named, default=len(entries))
     carriers = {
         place
         for place, entry in enumerate(entries)
-        if entry.kind == "reply" and place > first and place not in keep
+        if entry.is_models and place > first and place not in keep
     }
     dropped = named | carriers
     kept = tuple(place for place in range(len(entries)) if place not in dropped)
-    return ForgetPlan(tuple(entries), kept, tuple(sorted(dropped)))
+    carried = tuple(sorted(carriers - named))
+    return ForgetPlan(tuple(entries), kept, tuple(sorted(dropped)), carried)
 
 
 def forget(start: Callable[[], Session], plan: ForgetPlan) -> Session:

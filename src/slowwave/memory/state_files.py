@@ -1,7 +1,7 @@
 """The state files of a store.
 
-A file is named after the session that wrote it, so that whoever holds the session's lock may remove
-what a kill has left: nobody else writes files of that name.
+A file is named after the session that wrote it: whoever holds the session's lock may remove what a
+kill has left (`memory/leftovers.py`), for nobody else writes files of that name.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -22,6 +22,7 @@ from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import load_memory, read_fast_weights, read_memory
 from slowwave.storage.plain_file import read_plain, require_own_folder
+from slowwave.storage.private import make_private_folder
 
 
 class StateFiles:
@@ -32,7 +33,7 @@ class StateFiles:
             require_own_folder(folder)
         except ValueError as error:
             raise Damaged(str(error)) from None
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         self.folder = folder
 
     def path(self, file: str) -> Path:
@@ -54,7 +55,7 @@ class StateFiles:
     def copy(self, content: bytes, owner: int) -> str:
         """Writes a memory file as it is; returns its name."""
         file = _name_file(owner)
-        write_atomically(self.path(file), content)
+        write_atomically(self.path(file), content, private=True)
         return file
 
     def load(self, file: str | None, talker: Talker) -> MemoryState:
@@ -97,15 +98,10 @@ class StateFiles:
             raise Damaged(str(error)) from None
 
     def remove(self, files: Iterable[str]) -> None:
-        """Removes files that nothing names any more; what resists is left to `sweep`."""
+        """Removes files that nothing names any more; what resists is left to a sweep."""
         for file in files:
             with contextlib.suppress(OSError):
                 (self.folder / Path(file).name).unlink()  # whatever it is, it is in the folder
-
-    def sweep(self, owner: int, named: Collection[str]) -> None:
-        """Removes what a killed process has left of a session: drafts, and files without a name."""
-        for pattern in (f"{owner}-*", f".{owner}-*"):
-            self.remove(path.name for path in self.folder.glob(pattern) if path.name not in named)
 
 
 def measure_file(path: Path) -> int:

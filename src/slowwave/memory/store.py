@@ -26,8 +26,10 @@ from slowwave.memory.catalogue_types import (
 )
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.owner import own, require_gate, require_talker
 from slowwave.memory.point_state import check_replay, check_tail, load_state
+from slowwave.memory.private_store import CATALOGUE, FILES, FOLDERS, RESERVE, make_private
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
 from slowwave.memory.refusals import Damaged, TakenName
 from slowwave.memory.replay import OnRead, replay, resleep
@@ -41,22 +43,34 @@ from slowwave.memory.stored_session import StoredSession, check_name, reach, sta
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 
+PATIENCE_SECONDS = 0.05
+"""How long others are waited for who have a lock, or write, for a moment."""
+
 
 class Store:
     """Opens the store in a directory, which is made if it is not there.
 
     Points of sessions are named as "session", the head, or as "session@snapshot". Any number of
-    processes may use a store; one at a time has a session open. Raises ValueError if the catalogue
-    is damaged, foreign or of a newer format, OSError if the disk fails or is full.
+    processes may use a store; one at a time has a session open. What is in it is its owner's alone.
+    On a disk that is full or read-only, what is there can be looked at; on a full one also deleted.
+
+    Raises ValueError if the catalogue is damaged, foreign or of a newer format, OSError if the disk
+    fails, or has no room for a new store.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self._files = StateFiles(self.directory / "states")
-        self._catalogue = Catalogue(self.directory / "catalogue.sqlite")
+        make_private(self.directory)
+        states, locks = (self.directory / name for name in FOLDERS)
+        self._files = StateFiles(states)
+        self._catalogue = Catalogue(self.directory / CATALOGUE)
+        self._leftovers = Leftovers(self._catalogue, self._files, locks)
+        self._leftovers.try_to_sweep()
+        self._leftovers.clear_rest()
 
     def close(self) -> None:
         """Closes the catalogue; sessions must be closed before."""
+        self._leftovers.clear_rest()
         self._catalogue.close()
 
     def __enter__(self) -> Store:
@@ -68,14 +82,18 @@ class Store:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {str(self.directory)!r}>"
 
+    def is_wiped(self) -> bool:
+        """Whether nothing is left on disk of what was deleted; see `StoredSession.is_wiped`."""
+        return self._leftovers.is_wiped()
+
     def sessions(self) -> list[SessionInfo]:
         """All sessions, by name."""
-        with self._catalogue.writing():  # so that no file goes while it is looked at
+        with self._catalogue.holding():
             return [self._describe(row) for row in self._catalogue.sessions()]
 
     def info(self, name: str) -> SessionInfo:
         """One session; raises ValueError, which lists those there are."""
-        with self._catalogue.writing():
+        with self._catalogue.holding():
             return self._describe(self._catalogue.find(name))
 
     def entries(self, point: str, start: int = 0, stop: int | None = None) -> list[Entry]:
@@ -131,13 +149,13 @@ class Store:
 
         Raises ValueError if it is of another model, tokenizer or settings, or cannot be read.
         """
-        with self._catalogue.writing():  # so that its file does not go
+        with self._catalogue.holding():
             require_talker(self._catalogue.find(_parse_point(point)[0]), talker)
             return load_state(self._catalogue, self._files, self._find(point), talker)
 
     def diff(self, first: str, second: str) -> Difference:
         """What tells two points apart, of one session or of two with models of the same sizes."""
-        with self._catalogue.writing():
+        with self._catalogue.holding():
             points = [self._find(first), self._find(second)]
             weights = [self._read_fast_weights(point) for point in points]
             ledgers = [self._catalogue.keyed_entries(point) for point in points]
@@ -157,8 +175,9 @@ class Store:
         for path in self._files.folder.iterdir():
             kind = {True: "heads", False: "snapshots", None: "leftovers"}[is_head.get(path.name)]
             sizes[kind] += measure_file(path)
-        catalogue = sum(measure_file(path) for path in self.directory.glob("catalogue.sqlite*"))
-        return DiskUse(catalogue=catalogue, **sizes)
+        parts = {name: measure_file(self.directory / name) for name in FILES}
+        reserve = parts.pop(RESERVE)
+        return DiskUse(catalogue=sum(parts.values()), reserve=reserve, **sizes)
 
     def open(
         self,
@@ -186,7 +205,7 @@ class Store:
         try:
             require_talker(row, talker)
             gate = require_gate(row, gate)
-            self._files.sweep(row.id, self._catalogue.files())
+            self._leftovers.try_to_sweep(row.id)
             check_tail(self._catalogue, row.head, talker)
             try:
                 state = load_state(self._catalogue, self._files, row.head, talker)
@@ -199,6 +218,7 @@ class Store:
                 talker,
                 self._catalogue,
                 self._files,
+                self._leftovers,
                 row,
                 state,
                 lock,
@@ -217,11 +237,12 @@ class Store:
         return self.info(name)
 
     def delete(self, name: str) -> None:
-        """Removes a session with its snapshots; forks keep what they share with it."""
+        """Removes a session with its snapshots; forks keep what they share with it.
+
+        `is_wiped` says whether no trace is left.
+        """
         with self._holding(name) as row:
-            removed = self._catalogue.delete(row)
-            self._files.sweep(row.id, self._catalogue.files())
-            self._clear(removed)
+            self._leftovers.clear(self._catalogue.delete(row), row.id)
 
     def snapshot(self, name: str, snapshot: str) -> Snapshot:
         """As `StoredSession.snapshot`, of a session that is not open, without its model."""
@@ -234,13 +255,13 @@ class Store:
             point = self._catalogue.find_point(name, snapshot)
             if point.file is not None:
                 self._files.read(point.file)
-            self._clear(self._catalogue.roll_back(row, snapshot)[1])
+            self._leftovers.clear(self._catalogue.roll_back(row, snapshot)[1], row.id)
             return self.info(name)
 
     def drop_snapshot(self, name: str, snapshot: str) -> None:
         """As `StoredSession.drop_snapshot`, of a session that is not open, without its model."""
         with self._holding(name) as row:
-            self._clear(self._catalogue.drop_snapshot(row, snapshot))
+            self._leftovers.clear(self._catalogue.drop_snapshot(row, snapshot), row.id)
 
     def rebuild(self, name: str, talker: Talker, *, on_read: OnRead | None = None) -> list[str]:
         """Replays the ledger wherever the state of a session or of its snapshots cannot be read.
@@ -255,12 +276,12 @@ class Store:
             for snapshot in self._catalogue.snapshots(row):
                 points[f"{name}@{snapshot.name}"] = snapshot.point
             lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
-            for point in lost.values():
-                entries = self._catalogue.entries(point)
-                check_replay(self._catalogue, enumerate(entries), talker.tokenizer)
-                rebuilt = replay(lambda: start_session(talker, gate), entries, on_read)
-                self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
-                self._files.remove([] if point.file is None else [point.file])
+            with self._sweeping(row.id):
+                for point in lost.values():
+                    entries = self._catalogue.entries(point)
+                    check_replay(self._catalogue, enumerate(entries), talker.tokenizer)
+                    rebuilt = replay(lambda: start_session(talker, gate), entries, on_read)
+                    self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
             return list(lost)
 
     def resleep(
@@ -285,7 +306,7 @@ class Store:
             raise ValueError(f"session {name!r} is there already; choose another name")
         session = resleep(lambda: start_session(talker, gate), entries, on_read)
         sleeps = place_sleeps(session.entries, session.sleeps)
-        with self._catalogue.writing():
+        with self._sweeping(), self._catalogue.writing():
             row = self._create(name, talker, gate)
             reached = reach(self._files.save(session, row.id), session.state)
             self._catalogue.advance(row, [*map(Step, session.entries, sleeps)], reached)
@@ -293,11 +314,11 @@ class Store:
 
     def export(self, name: str, path: str | Path) -> None:
         """Writes a session, with its snapshots, as one file that `import_session` reads."""
-        write_atomically(Path(path), self.pack(name))
+        write_atomically(Path(path), self.pack(name), private=True)
 
     def pack(self, name: str) -> bytes:
         """What `export` writes."""
-        with self._catalogue.writing():
+        with self._catalogue.holding():
             session = gather_session(self._catalogue.find(name), self._catalogue, self._files)
         return pack_session(session)
 
@@ -313,7 +334,7 @@ class Store:
             check_name("session", name)
             for snapshot in manifest.snapshots:
                 check_name("snapshot", snapshot.name)
-            with self._catalogue.writing():
+            with self._sweeping(), self._catalogue.writing():
                 row = self._catalogue.create(name, manifest.owner)
                 plant_session(file, row, self._catalogue, self._files)
         except (TakenName, Damaged):
@@ -328,7 +349,8 @@ class Store:
     def _lock(self, name: str) -> tuple[SessionRow, SessionLock]:
         """Takes a session's lock, and then looks where it stands."""
         row = self._catalogue.find(name)
-        lock = SessionLock(self.directory / "locks" / f"{row.id}.lock", name)
+        self._catalogue.require_writable()
+        lock = self._leftovers.lock(row.id, name, seconds=PATIENCE_SECONDS)
         try:
             found = self._catalogue.find(name)
             if found.id != row.id:
@@ -347,9 +369,13 @@ class Store:
         finally:
             lock.release()
 
-    def _clear(self, removed: list[str]) -> None:
-        self._files.remove(removed)
-        self._catalogue.wipe()
+    @contextlib.contextmanager
+    def _sweeping(self, held: int | None = None) -> Iterator[None]:
+        """State files that are written within and not named are gone at its end."""
+        try:
+            yield
+        finally:
+            self._leftovers.try_to_sweep(held, seconds=PATIENCE_SECONDS)
 
     def _find(self, point: str) -> Point:
         return self._catalogue.find_point(*_parse_point(point))

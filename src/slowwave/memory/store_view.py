@@ -51,4 +51,6 @@ class DiskUse:
     snapshots: int
     """State files that only snapshots need."""
     leftovers: int
-    """What kills left, until its session is opened again, and what is being written now."""
+    """What kills left, until the store is opened again, and what is being written now."""
+    reserve: int
+    """Room that is kept so that a session can be deleted when the disk is full."""

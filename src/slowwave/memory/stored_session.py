@@ -18,6 +18,7 @@ from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_types import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.point_state import check_replay, load_state
 from slowwave.memory.provenance import place_sleeps
 from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step, watch
@@ -56,6 +57,7 @@ class StoredSession(Session):
         talker: Talker,
         catalogue: Catalogue,
         files: StateFiles,
+        leftovers: Leftovers,
         row: SessionRow,
         state: MemoryState,
         lock: SessionLock,
@@ -73,7 +75,8 @@ class StoredSession(Session):
             on_sleep=on_sleep,
             gate=gate,
         )
-        self._catalogue, self._files, self._row, self._lock = catalogue, files, row, lock
+        self._catalogue, self._files, self._leftovers = catalogue, files, leftovers
+        self._row, self._lock = row, lock
         self.state = self._kept = state
         self._in_turn = self._is_closed = False
         self._turns = weakref.WeakSet[Steps[Any]]()
@@ -129,6 +132,14 @@ class StoredSession(Session):
         is_closed = " is_closed" if self._is_closed else ""
         return f"<{type(self).__name__} {self.name!r} {self.status()}{is_closed}>"
 
+    def is_wiped(self) -> bool:
+        """Whether nothing is left on disk of what was deleted from the store.
+
+        It is while another process reads what was there, or where the disk is full: the next turn,
+        and whoever opens the store next, tries again.
+        """
+        return self._leftovers.is_wiped()
+
     def ledger(self, start: int = 0, stop: int | None = None) -> list[Entry]:
         """All acknowledged entries, from the first, or those at the places start..stop."""
         return self._catalogue.entries(self._row.head, start, stop)
@@ -162,7 +173,8 @@ class StoredSession(Session):
     def drop_snapshot(self, name: str) -> None:
         """Forgets a snapshot; raises ValueError, which lists those there are."""
         self._require_rest()
-        self._clear(self._catalogue.drop_snapshot(self._row, name))
+        removed = self._catalogue.drop_snapshot(self._row, name)
+        self._leftovers.clear(removed, self._row.id)
 
     def preview_forgetting(
         self,
@@ -178,8 +190,7 @@ class StoredSession(Session):
         with self._catalogue.reading():
             ids, entries = zip(*self._catalogue.keyed_entries(self._row.head).items(), strict=True)
             plan = plan_forgetting(entries, sources=sources, places=places, keep=keep)
-            # Whoever has anything of what goes has the first of it: ledgers are ways in a tree.
-            carriers = self._catalogue.find_carriers(ids[plan.dropped[0]])
+            carriers = self._catalogue.find_carriers(ids[place] for place in plan.dropped)
         return Forgetting(
             plan=plan,
             snapshots=tuple(mark for name, mark in carriers if name == self.name and mark),
@@ -189,9 +200,9 @@ class StoredSession(Session):
     def forget(self, forgetting: Forgetting, *, on_read: OnRead | None = None) -> None:
         """Does what `preview_forgetting` showed: the session is as if given the rest alone.
 
-        Until the last moment it is as before; then all of it changes at once. on_read: is told how
-        far the replay of the rest is. Raises ValueError if
-        the ledger is no longer that of the preview.
+        Until the last moment it is as before; then all of it changes at once. `is_wiped` says
+        whether no trace is left. on_read: is told how far the replay of the rest is. Raises
+        ValueError if the ledger is no longer that of the preview.
         """
         finish(self.forget_by_step(forgetting, on_read=on_read))
 
@@ -297,6 +308,7 @@ class StoredSession(Session):
             raise
         self._kept, self.entries, self.sleeps = self.state, [], []
         self._files.remove(removed)
+        self._leftovers.clear_rest(self._row.id)
 
     def _settle(self, file: str | None, state: MemoryState) -> None:
         """After a failure: stands where the catalogue does, for that may have come after it."""
@@ -311,11 +323,7 @@ class StoredSession(Session):
 
     def _arrive(self, state: MemoryState, removed: list[str]) -> None:
         self.state = self._kept = state
-        self._clear(removed)
-
-    def _clear(self, removed: list[str]) -> None:
-        self._files.remove(removed)
-        self._catalogue.wipe()
+        self._leftovers.clear(removed, self._row.id)
 
     def _require_rest(self) -> None:
         self._require_open()
@@ -324,6 +332,11 @@ class StoredSession(Session):
     def _require_open(self) -> None:
         if self._is_closed:
             raise ValueError(f"session {self.name!r} is closed; open it again")
+        if not self._lock.is_held:
+            raise ValueError(
+                f"session {self.name!r} is open in the process that this one was forked from; "
+                "close it there, and open it here"
+            )
 
 
 def start_session(talker: Talker, gate: GateConfig | None = None) -> Session:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from slowwave.memory.private_store import FILES, FOLDERS
 from slowwave.serving.errors import ApiError
 
+LOG = logging.getLogger("slowwave.serving")
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-RESERVED = ("states", "locks", *(f"catalogue.sqlite{end}" for end in ("", "-wal", "-shm")))
+RESERVED = (*FOLDERS, *FILES)
 """Beside the folders of owners there may be a store from the time before there were keys."""
 
 
@@ -57,10 +61,13 @@ class ApiKeys:
 def read_api_keys(path: str | Path) -> ApiKeys:
     """Reads a file of lines "owner key"; empty lines and those that begin with # are left out.
 
-    Raises ValueError if the file is missing or a line is unfit; the key is not in the sentence.
+    The log has a warning if others can read it too. Raises ValueError if the file is missing or a
+    line is unfit; the key is not in the sentence.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
+        if Path(path).stat().st_mode & stat.S_IROTH:
+            LOG.warning("%s: anybody on this machine can read the keys; chmod 600 it", path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; name a file of lines 'owner key'") from None
     keys: list[ApiKey] = []

@@ -96,7 +96,9 @@ async def delete_memory(access: Asked, name: str) -> dict[str, Any]:
     with access.server.take_place():
         await access.server.sessions.remove(key)
     access.server.feed.publish(key, "deleted", {"name": name})
-    return {"name": name, "object": "memory", "deleted": True}
+    store = await access.server.sessions.store(access.owner)
+    is_wiped = await access.server.engine.call(store.is_wiped)
+    return {"name": name, "object": "memory", "deleted": True, "is_wiped": is_wiped}
 
 
 @router.get("/{name}/ledger")
@@ -225,7 +227,8 @@ async def drop_snapshot(access: Asked, name: str, snapshot: str) -> dict[str, An
     """Forgets a snapshot."""
     async with _changing(access, name) as session:
         await access.server.engine.call(session.drop_snapshot, snapshot)
-        return {"name": snapshot, "object": "snapshot", "deleted": True}
+        is_wiped = await access.server.engine.call(session.is_wiped)
+        return {"name": snapshot, "object": "snapshot", "deleted": True, "is_wiped": is_wiped}
 
 
 @router.post("/{name}/rollback")
@@ -235,7 +238,8 @@ async def roll_back(
     """Goes back, or forth, to a snapshot; what has none and came since is gone."""
     async with _changing(access, name) as session:
         await access.server.engine.call(session.rollback, body.snapshot)
-        return describe_status(session.name, session)
+        is_wiped = await access.server.engine.call(session.is_wiped)
+        return {**describe_status(session.name, session), "is_wiped": is_wiped}
 
 
 @router.post("/{name}/fork")
@@ -274,6 +278,7 @@ async def forget(
         }
         if not body.dry_run:
             await server.work_in_time(key, session, session.forget_by_step(forgetting))
+        told["is_wiped"] = await server.engine.call(session.is_wiped)
         return {**told, **describe_status(session.name, session)}
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from slowwave.generation.model_folder import Talker
+from slowwave.memory.private_store import make_private_directory
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
@@ -51,6 +52,7 @@ class OpenSessions:
         idle_seconds: float,
         on_sleep: Callable[[Key, SleepReport], object],
     ) -> None:
+        make_private_directory(directory)
         self._directory, self._talker, self._engine = directory, talker, engine
         self._most, self._idle_seconds, self._on_sleep = most, idle_seconds, on_sleep
         self._stores: dict[str, Store] = {}

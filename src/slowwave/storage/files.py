@@ -2,25 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
+
+from slowwave.storage.private import FILE
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside `path`, syncs, renames: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Writes beside `path`, syncs, renames: a reader sees the old file or the new one.
+
+    private: nobody but the owner may read it. A kill leaves nothing where the system can write a
+    file that has no name yet, and `.NAME.PID.draft` elsewhere. Raises OSError.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    mode = FILE if private else 0o666
     try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        if not _write_unnamed(draft, content, mode):
+            _write_named(draft, content, mode)
         os.replace(draft, path)
         sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from None
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _explain(error: OSError, path: Path) -> OSError:
+    """The same error in our words, if it is that a disk is full or read-only."""
+    if error.errno in FULL:
+        return OSError(error.errno, "the disk is full; make room and try again", str(path))
+    if error.errno == errno.EROFS:
+        return OSError(error.errno, "the disk is read-only; nothing was written", str(path))
+    return error
+
+
+def _write_unnamed(draft: Path, content: bytes, mode: int) -> bool:
+    """Gives a file its name when it is written; returns whether the system can do that."""
+    if not hasattr(os, "O_TMPFILE"):
+        return False
+    try:
+        descriptor = os.open(draft.parent, os.O_TMPFILE | os.O_WRONLY, mode)
+        with open(descriptor, "wb") as file:
+            _fill(file, content)
+            name = f"/proc/self/fd/{descriptor}"
+            # Only with a directory does os.link call linkat, which follows the link there.
+            os.link(name, draft, src_dir_fd=descriptor, follow_symlinks=True)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        return False  # not every file system can, and not every system shows /proc
+    return True
+
+
+def _write_named(draft: Path, content: bytes, mode: int) -> None:
+    with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
+        _fill(file, content)
+
+
+def _fill(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

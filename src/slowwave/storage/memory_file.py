@@ -91,7 +91,7 @@ class MemoryHeader(Config):
 def save_memory(
     path: Path, state: MemoryState, model: HybridLM, *, tokenizer: str, sleep: SleepConfig
 ) -> None:
-    """Writes a state atomically; equal states make equal files.
+    """Writes a state atomically and privately; equal states make equal files.
 
     tokenizer: its fingerprint. Raises ValueError, and writes nothing, if the state is not one that
     reading a stream with this model and these settings leaves, or holds NaN or infinity.
@@ -107,7 +107,7 @@ def save_memory(
         for name, tensor in tensors.items()
     }
     text = json.dumps(header.to_dict(), sort_keys=True, separators=(",", ":"))
-    write_atomically(path, dump_tensors(plain, text))
+    write_atomically(path, dump_tensors(plain, text), private=True)
 
 
 def load_memory(

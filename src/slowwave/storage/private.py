@@ -1,0 +1,43 @@
+"""Files and folders that nobody but their owner may read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+FILE = 0o600
+FOLDER = 0o700
+OTHERS = 0o077
+
+
+def make_private_folder(path: Path) -> bool:
+    """Makes a folder, whatever the umask; returns whether it was missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=FOLDER)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return False
+    return True
+
+
+def is_loose(path: Path) -> bool:
+    """Whether others have rights to a file or folder of ours; a link is not one."""
+    if not hasattr(os, "geteuid"):
+        return False  # a system whose files have no modes
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    is_ours = found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode)
+    return is_ours and bool(found.st_mode & OTHERS)
+
+
+def tighten(path: Path) -> None:
+    """Takes away the rights of others to a file or folder of ours, where the disk allows it."""
+    if is_loose(path):
+        with contextlib.suppress(OSError):
+            path.chmod(stat.S_IMODE(path.lstat().st_mode) & ~OTHERS)

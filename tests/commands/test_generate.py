@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import slowwave
 from slowwave import cli, status_line
 from slowwave.bench.kills import is_same
+from slowwave.commands.read_view import ReadView
 from slowwave.memory import pieces as memory_pieces
 from slowwave.memory.pieces import cut_text
 from slowwave.memory.replay import replay
@@ -183,6 +185,36 @@ def test_without_a_memory_nothing_is_kept(
         call("generate", model, "--file", "notes.txt", "--read")
     assert (exit_.value.code, capsys.readouterr().err) == (130, "slowwave: interrupted\n")
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "kept", "kinds"),
+    [
+        ("reply", "the reply so far is kept", ["told", "reply"]),
+        ("note", "nothing of it is kept", []),
+    ],
+)
+def test_an_interrupted_turn_says_what_is_kept(
+    hook: str,
+    kept: str,
+    kinds: list[str],
+    model: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the reply, and while the prompt is read."""
+
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ReadView, hook, interrupt)
+    with pytest.raises(SystemExit) as exit_:
+        call("generate", model, "Where is Ann?", "--memory", "ann")
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err == f"slowwave: interrupted; {kept}\n"
+    with Store("memories") as store:
+        assert [entry.kind for entry in store.entries("ann")] == kinds
 
 
 def test_a_pipe_is_told_how_far_the_reading_is(

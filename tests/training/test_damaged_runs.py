@@ -212,11 +212,15 @@ def test_the_previous_checkpoint_stands_in_for_one_that_was_being_put_in_place(
     trainer = Trainer(model, task, CONFIG.sleep, CONFIG.train, RunFolder(whole))
     assert trainer.resume()
 
+    replace = os.replace
+
     def kill(source: Path, target: Path) -> None:
-        raise Killed
+        if target == whole / "checkpoint":
+            raise Killed
+        replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume.os, "replace", kill)
+        patch.setattr(os, "replace", kill)
         with pytest.raises(Killed):
             resume.save_progress(
                 whole / "checkpoint", trainer.model, trainer.optimizers, trainer.progress

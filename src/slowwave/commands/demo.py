@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from slowwave.commands.arguments import parse
+from slowwave.status_line import StatusLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,9 @@ class DemoOptions:
 def run(arguments: list[str]) -> None:
     """slowwave demo [--seed 7] [--out runs/demo]"""
     options = parse(DemoOptions, arguments, prog="slowwave demo")
-    from slowwave.demo import run_demo
+    with StatusLine() as status:
+        status.show("loading the models")
+        from slowwave.demo import run_demo
 
     run_demo(
         options.checkpoints,

@@ -33,7 +33,8 @@ class GenerateOptions(SessionOptions):
     stdin: bool = False
     """Take the prompt from standard input."""
     read: bool = False
-    """Only read the text, as it is, and say nothing."""
+    """Only read the text, as it is, and say nothing. A long one is kept piece by piece: after an
+    interruption the same command goes on from there."""
     source: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Whom the text is from, by which it can be forgotten; user, or the name of --file."""
     stop: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT ...")] = ()

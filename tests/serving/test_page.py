@@ -91,6 +91,23 @@ def test_a_snapshot_is_a_way_back(page: Page) -> None:
 
 
 @needs_browser
+def test_a_load_that_is_overtaken_waits_for_the_newer(page: Page) -> None:
+    page.open("awaited")
+    script = """
+        const done = arguments[0];
+        import("/memory.js").then(async ({ Memory }) => {
+            const memory = new Memory();
+            memory.name = "awaited";
+            const first = memory.load();
+            memory.load();
+            await first;
+            done(memory.info?.name);
+        });
+    """
+    assert page.browser.execute_async_script(script) == "awaited"
+
+
+@needs_browser
 def test_forgetting_is_shown_before_it_happens(page: Page) -> None:
     page.open("forgetful", ("Bob owes me money.", "gossip"), ("Rain.", "weather"))
     page.say("One.")

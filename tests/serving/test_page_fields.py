@@ -178,6 +178,24 @@ def test_a_file_is_read_under_its_name(page: Page, tmp_path: Path) -> None:
 
 
 @needs_browser
+def test_a_long_file_is_not_laid_out(lone_page: Page, tmp_path: Path) -> None:
+    page, text = lone_page, "dialog textarea"
+    page.open("reader")
+    (tmp_path / "long.txt").write_text("x" * 150_000, "utf-8")
+    (tmp_path / "short.txt").write_text("x", "utf-8")
+    page.press("Give it a text to read")
+    for file, length, note in (
+        ("long.txt", 150_000, "150.0 kB of text, too long to show here."),
+        ("short.txt", 1, ""),
+    ):
+        page.one("dialog [type=file]").send_keys(str(tmp_path / file))
+        wait(lambda file=file: page.value("dialog [name=source]") == file)
+        assert page.complaint("dialog [type=file]") == note
+        assert len(page.value(text)) == length
+        assert page.one(text).is_displayed() == (not note)
+
+
+@needs_browser
 def test_names_are_cut_between_characters_and_lead_nowhere_else(page: Page) -> None:
     page.open("names")
     script = """

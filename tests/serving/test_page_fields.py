@@ -107,7 +107,7 @@ def test_a_long_name_and_a_long_text_are_told_as_they_are_typed(page: Page) -> N
     assert "20,001 bytes, and the server takes 20,000" in page.complaint("#say")
     for length, answer in (
         (LIMITS.max_body_bytes - 10, "the server takes 20,000"),  # but not the rest of the request
-        (LIMITS.max_prompt_tokens + 10, "new tokens, and 4000 are allowed"),
+        (LIMITS.max_prompt_tokens + 10, "has more than 4000 new tokens"),
     ):
         paste(length)
         assert page.complaint("#say") == ""

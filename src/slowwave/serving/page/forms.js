@@ -30,11 +30,11 @@ export function ask({ title, body = [], fields = [], confirm, isGrave = false, a
     let work = false;
 
     function refuse(error) {
-      const blamed = fields.find(({ name }) => name === error.param) ?? fields[0];
-      if (!blamed) trouble.textContent = sentence(error.message);
-      else complain(blamed.input, error.message);
-      (blamed?.input ?? go).focus();
-      if (blamed?.input.type === "password") blamed.input.select(); // nobody sees where to mend it
+      const [input] = inputs; // what a dialog is about comes first
+      if (input) complain(input, error.message);
+      else trouble.textContent = sentence(error.message);
+      (input ?? go).focus();
+      if (input?.type === "password") input.select(); // nobody sees where to mend it
     }
 
     cancel.addEventListener("click", () => dialog.close());

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 import httpx2
@@ -18,6 +19,7 @@ from slowwave.memory.store import Store
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.static_page import FOLDER
+from slowwave.storage.tokenizer import TextStream
 
 NOTE_NIGHTS = """
     new MutationObserver(() => {
@@ -132,7 +134,14 @@ def test_forgetting_is_shown_before_it_happens(page: Page) -> None:
 
 
 @needs_browser
-def test_two_memories_do_not_mix(page: Page) -> None:
+def test_two_memories_do_not_mix(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    push = TextStream.push
+
+    def push_calmly(self: TextStream, token: int) -> str:
+        time.sleep(0.02)  # as a model of some size; a tiny one drowns the browser
+        return push(self, token)
+
+    monkeypatch.setattr(TextStream, "push", push_calmly)
     page.open("bea", ("Bea's secret.", "bea"))
     page.open("abe", ("Abe's secret.", "abe"))
     page.browser.execute_script("document.getElementById('longest').value = 1e6")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 import httpx2
@@ -18,6 +19,7 @@ from slowwave.memory.store import Store
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.static_page import FOLDER
+from slowwave.storage.tokenizer import TextStream
 
 NOTE_NIGHTS = """
     new MutationObserver(() => {
@@ -91,6 +93,23 @@ def test_a_snapshot_is_a_way_back(page: Page) -> None:
 
 
 @needs_browser
+def test_a_load_that_is_overtaken_waits_for_the_newer(page: Page) -> None:
+    page.open("awaited")
+    script = """
+        const done = arguments[0];
+        import("/memory.js").then(async ({ Memory }) => {
+            const memory = new Memory();
+            memory.name = "awaited";
+            const first = memory.load();
+            memory.load();
+            await first;
+            done(memory.info?.name);
+        });
+    """
+    assert page.browser.execute_async_script(script) == "awaited"
+
+
+@needs_browser
 def test_forgetting_is_shown_before_it_happens(page: Page) -> None:
     page.open("forgetful", ("Bob owes me money.", "gossip"), ("Rain.", "weather"))
     page.say("One.")
@@ -115,7 +134,14 @@ def test_forgetting_is_shown_before_it_happens(page: Page) -> None:
 
 
 @needs_browser
-def test_two_memories_do_not_mix(page: Page) -> None:
+def test_two_memories_do_not_mix(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    push = TextStream.push
+
+    def push_calmly(self: TextStream, token: int) -> str:
+        time.sleep(0.02)  # as a model of some size; a tiny one drowns the browser
+        return push(self, token)
+
+    monkeypatch.setattr(TextStream, "push", push_calmly)
     page.open("bea", ("Bea's secret.", "bea"))
     page.open("abe", ("Abe's secret.", "abe"))
     page.browser.execute_script("document.getElementById('longest').value = 1e6")

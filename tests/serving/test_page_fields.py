@@ -107,7 +107,7 @@ def test_a_long_name_and_a_long_text_are_told_as_they_are_typed(page: Page) -> N
     assert "20,001 bytes, and the server takes 20,000" in page.complaint("#say")
     for length, answer in (
         (LIMITS.max_body_bytes - 10, "the server takes 20,000"),  # but not the rest of the request
-        (LIMITS.max_prompt_tokens + 10, "new tokens, and 4000 are allowed"),
+        (LIMITS.max_prompt_tokens + 10, "has more than 4000 new tokens"),
     ):
         paste(length)
         assert page.complaint("#say") == ""
@@ -175,6 +175,24 @@ def test_a_file_is_read_under_its_name(page: Page, tmp_path: Path) -> None:
     assert page.texts(".bubble .chip") == ["read from <b>Ann's notes.txt"]
     told = page.get("reader/ledger")["data"]
     assert [entry["text"] for entry in told] == ["  Ann lives in Lima.\nBob too: é.\n"]
+
+
+@needs_browser
+def test_a_long_file_is_not_laid_out(lone_page: Page, tmp_path: Path) -> None:
+    page, text = lone_page, "dialog textarea"
+    page.open("reader")
+    (tmp_path / "long.txt").write_text("x" * 150_000, "utf-8")
+    (tmp_path / "short.txt").write_text("x", "utf-8")
+    page.press("Give it a text to read")
+    for file, length, note in (
+        ("long.txt", 150_000, "150.0 kB of text, too long to show here."),
+        ("short.txt", 1, ""),
+    ):
+        page.one("dialog [type=file]").send_keys(str(tmp_path / file))
+        wait(lambda file=file: page.value("dialog [name=source]") == file)
+        assert page.complaint("dialog [type=file]") == note
+        assert len(page.value(text)) == length
+        assert page.one(text).is_displayed() == (not note)
 
 
 @needs_browser

@@ -33,10 +33,14 @@ export function furnish(field) {
 /** Says beside an input what is wrong with it; "" takes it back. */
 export function complain(input, text) {
   const isFull = !text && input.maxLength > 0 && input.value.length >= input.maxLength;
-  const words = isFull ? `That is the longest it may be: ${input.maxLength} characters.` : text && sentence(text);
+  note(input, isFull ? `That is the longest it may be: ${input.maxLength} characters.` : text && sentence(text));
+  input.setAttribute("aria-invalid", String(Boolean(text)));
+}
+
+/** Says something beside an input. */
+export function note(input, words) {
   const place = input.closest(".field").querySelector(".complaint");
   if (place.textContent !== words) place.textContent = words;
-  input.setAttribute("aria-invalid", String(Boolean(text)));
 }
 
 /** Whether a form may be sent; if not, each input says why, and the first of them has the focus. */

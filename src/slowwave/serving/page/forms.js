@@ -2,7 +2,9 @@
 
 import { limits } from "./api.js";
 import { bytes, cut, make, sentence } from "./dom.js";
-import { areFit, complain, makeField } from "./fields.js";
+import { areFit, complain, makeField, note } from "./fields.js";
+
+const MOST_SHOWN = 100_000; // bytes of a text; browsers take seconds to lay out millions
 
 /**
  * Asks in a dialog. fields: of makeField; body: what is shown above them; isGrave: it cannot be
@@ -28,11 +30,11 @@ export function ask({ title, body = [], fields = [], confirm, isGrave = false, a
     let work = false;
 
     function refuse(error) {
-      const blamed = fields.find(({ name }) => name === error.param) ?? fields[0];
-      if (!blamed) trouble.textContent = sentence(error.message);
-      else complain(blamed.input, error.message);
-      (blamed?.input ?? go).focus();
-      if (blamed?.input.type === "password") blamed.input.select(); // nobody sees where to mend it
+      const [input] = inputs; // what a dialog is about comes first
+      if (input) complain(input, error.message);
+      else trouble.textContent = sentence(error.message);
+      (input ?? go).focus();
+      if (input?.type === "password") input.select(); // nobody sees where to mend it
     }
 
     cancel.addEventListener("click", () => dialog.close());
@@ -114,9 +116,12 @@ async function take(input, text, source) {
   const most = limits.max_body_bytes;
   try {
     if (file.size > most) throw new Error(`it has ${bytes(file.size)}, and the server takes ${bytes(most)} at a time; cut it`);
-    text.value = await decode(file);
+    const decoded = await decode(file);
+    text.hidden = file.size > MOST_SHOWN;
+    text.value = decoded;
     source.value = cut(file.name, limits.max_name_length) || "file";
     complain(input, "");
+    if (text.hidden) note(input, `${bytes(file.size)} of text, too long to show here.`);
     areFit([text, source]);
   } catch (error) {
     complain(input, error.message);

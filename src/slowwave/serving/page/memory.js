@@ -22,6 +22,7 @@ export class Memory extends EventTarget {
   #watching = null;
   #timer = null;
   #load = 0;
+  #loading = null;
   #isLive = false;
 
   /** Looks at another memory; null is none. */
@@ -48,8 +49,17 @@ export class Memory extends EventTarget {
     this.#watching?.abort();
   }
 
-  /** Asks for all that is shown. What comes for a memory that was left meanwhile is dropped. */
+  /** Asks for all that is shown; where that is asked for anew meanwhile, waits for the newest. */
   async load() {
+    this.#loading = this.#loadOnce();
+    for (let last = null; last !== this.#loading; ) {
+      last = this.#loading;
+      await last;
+    }
+  }
+
+  /** What comes for a memory that was left meanwhile, or after it was asked for anew, is dropped. */
+  async #loadOnce() {
     const { name } = this;
     if (name === null) return;
     const number = (this.#load += 1);

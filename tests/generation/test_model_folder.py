@@ -59,6 +59,9 @@ def test_precision_is_kept(tmp_path: Path) -> None:
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json: no such file"):
         load(tmp_path)
+    (tmp_path / "notes.txt").write_text("no folder")
+    with pytest.raises(ValueError, match=r"notes\.txt.config\.json: no such file; name a folder"):
+        load(tmp_path / "notes.txt")
     save(tmp_path, HybridLM(CONFIG.model), ByteTokenizer(), CONFIG)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"model\.safetensors: no such file"):

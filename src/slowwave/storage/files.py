@@ -92,7 +92,7 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file; raises ValueError naming the file if it is missing or malformed."""
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path}: no such file; name a folder that holds one") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}); restore the file") from None

@@ -42,12 +42,12 @@ def _write(value: Any) -> Iterator[str]:
 async def answer_json(
     engine: Engine, make: Callable[..., dict[str, Any]], *arguments: Any
 ) -> Response:
-    """The answer with what `make` returns, which is called in a thread that waits for the disk."""
+    """The answer with what `make` returns, which may look at the disk for long."""
 
     def write() -> bytes:
         return write_json(make(*arguments)).encode()
 
-    return Response(await engine.call(write), media_type="application/json")
+    return Response(await engine.look(write), media_type="application/json")
 
 
 class FileAnswer(Response):
@@ -69,6 +69,6 @@ class FileAnswer(Response):
             await send(start)
             is_more = True
             while is_more:
-                body = await self._engine.call(self._file.read, SENT_AT_ONCE)
+                body = await self._engine.look(self._file.read, SENT_AT_ONCE)
                 is_more = bool(body)
                 await send({"type": "http.response.body", "body": body, "more_body": is_more})

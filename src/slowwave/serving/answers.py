@@ -6,8 +6,8 @@ A JSON writer in C lets no other thread come between, however much it has to wri
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
-from json import dumps
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -27,7 +27,7 @@ def write_json(value: Any) -> str:
 def _write(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for place, (name, item) in enumerate(value.items()):
-            yield f"{'{' if not place else ','}{dumps(name)}:"
+            yield f"{',' if place else '{'}{_dump(name)}:"
             yield from _write(item)
         yield "}" if value else "{}"
     elif isinstance(value, list):
@@ -36,7 +36,10 @@ def _write(value: Any) -> Iterator[str]:
             yield from _write(item)
         yield "]" if value else "[]"
     else:
-        yield dumps(value, ensure_ascii=False, allow_nan=False)
+        yield _dump(value)
+
+
+_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 async def answer_json(

@@ -25,7 +25,7 @@ from slowwave.memory.turn_steps import Progress, Steps
 
 Result = TypeVar("Result")
 
-DISK_THREADS = 8
+DISK_THREADS = 16
 VIEW_THREADS = 4
 HEAD_START = 0.1
 """Seconds of work in which a newcomer goes first."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowwave.generation.chat import ChatFormat
+from slowwave.generation.chat import BREAKS, ChatFormat, flatten
 
 CHAT = ChatFormat()
 
@@ -26,6 +26,11 @@ def test_a_message_is_one_line(text: str) -> None:
     assert line.splitlines(keepends=True) == [line]
     assert line.endswith("\n")
     assert line[2:].split() == text.split()
+
+
+@given(st.lists(st.sampled_from([*BREAKS, "a", " ", "\r", "\x1f"])).map("".join) | st.text())
+def test_every_break_is_a_space(text: str) -> None:
+    assert flatten(text) == " ".join(text.splitlines()).strip()
 
 
 @given(st.text(), st.text(), st.sampled_from(["> ", "# ", ">", "", " > "]))

@@ -14,7 +14,7 @@ import pytest
 from serving_app import run
 from slowwave.memory.turn_steps import Progress, Steps
 from slowwave.serving import engine as engine_module
-from slowwave.serving.engine import Ended, Engine
+from slowwave.serving.engine import Ended, Engine, Job
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +99,62 @@ def test_newcomers_start_level_with_the_others(clock: list[float]) -> None:
         return log
 
     assert "".join(run(scenario())) == "---ooabab"
+
+
+def test_a_short_turn_waits_for_no_long_ones(clock: list[float]) -> None:
+    """However many there are."""
+
+    async def scenario() -> list[str]:
+        engine, log, short = Engine(1), list[str](), list[Job]()
+
+        def start_short() -> Steps[None]:
+            yield from work(log, "-", 9, clock, 0.02)
+            short.append(await_job(engine, work(log, "s", 4, clock, 0.01)))
+
+        async with held(engine):
+            long = [engine.start(work(log, name, 20, clock, 0.02)) for name in "abcdefgh"]
+            long.append(engine.start(start_short()))
+        for job in long:
+            await job.wait()
+        await short[0].wait()
+        await engine.close()
+        return log
+
+    log = "".join(run(scenario()))
+    assert "ssss" in log
+    assert len(log) - log.index("s") > 50
+
+
+def test_short_turns_without_end_do_not_stop_a_long_one(clock: list[float]) -> None:
+    """Of two that always work one is the long one."""
+
+    async def scenario() -> list[str]:
+        engine, log = Engine(1), list[str]()
+
+        def follow(count: int) -> Steps[None]:
+            yield from work(log, "s", 4, clock, 0.02)
+            if count:
+                await_job(engine, follow(count - 1))
+
+        async with held(engine):
+            long = engine.start(work(log, "l", 100, clock, 0.02))
+            engine.start(follow(100))
+        await long.wait()
+        engine.stop_all()
+        await engine.close()
+        return log
+
+    log = run(scenario())
+    assert log.count("s") < 250
+
+
+def await_job(engine: Engine, steps: Steps[Any]) -> Job:
+    """Starts a turn from a step of another."""
+    made, loop = list[Job](), engine._loop
+    is_made = threading.Event()
+    loop.call_soon_threadsafe(lambda: (made.append(engine.start(steps)), is_made.set()))
+    is_made.wait()
+    return made[0]
 
 
 def test_the_background_waits_for_all_others(clock: list[float]) -> None:

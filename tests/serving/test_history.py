@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from slowwave.generation.chat import ChatFormat, Role
+from slowwave.generation.chat import ChatFormat, Role, flatten
 from slowwave.memory.ledger import Entry
 from slowwave.memory.telling import say
 from slowwave.serving import history
@@ -154,6 +157,56 @@ def test_no_more_is_read_than_is_needed() -> None:
     found = recognise(messages("> a", "= b", "> c"), len(known), read)
     assert len(found.remembered) == 2
     assert seen == [2000 - 256]
+
+
+def count_known(said: Sequence[Message], lines: Sequence[Entry]) -> int:
+    """By trying all, which takes time that grows with the square."""
+
+    def is_same(sent: Message, known: Entry) -> bool:
+        text, whole = flatten(sent.text), flatten(known.said)
+        begins = known.kind == "reply" and whole.startswith(text)
+        return sent.role == known.role and (text == whole or begins)
+
+    for count in range(min(len(said), len(lines)), 0, -1):
+        if all(map(is_same, said[:count], lines[-count:])):
+            return count
+    return 0
+
+
+LINE = st.tuples(st.sampled_from(["> ", "= ", "~ "]), st.text("ab", min_size=1, max_size=4))
+
+
+@given(st.lists(LINE, max_size=9), st.lists(LINE, max_size=4), st.integers(0, 9), st.data())
+def test_the_most_is_recognised(
+    past: list[tuple[str, str]], more: list[tuple[str, str]], start: int, data: st.DataObject
+) -> None:
+    known = ledger(*(mark + text for mark, text in past))
+    again = [
+        (mark, text[: data.draw(st.integers(1, 4))] if mark == "= " else text)
+        for mark, text in past[start:]
+    ]
+    asked = messages(*(mark + text for mark, text in [*again, *more, ("> ", "?")]))
+    found = recognise(asked, len(known), lambda start, stop: known[start:stop])
+    count = count_known(asked[:-1], known)
+    assert found.remembered == known[len(known) - count :]
+    assert found.new == asked[count:]
+
+
+@pytest.mark.parametrize(
+    ("known", "asked"),
+    [
+        (["> hi"] * 4096, ["> hi"] * 4096),
+        ([*["> hi"] * 4095, "> ho"], ["> hi"] * 4096),
+        (["= " + "a" * 100 + "b" * 900] * 4096, ["= " + "a" * n for n in range(1, 2800)]),
+        (["# hi"] * 4096, ["# hi"] * 4096),
+    ],
+)
+def test_the_longest_conversation_takes_no_time(known: list[str], asked: list[str]) -> None:
+    """It took half a minute."""
+    entries, sent = ledger(*known), [*messages(*asked), Message("user", "?")]
+    began = time.thread_time()
+    recognise(sent, len(entries), lambda start, stop: entries[start:stop])
+    assert time.thread_time() - began < 1
 
 
 # The last turn is taken anew.

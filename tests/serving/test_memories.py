@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import json
+import os
+import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx2
 import pytest
@@ -18,7 +22,10 @@ from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.memory.turn_steps import Progress
+from slowwave.serving import memories
+from slowwave.serving.answers import FileAnswer
 from slowwave.serving.config import ServeConfig
+from slowwave.serving.engine import Engine
 
 ANN = "/v1/memories/ann"
 
@@ -169,20 +176,54 @@ def test_an_exported_memory_can_be_imported(make: Make, tmp_path: Path) -> None:
         assert other.entries("ann") == store.entries("ann")
 
 
-@pytest.mark.parametrize("asked", ["", "bytes=0-9", "bytes=99999999-", "lines=1-2"])
-def test_an_export_leaves_no_file_behind(make: Make, tmp_path: Path, asked: str) -> None:
-    folder = tmp_path / "drafts"
-    folder.mkdir()
+def test_an_export_has_no_name_on_disk(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the folder of the memories, is its owner's alone, and gone after any kill."""
+    seen = list[tuple[int, int, int]]()
 
-    async def scenario() -> None:
+    class Noting(FileAnswer):
+        def __init__(self, engine: Engine, file: BinaryIO, name: str) -> None:
+            found = os.fstat(file.fileno())
+            seen.append((found.st_dev, found.st_nlink, stat.S_IMODE(found.st_mode)))
+            super().__init__(engine, file, name)
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("it goes elsewhere")
+
+    async def scenario() -> tuple[Any, set[Path], set[Path]]:
         async with serve(make()) as client:
             await live(client)
-            await client.get(f"{ANN}/export", headers={"Range": asked} if asked else {})
+            before = {*tmp_path.rglob("*")}
+            answer = await client.get(f"{ANN}/export")
+            return answer, before, {*tmp_path.rglob("*")}
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(folder))
-        run(scenario())
-    assert [*folder.iterdir()] == []
+    monkeypatch.setattr(memories, "FileAnswer", Noting)
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    answer, before, after = run(scenario())
+    assert seen == [(tmp_path.stat().st_dev, 0, 0o600)]
+    assert before == after
+    assert int(answer.headers["Content-Length"]) == len(answer.content) > 1000
+    assert answer.headers["Content-Disposition"] == "attachment; filename*=utf-8''ann.memory"
+
+
+def test_an_export_that_fails_is_told_and_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = Full()
+
+    async def scenario() -> Any:
+        async with serve(make()) as client:
+            await live(client)
+            monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: file)
+            return await client.get(f"{ANN}/export")
+
+    assert run(scenario()).status_code == 507
+    assert file.closed
 
 
 def test_a_snapshot_of_any_name_can_be_forgotten(make: Make) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from serving_app import Make, chat, run, serve
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.store import Store
+from slowwave.serving import past
 from slowwave.serving.app import create_app
 from slowwave.serving.past import READ_AT_ONCE, describe_window
 from slowwave.sleep.config import SleepConfig
@@ -161,3 +163,24 @@ def test_a_memory_is_made_empty_and_once(make: Make) -> None:
     assert (made.json()["name"], made.json()["num_entries"]) == ("ann", 0)
     assert (again.status_code, again.json()["error"]["code"]) == (409, "name_taken")
     assert (unfit.status_code, "a/b" in unfit.json()["error"]["message"]) == (400, True)
+
+
+def test_a_ledger_of_long_entries_comes_in_pieces(
+    make: Make, talker: Talker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is read that is not told; and each is told, however long it is."""
+    with Store(tmp_path / "memories") as store, store.open("ann", talker, create=True) as ann:
+        for length in (5, 5, 30, 1, 1, 12, 8):
+            ann.read("x" * length)
+    monkeypatch.setattr(past, "MOST_TOKENS", 20)
+
+    async def scenario() -> list[list[int]]:
+        found, start = list[list[int]](), 0
+        async with serve(make()) as client:
+            while data := await get(client, f"{ANN}/ledger?start={start}&limit=5"):
+                found.append([entry["num_tokens"] for entry in data])
+                assert [entry["place"] for entry in data] == list(range(start, start + len(data)))
+                start += len(data)
+        return found
+
+    assert run(scenario()) == [[5, 5], [30], [1, 1, 12], [8]]

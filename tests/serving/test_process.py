@@ -253,6 +253,10 @@ def test_a_busy_port_is_one_sentence_before_anything_else(folder: Path, tmp_path
         ({"host": "example.org"}, "--host is example.org, which others can reach"),
         ({"api_keys": "nowhere"}, "nowhere: no such file; name a file of lines"),
         ({"model": "nowhere"}, "nowhere/config.json: no such file"),
+        (
+            {"config": ServeConfig(origins=("*",))},
+            r"serve\.origins names pages that may ask with a",
+        ),
     ],
 )
 def test_what_cannot_be_served(
@@ -263,3 +267,15 @@ def test_what_cannot_be_served(
     with pytest.raises(ValueError, match=message):
         serving_run.serve(settings.pop("model"), memory_dir=tmp_path / "memories", **settings)
     assert not (tmp_path / "memories").exists()
+
+
+def test_a_directory_that_is_none_is_told_before_anything_is_served(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """uvicorn would write a traceback, and end with another number than other mistakes."""
+    file = tmp_path / "file"
+    file.write_text("")
+    settings = {"host": "127.0.0.1", "port": 0, "api_keys": None, "model_name": None}
+    with pytest.raises(OSError, match="Not a directory"):
+        serving_run.serve(folder, memory_dir=file, config=ServeConfig(), **settings)
+    assert "serving" not in capsys.readouterr().err

@@ -311,6 +311,108 @@ def test_pages_of_others_cannot_ask(make: Make, headers: dict[str, str], status:
     assert run(scenario()) == status
 
 
+ELSEWHERE = {"Origin": "https://app.example"}
+PREFLIGHT = {
+    **ELSEWHERE,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
+}
+
+
+def ask_from_elsewhere(app: Any) -> tuple[Any, Any]:
+    """What a browser is answered before a page's request, and to that."""
+
+    async def scenario() -> tuple[Any, Any]:
+        async with serve(app) as client:
+            before = await client.options(CHAT, headers=PREFLIGHT)
+            key = {"Authorization": "Bearer key-of-ann"}
+            return before, await client.post(CHAT, json=chat("Hi"), headers=ELSEWHERE | key)
+
+    return run(scenario())
+
+
+@pytest.mark.parametrize("origins", [("https://app.example", "http://b.example"), ("*",)])
+def test_pages_that_are_named_may_ask_with_a_key(
+    make: Make, keys: Any, origins: tuple[str, ...]
+) -> None:
+    before, asked = ask_from_elsewhere(make(keys=keys, config=ServeConfig(origins=origins)))
+    assert (before.status_code, asked.status_code) == (200, 200)
+    for answer in (before, asked):
+        assert answer.headers["Access-Control-Allow-Origin"] in ("https://app.example", "*")
+    allowed = before.headers["Access-Control-Allow-Headers"]
+    assert allowed == PREFLIGHT["Access-Control-Request-Headers"]
+    assert before.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE"
+    assert asked.headers["Access-Control-Expose-Headers"] == "Retry-After"
+
+
+def test_errors_reach_pages_that_are_named(make: Make, keys: Any) -> None:
+    app = make(keys=keys, config=ServeConfig(origins=("https://app.example",)))
+
+    async def scenario() -> Any:
+        async with serve(app) as client:
+            return await client.post(CHAT, json=chat("Hi"), headers=ELSEWHERE)
+
+    answer = run(scenario())
+    assert answer.status_code == 401
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+
+
+@pytest.mark.parametrize("origins", [(), ("http://app.example", "https://app.example:8443")])
+def test_other_pages_are_told_how_they_may_ask(
+    make: Make, keys: Any, origins: tuple[str, ...]
+) -> None:
+    before, asked = ask_from_elsewhere(make(keys=keys, config=ServeConfig(origins=origins)))
+    assert before.status_code == 403
+    assert before.json()["error"]["message"] == (
+        "origin 'https://app.example' is no page that may ask here; start the server with "
+        "--limits.origins https://app.example"
+    )
+    for answer in (before, asked):
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_without_keys_a_page_from_elsewhere_is_told_what_it_takes(make: Make) -> None:
+    for answer in ask_from_elsewhere(make()):
+        assert answer.status_code == 403
+        assert answer.json()["error"]["message"] == (
+            "origin 'https://app.example' is another page; start the server with --api-keys FILE "
+            "and --limits.origins https://app.example, and it may ask with a key"
+        )
+    with pytest.raises(
+        ValueError, match=r"serve\.origins names pages that may ask with a key, and"
+    ):
+        make(config=ServeConfig(origins=("*",)))
+
+
+@pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://a b", ""])
+def test_unfit_origins(origin: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"serve\.origins has '.*'; write scheme, host and perhaps"
+    ):
+        ServeConfig(origins=(origin,))
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"])
+def test_no_page_runs_scripts_from_elsewhere(make: Make, path: str) -> None:
+    status, error, _ = refuse(make(), "GET", path)
+    assert (status, error["message"]) == (404, "Not Found; docs/server.md says what there is")
+
+
+def test_long_values_are_not_told_back(make: Make, caplog: Any) -> None:
+    """Neither to the client nor to the log."""
+    long = "x" * 100_000
+    with caplog.at_level(logging.INFO, "slowwave.serving"):
+        for path, body in (
+            (CHAT, chat("Hi", model=long)),
+            (CHAT, chat("Hi", memory=long)),
+            (CHAT, {**chat("Hi"), long: 1}),
+            (f"/v1/memories/{long[:9000]}/read", {"text": "Hi"}),
+        ):
+            _, error, _ = refuse(make(), "POST", path, body)
+            assert len(json.dumps(error)) < 1000
+    assert max(len(record.getMessage()) for record in caplog.records) < 500
+
+
 # The log.
 
 

@@ -6,8 +6,8 @@ A JSON writer in C lets no other thread come between, however much it has to wri
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
-from json import dumps
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -27,7 +27,7 @@ def write_json(value: Any) -> str:
 def _write(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for place, (name, item) in enumerate(value.items()):
-            yield f"{'{' if not place else ','}{dumps(name)}:"
+            yield f"{',' if place else '{'}{_dump(name)}:"
             yield from _write(item)
         yield "}" if value else "{}"
     elif isinstance(value, list):
@@ -36,18 +36,21 @@ def _write(value: Any) -> Iterator[str]:
             yield from _write(item)
         yield "]" if value else "[]"
     else:
-        yield dumps(value, ensure_ascii=False, allow_nan=False)
+        yield _dump(value)
+
+
+_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 async def answer_json(
     engine: Engine, make: Callable[..., dict[str, Any]], *arguments: Any
 ) -> Response:
-    """The answer with what `make` returns, which is called in a thread that waits for the disk."""
+    """The answer with what `make` returns, which may look at the disk for long."""
 
     def write() -> bytes:
         return write_json(make(*arguments)).encode()
 
-    return Response(await engine.call(write), media_type="application/json")
+    return Response(await engine.look(write), media_type="application/json")
 
 
 class FileAnswer(Response):
@@ -69,6 +72,6 @@ class FileAnswer(Response):
             await send(start)
             is_more = True
             while is_more:
-                body = await self._engine.call(self._file.read, SENT_AT_ONCE)
+                body = await self._engine.look(self._file.read, SENT_AT_ONCE)
                 is_more = bool(body)
                 await send({"type": "http.response.body", "body": body, "more_body": is_more})

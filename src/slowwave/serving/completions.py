@@ -58,7 +58,7 @@ async def complete_chat(access: Asked, request: Request, body: Chat) -> Response
         if not message.text.strip() and message.role != "assistant":
             raise ApiError(400, f"messages.{i}.content is empty; say something", param="messages")
     messages = [message for message in messages if message.text.strip()]
-    wish = _make_wish(access, request, body, messages, True, body.max_completion_tokens)
+    wish = await _make_wish(access, request, body, messages, True, body.max_completion_tokens)
     return await _respond(access, request, body, wish, ChatShape(access.server.model_name))
 
 
@@ -68,11 +68,11 @@ async def complete(access: Asked, request: Request, body: Text) -> Response:
     if not body.text:
         raise ApiError(400, "prompt is empty; give some text to go on with", param="prompt")
     message = Message("user", body.text, body.source or "")
-    wish = _make_wish(access, request, body, [message], False)
+    wish = await _make_wish(access, request, body, [message], False)
     return await _respond(access, request, body, wish, TextShape(access.server.model_name))
 
 
-def _make_wish(
+async def _make_wish(
     access: Access,
     request: Request,
     body: CompletionFields,
@@ -95,16 +95,18 @@ def _make_wish(
         max_tokens=max_tokens,
         stop=body.stop,
         sampling=body.sampling(),
-        request=_digest(request, body),
+        request=await _find_digest(access, request, body),
         is_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
     )
 
 
-def _digest(request: Request, body: CompletionFields) -> str:
+async def _find_digest(access: Access, request: Request, body: CompletionFields) -> str:
     """Of the Idempotency-Key, and of the request that it stands for; "" without one."""
     key = request.headers.get("idempotency-key", "")
-    if not key:
-        return ""
+    return await access.server.engine.compute(_digest, key, body) if key else ""
+
+
+def _digest(key: str, body: CompletionFields) -> str:
     parts = (key.encode(), body.model_dump_json().encode())
     return ":".join(hashlib.blake2b(part, digest_size=16).hexdigest() for part in parts)
 

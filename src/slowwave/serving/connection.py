@@ -19,7 +19,7 @@ from slowwave.serving.errors import ApiError
 
 READ_AT_ONCE = 4096
 """Bytes that are parsed before others get their turn: h11 needs 10 us for a chunk of one byte."""
-MOST_PIECES = 2**16
+MOST_PIECES = 2**14
 """Chunks that a body may come in."""
 LINGER_SECONDS = 5.0
 """For a client to send the rest of a body that was answered before its end."""

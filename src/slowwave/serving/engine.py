@@ -1,9 +1,11 @@
 """Many turns on a few threads, a step at a time.
 
 A turn is an iterator of steps of bounded work (`memory/turn_steps.py`). Of those that are open the
-one that has had least time goes next, so that a short reply need not wait for a long one, and a
-newcomer starts level with them. What nobody waits for runs only while nothing else can. The last
-step of a turn, which waits for the disk, is taken by other threads.
+one that has had least time goes next, so that a short reply need not wait for a long one. A
+newcomer starts with what each of them would have had in equal shares, and at first goes before
+them: many long ones together do not hold up a short one, and a stream of short ones does not stop
+a long one. What nobody waits for runs only while nothing else can. The last step of a turn, which
+waits for the disk, is taken by other threads.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from slowwave.memory.turn_steps import Progress, Steps
 
 Result = TypeVar("Result")
 
-DISK_THREADS = 8
+DISK_THREADS = 16
+VIEW_THREADS = 4
+HEAD_START = 0.1
+"""Seconds of work in which a newcomer goes first."""
 
 
 class Ended(Exception):
@@ -43,7 +48,13 @@ class Job:
         self.is_background = is_background
         self.is_stopped = False
         self.steps, self.on_progress = steps, on_progress
-        self.spent = 0.0
+        self.start = self.spent = 0.0
+
+    @property
+    def rank(self) -> float:
+        """The job of lowest rank is next."""
+        is_new = self.spent - self.start < HEAD_START
+        return self.spent - HEAD_START if is_new else self.spent
 
     async def wait(self) -> Any:
         """The result, which does not mind if whoever waits is cancelled."""
@@ -56,6 +67,7 @@ class Engine:
     def __init__(self, workers: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk", initializer=_use_one_core)
+        self._view = ThreadPoolExecutor(VIEW_THREADS, "view", initializer=_use_one_core)
         self._parser = ThreadPoolExecutor(1, "parser")
         self._ready = threading.Condition()
         self._foreground: list[tuple[float, int, Job]] = []
@@ -86,7 +98,7 @@ class Engine:
         self._jobs.add(job)
         job.result.add_done_callback(lambda _: self._jobs.discard(job))
         with self._ready:
-            job.spent = self._level
+            job.spent = job.start = self._level
             self._push(job)
         return job
 
@@ -104,6 +116,10 @@ class Engine:
     async def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Calls what waits for a disk in another thread."""
         return await self._loop.run_in_executor(self._disk, function, *arguments)
+
+    async def look(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """As `call`, of what no turn waits for and may take long."""
+        return await self._loop.run_in_executor(self._view, function, *arguments)
 
     async def compute(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Calls what needs the interpreter for milliseconds, one such call after the other."""
@@ -125,12 +141,12 @@ class Engine:
             self._ready.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
-        self._disk.shutdown()
-        self._parser.shutdown()
+        for threads in (self._disk, self._view, self._parser):
+            threads.shutdown()
 
     def _push(self, job: Job) -> None:
         queue = self._background if job.is_background else self._foreground
-        heapq.heappush(queue, (job.spent, next(self._numbers), job))
+        heapq.heappush(queue, (job.rank, next(self._numbers), job))
         self._ready.notify()
 
     def _pop(self) -> Job | None:
@@ -138,9 +154,9 @@ class Engine:
         with self._ready:
             while not self._is_closed:
                 if queue := self._foreground or self._background:
-                    spent, _, job = heapq.heappop(queue)
+                    rank, _, job = heapq.heappop(queue)
                     if not job.is_background:
-                        self._level = max(self._level, spent)
+                        self._level = max(self._level, rank)
                     return job
                 self._ready.wait()
         return None
@@ -159,7 +175,10 @@ class Engine:
                 self._disk.submit(self._record, job)
                 continue
             with self._ready:
-                job.spent += time.perf_counter() - began
+                seconds = time.perf_counter() - began
+                job.spent += seconds
+                if not job.is_background:
+                    self._level += seconds / (len(self._foreground) + 1)
                 if job.is_stopped:
                     self._disk.submit(self._abandon, job)
                 else:

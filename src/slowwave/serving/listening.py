@@ -107,8 +107,10 @@ class SpareDescriptor:
 
     def handle(self, loop: AbstractEventLoop, context: dict[str, Any]) -> None:
         """The exception handler of an event loop."""
-        error = context.get("exception")
-        is_accept = str(context.get("message")).startswith("socket.accept()")
+        error, message = context.get("exception"), str(context.get("message"))
+        if "_start_serving" in message and all(each.fileno() < 0 for each in self._sockets):
+            return  # asyncio wanted to try again, and the server has ended meanwhile
+        is_accept = message.startswith("socket.accept()")
         if not (is_accept and isinstance(error, OSError) and error.errno in NO_DESCRIPTORS):
             loop.default_exception_handler(context)
             return

@@ -155,9 +155,10 @@ async def watch_memory(access: Asked, name: str) -> Response:
 async def export(access: Asked, name: str) -> Response:
     """The memory as one file, which `Store.import_session` reads."""
     store = await access.server.sessions.store(access.owner)
-    content = await access.server.engine.call(store.pack, name)
-    file = await access.server.engine.call(_write_nameless, store.directory, content)
-    return FileAnswer(access.server.engine, file, f"{name}.memory")
+    engine = access.server.engine
+    content = await engine.look(store.pack, name)
+    file = await engine.look(_write_nameless, store.directory, content)
+    return FileAnswer(engine, file, f"{name}.memory")
 
 
 def _write_nameless(folder: Path, content: bytes) -> BinaryIO:
@@ -266,7 +267,7 @@ async def forget(
                 sources=body.sources, places=body.places, keep=body.keep
             )
 
-        forgetting = await server.engine.call(preview)
+        forgetting = await server.engine.look(preview)
         plan = forgetting.plan
         told = {
             "dropped": plan.dropped,

@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from slowwave.generation.model_folder import load
+from slowwave.memory.store import Store
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
@@ -120,17 +121,18 @@ def serve(
         for each in sockets:
             stack.callback(each.close)
         _say(f"loading {model}")
-        talker = load(model)
-        _say(f"opening memories in {memory_dir}")
-        _say(describe_memories(Path(memory_dir), has_owners=keys is not None))
         app = create_app(
-            talker,
+            load(model),
             model_name=model_name or Path(model).resolve().name,
             memory_dir=memory_dir,
             config=config,
             keys=keys,
             hosts=[host, *LOOPBACK] if keys is None else None,
         )
+        _say(f"opening memories in {memory_dir}")
+        if keys is None:
+            Store(memory_dir).close()  # if it is unfit, that is told in a sentence
+        _say(describe_memories(Path(memory_dir), has_owners=keys is not None))
         port = sockets[0].getsockname()[1]
         told = f"serving {model} at http://{_write_host(host)}:{port}"
         server = AppServer(

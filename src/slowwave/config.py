@@ -10,9 +10,13 @@ import dataclasses
 import functools
 import tomllib
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from slowwave.spelling import guess
+
+LONGEST_VALUE = 60
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class Config:
         try:
             return _adapter(cls).validate_python(values)
         except ValidationError as error:
-            raise ValueError(_one_sentence(error, cls)) from None
+            raise ValueError(_one_sentence(error, cls, values)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain dictionaries, lists and scalars; `from_dict` reads it back."""
@@ -79,12 +83,76 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def _one_sentence(error: ValidationError, cls: type[Config]) -> str:
+def _one_sentence(error: ValidationError, cls: type[Config], values: object) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or cls.__name__
+    path = _follow(first["loc"], values)
+    where = ".".join(map(str, path)) or cls.__name__
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{where}: unknown key in {cls.__name__}; remove it or check the spelling"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return message if where == cls.__name__ else f"{where}: {message}"
-    return f"{where}: {message}, got {first.get('input')!r}; correct the value"
+        mend = guess(str(path[-1]), _known_keys(cls, first["loc"]))
+        return (
+            f"{where}: unknown key in {cls.__name__}; {mend or 'remove it or check the spelling'}"
+        )
+    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+    match first["type"]:
+        case "value_error":
+            is_named = not path or message.startswith(f"{where}.")
+            return message if is_named else f"{where}: {message}"
+        case "missing":
+            return f"{where}: is missing; give it"
+        case "union_tag_not_found":
+            return f"{where}.name: is missing; give it"
+        case "union_tag_invalid":
+            context = first.get("ctx", {})
+            return f"{where}.name is {context['tag']!r}; use one of {context['expected_tags']}"
+        case "dataclass_type" | "model_attributes_type":
+            return f"{where}: is {_shorten(first['input'])}; use a table of its fields"
+        case _:
+            return f"{where}: {message}, got {_shorten(first['input'])}; correct the value"
+
+
+def _follow(loc: tuple[int | str, ...], values: object) -> list[int | str]:
+    """Where an error is in `values`; pydantic also names the member of a union that was tried."""
+    path: list[int | str] = []
+    for number, part in enumerate(loc, start=1):
+        inside = _items(values)
+        is_tag = inside.get("name") == part
+        if is_tag and (number < len(loc) or part not in inside):
+            continue
+        path.append(part)
+        values = inside.get(part)
+    return path
+
+
+def _items(values: object) -> dict[object, object]:
+    if isinstance(values, dict):
+        return cast(dict[object, object], values)
+    return dict(enumerate(cast(list[object], values))) if isinstance(values, list | tuple) else {}
+
+
+def _known_keys(cls: type[Config], loc: tuple[int | str, ...]) -> set[str]:
+    """The fields of the config that the last part of `loc` was looked for in."""
+    configs = [cls]
+    for part in loc[:-1]:
+        inner = [
+            found
+            for config in configs
+            for found in _find_configs(get_type_hints(config).get(str(part)))
+        ]
+        tagged = [config for config in configs if getattr(config, "name", None) == part]
+        configs = inner or tagged or configs
+    return {field.name for config in configs for field in dataclasses.fields(config)}
+
+
+def _find_configs(annotation: Any) -> list[type[Config]]:
+    """The configs that a type is, or is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _find_configs(part)]
+
+
+def _shorten(value: object) -> str:
+    """A value that is small enough for a sentence."""
+    if isinstance(value, dict):
+        return "a table"
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."

@@ -228,12 +228,17 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     The folder holds config.json (the experiment) and checkpoint/model.safetensors.
     """
     from slowwave.storage.checkpoint import load_tensors, load_weights
-    from slowwave.storage.files import read_json
+    from slowwave.storage.folder_kind import read_folder_config
 
     path = Path(folder)
-    config = ExperimentConfig.from_dict(read_json(path / "config.json"))
-    model, task = build(config)
+    config = read_folder_config(path, "run", ExperimentConfig)
     weights = path / "checkpoint" / "model.safetensors"
+    if not weights.exists():
+        raise ValueError(
+            f"{path}: is a run without its weights, {weights.relative_to(path)}, as recorded runs "
+            "are; name one that was trained here"
+        )
+    model, task = build(config)
     load_weights(model, load_tensors(weights), weights)
     return config, model, task
 

@@ -228,7 +228,7 @@ def test_a_reader_that_has_enough_ends_the_chat_quietly(model: Path) -> None:
     [
         (["nowhere"], "nowhere: not a model to talk to (nowhere/config.json: no such file"),
         (["MODEL", "--idle-seconds", "0"], "--idle-seconds is 0.0; use more than 0"),
-        (["MODEL", "--top-p", "2"], "sampling.top_p is 2.0; use a probability in (0, 1]"),
+        (["MODEL", "--top-p", "2"], "top_p is 2.0; use a probability in (0, 1]"),
         (["MODEL", "--memory", "x", "--memory-dir", "file/x"], "file/x"),
     ],
 )

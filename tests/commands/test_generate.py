@@ -79,7 +79,7 @@ def test_stop_and_sampling(model: Path, call: Call) -> None:
         (["MODEL", "--file", "latin"], "latin: byte 3 is not UTF-8; convert the text to UTF-8"),
         (["MODEL", "caf\udce9"], "PROMPT: byte 3 is not UTF-8; convert the text to UTF-8"),
         (["MODEL", "Hi", "--max-new-tokens", "0"], "--max-new-tokens is 0; use 1 or more"),
-        (["MODEL", "Hi", "--temperature", "-1"], "sampling.temperature is -1.0; use 0 (greedy)"),
+        (["MODEL", "Hi", "--temperature", "-1"], "temperature is -1.0; use 0 (greedy)"),
         (["MODEL", "Hi", "--memory", "a@b"], "session name 'a@b' is unfit; use 1 to 128"),
     ],
 )

@@ -15,7 +15,7 @@ from slowwave.commands.arguments import parse
 class BenchOptions:
     """Measure speed and memory, each beside a peer and beside what this machine can do."""
 
-    what: tyro.conf.Positional[str]
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WHAT")]
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
     train, store (keeping a session), kills (a thousand, some minutes), live (1 M tokens through one
     session of the shipped model), serve (a hundred sessions at once, half an hour), large (1.4 B

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from slowwave.commands.arguments import parse
-from slowwave.commands.memory_options import MemoryOptions
+from slowwave.commands.memory_options import MemoryOptions, has_store
 from slowwave.commands.printing import print_json, to_json
+from slowwave.memory.refusals import UnknownName
 
 if TYPE_CHECKING:
     from slowwave.memory.provenance import Span
@@ -89,16 +90,7 @@ class InfoOptions(MemoryOptions):
 def info(arguments: list[str]) -> None:
     """slowwave memory info NAME_OR_FILE [--json]"""
     options = parse(InfoOptions, arguments, prog="slowwave memory info")
-    path = Path(options.what)
-    if path.is_file():
-        told = _describe_file(path)
-    elif "/" in options.what or path.suffix == ".safetensors":
-        raise ValueError(f"{path}: no such file; name a session, or a file that exists")
-    else:
-        with options.open_store() as store:
-            told = describe(store.info(options.what))
-            gate = store.gate(options.what)
-        told["gate"] = gate and gate.to_dict()
+    told = _find_session(options) or _describe_file(Path(options.what))
     if options.json:
         print_json(told)
         return
@@ -151,6 +143,22 @@ def describe(info: SessionInfo) -> dict[str, Any]:
 def to_spans(spans: Iterable[Span]) -> list[dict[str, int]]:
     """Which tokens of which entries."""
     return [span._asdict() for span in spans]
+
+
+def _find_session(options: InfoOptions) -> dict[str, Any] | None:
+    """Where the session of the name stands; None if a file is meant."""
+    path = Path(options.what)
+    if not has_store(options.memory_dir) and path.exists():
+        return None
+    with options.open_store() as store:
+        try:
+            told = describe(store.info(options.what))
+        except UnknownName:
+            if path.exists():
+                return None
+            raise
+        gate = store.gate(options.what)
+    return {**told, "gate": gate and gate.to_dict()}
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from slowwave.commands.arguments import parse
 from slowwave.commands.memory_options import MemoryOptions, load_model
 from slowwave.commands.printing import print_json, show_bytes
 from slowwave.memory.config import read_gate
+from slowwave.memory.names import check_name
 
 Model = Annotated[Path, tyro.conf.arg(metavar="MODEL")]
 File = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
@@ -103,6 +104,7 @@ class ResleepOptions(MemoryOptions):
 def resleep(arguments: list[str]) -> None:
     """slowwave memory resleep POINT NEW_NAME --model MODEL [--json]"""
     options = parse(ResleepOptions, arguments, prog="slowwave memory resleep")
+    check_name("session", options.name)
     gate = None if options.gate is None else read_gate(options.gate)
     with options.open_store() as store:
         store.entries(options.point)

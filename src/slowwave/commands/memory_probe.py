@@ -69,7 +69,7 @@ def probe(arguments: list[str]) -> None:
 
 def _gather(options: ProbeOptions) -> list[Question]:
     if any(count < 1 for count in options.passes):
-        raise ValueError(f"--passes is {options.passes}; use 1 or more for each")
+        raise ValueError(f"--passes has {min(options.passes)}; use 1 or more for each")
     questions = [Question(question=require_text(text, "--ask")) for text in options.ask]
     if options.questions is not None:
         values = read_toml(options.questions)

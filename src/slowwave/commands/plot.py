@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -15,7 +16,7 @@ from slowwave.experiment import complete
 class PlotOptions:
     """Draw the figures of all runs below a folder, from their files alone."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder of runs, such as results/depo-mini, or a single run."""
     out: Path | None = None
     """Where figures and table.md go; the folder itself if not given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,7 +21,7 @@ class ServeOptions:
     replies and loses nothing.
     """
 
-    model: tyro.conf.Positional[Path]
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Folder of a model to talk to: model.safetensors, config.json and, unless it reads bytes,
     tokenizer.json."""
     memory_dir: Path = dataclasses.field(default_factory=default_directory)
@@ -42,12 +43,7 @@ def run(arguments: list[str]) -> None:
     options = parse(ServeOptions, arguments, prog="slowwave serve")
     if not 0 < options.port < 65536:
         raise ValueError(f"--port is {options.port}; use 1 to 65535")
-    try:
-        from slowwave.serving.run import serve
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error.name} is not installed, and serve needs it; install slowwave[serve]"
-        ) from None
+    from slowwave.serving.run import serve
 
     serve(
         options.model,

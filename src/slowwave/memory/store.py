@@ -27,6 +27,7 @@ from slowwave.memory.catalogue_rows import (
 )
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
+from slowwave.memory.names import check_name, is_fit, is_readable
 from slowwave.memory.owner import make_owner, own, parse_gate, require_gate, require_talker
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
 from slowwave.memory.refusals import Damaged
@@ -41,7 +42,7 @@ from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport, measure_change
 from slowwave.memory.state_files import StateFiles
 from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
-from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
+from slowwave.memory.stored_session import StoredSession, reach, start_session
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import read_fast_weights, read_header
@@ -264,6 +265,7 @@ class Store:
 
         gate: that of the session, if none is given.
         """
+        check_name("session", name)
         gate = gate or self.gate(_parse_point(point)[0])
         entries = self._catalogue.entries(self._find(point))
         if self._catalogue.has(name):  # or an hour's replay comes to nothing
@@ -289,9 +291,14 @@ class Store:
         """
         file = read_session_file(Path(path))
         manifest = file.manifest
-        name = check_name("session", manifest.name if name is None else name)
+        if name is None and not is_fit(manifest.name):
+            raise ValueError(
+                f"{path}: its session is called {manifest.name!r}, which is unfit; name it anew"
+            )
         for snapshot in manifest.snapshots:
-            check_name("snapshot", snapshot.name)
+            if not is_readable(snapshot.name):
+                raise ValueError(f"{path}: snapshot name {snapshot.name!r} is unfit")
+        name = manifest.name if name is None else check_name("session", name)
         with self._catalogue.writing():
             owner = make_owner(manifest.model, manifest.tokenizer, manifest.sleep, manifest.gate)
             row = self._catalogue.create(name, owner)

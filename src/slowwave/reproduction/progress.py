@@ -37,7 +37,7 @@ class TrainingProgress:
     def __init__(self, runs: Sequence[PlannedRun], console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}, left"),
@@ -108,7 +108,7 @@ class TrainingProgress:
             )
 
     def _say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self._console.print(line, soft_wrap=True)
 
 
 def last_step(folder: Path) -> int:

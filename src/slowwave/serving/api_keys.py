@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from pathlib import Path
 from typing import NamedTuple
 
+from slowwave.memory.names import OWNER
 from slowwave.serving.errors import ApiError
-
-OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 RESERVED = ("states", "locks", *(f"catalogue.sqlite{end}" for end in ("", "-wal", "-shm")))
 """Beside the folders of owners there may be a store from the time before there were keys."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from slowwave.extras import say_how_to_install
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -124,8 +126,8 @@ def read_tokenizer_file(path: str | Path) -> tokenizers.Tokenizer:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
         raise ValueError(
-            f"{path}: the tokenizers package, which reads it, is not installed; install "
-            "slowwave[text], or leave the tokenizer out to read bytes"
+            f"{path}: the tokenizers package, which reads it, is not installed; "
+            f"{say_how_to_install('text')}"
         ) from None
     try:
         tokenizer = Tokenizer.from_file(str(path))

@@ -225,7 +225,7 @@ class TextConfig(Config):
     files: Annotated[tuple[str, ...], BeforeValidator(_list_one)] = ()
     """Files, folders and patterns such as docs/*.md, from where slowwave is called."""
     tokenizer: str | None = None
-    """A tokenizer.json, which takes slowwave[text] to read; if not given, bytes are tokens."""
+    """A tokenizer.json, which the tokenizers package reads; if not given, bytes are tokens."""
     window: int = 32
     """Tokens L of a window, by which the loss is reported; sleep.window must be the same."""
     context: int = 256
@@ -330,7 +330,7 @@ class ConversationConfig(Config):
     name: Literal["conversation"] = "conversation"
     """Selects this task."""
     tokenizer: str | None = None
-    """A tokenizer.json, which takes slowwave[text] to read; if not given, bytes are tokens."""
+    """A tokenizer.json, which the tokenizers package reads; if not given, bytes are tokens."""
     window: int = 256
     """Tokens L of a window; sleep.window must be the same."""
     windows: int = 4

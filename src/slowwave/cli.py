@@ -19,7 +19,7 @@ from slowwave.commands.errors import (
     explain_missing,
 )
 from slowwave.commands.output import flush_or_close, prepare_streams
-from slowwave.spelling import describe_unknown
+from slowwave.wording import describe_unknown
 
 # What a command does, and how it is called.
 COMMANDS = {

@@ -14,7 +14,7 @@ from typing import Any, Self, cast, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from slowwave.spelling import guess
+from slowwave.wording import guess
 
 LONGEST_VALUE = 60
 
@@ -47,7 +47,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; name an existing TOML recipe") from None
+        raise ValueError(f"{path}: no such file; name a TOML file that is there") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}); mend the file") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 
 
@@ -12,8 +14,8 @@ class PlainConsole(Console):
     through to the command line, which ends as every program does whose reader has left.
     """
 
-    def __init__(self, *, stderr: bool = False, quiet: bool = False, markup: bool = False) -> None:
-        super().__init__(stderr=stderr, quiet=quiet, markup=markup, highlight=False, emoji=False)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "highlight": False, "emoji": False, **options})
 
     def on_broken_pipe(self) -> None:
         """Called by rich, which would exit with 1."""

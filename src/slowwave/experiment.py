@@ -216,8 +216,8 @@ def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[Experimen
     before, after = make_task(config.task).vocab_size, make_task(changed.task).vocab_size
     if before != after:
         raise ValueError(
-            f"--set {changes} needs {after} token ids and the model has {before}; change only "
-            "what keeps the vocabulary"
+            f"--set {', '.join(f'{key}={value}' for key, value in changes.items())} needs {after} "
+            f"token ids and the model has {before}; change only what keeps the vocabulary"
         )
     return changed, make_task(changed.task)
 

@@ -57,7 +57,7 @@ def test_precision_is_kept(tmp_path: Path) -> None:
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"config\.json: no such file"):
+    with pytest.raises(ValueError, match=r"has no config\.json; name the folder of a model to ta"):
         load(tmp_path)
     save(tmp_path, HybridLM(CONFIG.model), ByteTokenizer(), CONFIG)
     (tmp_path / "model.safetensors").unlink()

@@ -283,7 +283,7 @@ def test_foreign_files(saved: Path) -> None:
     with pytest.raises(ValueError, match="a safetensors file, but not a memory file; name another"):
         load(saved)
     saved.write_bytes(b"SQLite format 3\0" * 50)
-    with pytest.raises(ValueError, match="its header is too long for a memory file"):
+    with pytest.raises(ValueError, match="memory: not a memory file; name one that a session was"):
         load(saved)
     with pytest.raises(ValueError, match=r"memory\.other: no such file; name a memory file"):
         load(saved.with_suffix(".other"))

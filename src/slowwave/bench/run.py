@@ -28,9 +28,9 @@ from slowwave.bench.train import run_train
 from slowwave.bench.wake import run_wake
 from slowwave.console import PlainConsole
 from slowwave.ops import native
-from slowwave.spelling import describe_unknown
 from slowwave.storage.environment import describe_environment
 from slowwave.storage.files import write_json
+from slowwave.wording import describe_unknown
 
 Measure = Callable[[torch.device, Machine], list[Section]]
 

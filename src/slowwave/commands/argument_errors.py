@@ -1,4 +1,4 @@
-"""What is wrong with arguments: tyro's framed messages, and words it does not know, as sentences."""
+"""Wrong arguments in sentences: tyro's framed messages, and words that no option takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 
-from slowwave.spelling import guess
+from slowwave.wording import guess
 
 _MISSING_VALUE = re.compile(r"Missing value for argument '(?P<name>.*?)'\. Expected \d+ values\.")
 _CHOICE = re.compile(
@@ -28,7 +28,9 @@ _NUMBERS = (
 
 def explain_refusal(framed: str) -> str:
     """The sentence in a message of tyro's, which has a title, the message, a rule and hints."""
-    lines = [line.strip().strip("\u2502").rstrip() for line in framed.strip().splitlines()[1:]]
+    lines = [
+        line.rstrip(" \u2502").removeprefix("\u2502") for line in framed.strip().splitlines()[1:]
+    ]
     body = itertools.dropwhile(_is_rule, lines)
     message = [*itertools.takewhile(lambda line: not _is_rule(line), body)]
     if message and message[0].strip().startswith("Missing from"):
@@ -56,7 +58,7 @@ def explain_unknown(unknown: Sequence[str], list_options: Callable[[], Sequence[
     options = [word.partition("=")[0] for word in unknown if word.startswith("-") and word != "-"]
     if not options:
         surplus = " ".join(unknown)
-        return f"{surplus!r} is more than it takes; put a text of several words in quotes"
+        return f"{surplus!r} is more than it takes (a text of several words goes in quotes)"
     known = list_options()
     name = options[0]
     return f"unknown option {name}; {guess(name, known)}".rstrip("; ")

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -38,6 +38,12 @@ def parse(
         fault = explain_unknown(unknown, lambda: _list_options(options, prog, default))
         raise ValueError(point_at_help(fault, prog))
     return parsed
+
+
+def require_folder(option: str, path: Path | None) -> None:
+    """Raises ValueError if a folder to write into is a file, before hours of work end at it."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise ValueError(f"{option} is {path}, a file; name a folder")
 
 
 def split_setting(text: str) -> tuple[str, Any]:
@@ -74,7 +80,7 @@ def _require_path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | N
 def _run_tyro(
     options: type[Options], arguments: list[str], prog: str, default: Options | None
 ) -> tuple[Options, list[str]]:
-    return tyro.cli(
+    parsed, unknown = tyro.cli(
         options,
         args=arguments,
         prog=prog,
@@ -82,6 +88,7 @@ def _run_tyro(
         return_unknown_args=True,
         registry=REGISTRY,
     )
+    return cast(Options, parsed), unknown
 
 
 def _list_options(options: type[Any], prog: str, default: Any) -> list[str]:

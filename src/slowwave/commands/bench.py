@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import parse, require_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class BenchOptions:
 def run(arguments: list[str]) -> None:
     """slowwave bench {op,read,wake,sleep,train,store,kills,live,serve,large,all} [--out DIR]"""
     options = parse(BenchOptions, arguments, prog="slowwave bench")
+    require_folder("--out", options.out)
+    if options.seconds is not None and not 0 < options.seconds < math.inf:
+        raise ValueError(f"--seconds is {options.seconds}; use more than 0")
     from slowwave.bench.op import OpOptions
     from slowwave.bench.run import run_benchmarks
 

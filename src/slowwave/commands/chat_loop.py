@@ -39,7 +39,7 @@ class Chat:
         self._restored = opened.stored.restored if opened.stored else None
 
     def run(self) -> None:
-        """Talks until the lines end, or one ends the chat. What cannot be done is said, and the chat goes on."""
+        """Talks until the last line. What cannot be done is said, and the chat goes on."""
         self._view.opened(self._restored)
         is_over = False
         while not is_over:

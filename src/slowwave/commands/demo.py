@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import parse, require_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class DemoOptions:
 def run(arguments: list[str]) -> None:
     """slowwave demo [--seed 7] [--out runs/demo]"""
     options = parse(DemoOptions, arguments, prog="slowwave demo")
+    require_folder("--out", options.out)
     from slowwave.demo import run_demo
 
     run_demo(

@@ -47,7 +47,8 @@ def explain_missing(module: str) -> str | None:
         )
     if name in sys.stdlib_module_names:
         return f"this Python was built without {name}; install one that has it"
-    return None if name == "slowwave" else f"{name} is not installed; install slowwave again"
+    how = "call pip install -e . in a checkout of slowwave"
+    return None if name == "slowwave" else f"{name} is not installed; {how}"
 
 
 def _explain_system(error: OSError) -> str:

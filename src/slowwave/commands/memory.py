@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 from slowwave.commands.errors import USER_ERROR
-from slowwave.spelling import describe_unknown
+from slowwave.wording import describe_unknown
 
 # The file that holds a command, and what the command does.
 COMMANDS = {

@@ -48,11 +48,12 @@ class MemoryOptions:
             return
         if self.json:
             raise ValueError("--json cannot ask whether it may; add --yes")
-        if sys.stdin.isatty():
-            print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
+        if not answer:
+            print(file=sys.stderr)
         if not answer and not sys.stdin.isatty():
-            raise ValueError(f"{question} There is no terminal to answer at; add --yes")
+            raise ValueError("there is no terminal to answer at; add --yes to go on unasked")
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was changed", file=sys.stderr)
             sys.exit(DECLINED)

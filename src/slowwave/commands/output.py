@@ -1,4 +1,4 @@
-"""Standard output and input that take whatever comes: signs that an encoding lacks, closed pipes."""
+"""Standard streams that take whatever comes: signs that an encoding lacks, closed pipes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLAIN_SIGNS = {
 
 
 def prepare_streams() -> None:
-    """Lets printing replace what an encoding lacks, and gives a process streams that has none."""
+    """Lets printing replace what an encoding lacks; streams that are closed lead nowhere."""
     codecs.register_error(REPLACE, _replace)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
@@ -34,6 +34,10 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=REPLACE)
+    stdin = sys.stdin
+    if isinstance(stdin, io.TextIOWrapper) and not stdin.closed and stdin.isatty():
+        # What is typed there is looked at by `commands/texts.py`, which says what is wrong.
+        stdin.reconfigure(errors="surrogateescape")
 
 
 def flush_or_close() -> None:

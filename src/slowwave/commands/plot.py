@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import parse, require_folder
 from slowwave.experiment import complete
 
 
@@ -25,6 +25,7 @@ class PlotOptions:
 def run(arguments: list[str]) -> None:
     """slowwave plot results/depo-mini [--out DIR]"""
     options = parse(PlotOptions, arguments, prog="slowwave plot")
+    require_folder("--out", options.out)
     from slowwave.evaluation.plots import draw_all
 
     for path in draw_all(options.folder, options.out or options.folder, complete):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import parse, require_folder
 from slowwave.commands.memory_options import default_directory
 from slowwave.serving.config import ServeConfig
 
@@ -43,6 +43,7 @@ def run(arguments: list[str]) -> None:
     options = parse(ServeOptions, arguments, prog="slowwave serve")
     if not 0 < options.port < 65536:
         raise ValueError(f"--port is {options.port}; use 1 to 65535")
+    require_folder("--memory-dir", options.memory_dir)
     from slowwave.serving.run import serve
 
     serve(

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import tyro
 
-from slowwave.commands.arguments import parse
-from slowwave.commands.errors import INTERRUPTED, USER_ERROR
+from slowwave.commands.arguments import parse, require_folder
+from slowwave.commands.errors import INTERRUPTED
 from slowwave.experiment import ExperimentConfig, load_experiment
+from slowwave.wording import find_close
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,13 @@ class TrainOptions:
 
 def run(arguments: list[str]) -> None:
     """slowwave train RECIPE [--sleep.passes 4 ...] [--out DIR] [--json]"""
-    if not arguments or arguments[0].startswith("-"):
+    if {"-h", "--help"} & set(arguments[:1]):
         print("usage: slowwave train RECIPE [options]; slowwave train RECIPE --help lists them")
-        sys.exit(0 if {"-h", "--help"} & set(arguments) else USER_ERROR)
+        return
+    if not arguments or arguments[0].startswith("-") or not arguments[0]:
+        raise ValueError("RECIPE is missing; name one first, such as recipes/depo-mini.toml")
     recipe, *rest = arguments
+    _require_file(recipe)
     options = parse(
         tyro.conf.AvoidSubcommands[TrainOptions],
         rest,
@@ -44,6 +48,7 @@ def run(arguments: list[str]) -> None:
     config = options.experiment
     name = f"n{config.sleep.passes}-seed{config.train.seed}"
     out = options.out or Path("runs") / config.name / name
+    require_folder("--out", out)
 
     from slowwave.experiment import run_training
     from slowwave.training.allocator import keep_freed_memory
@@ -62,3 +67,15 @@ def run(arguments: list[str]) -> None:
         print(file=sys.stderr)
         print_summary(summary)
         print(f"run folder: {out}", file=sys.stderr)
+
+
+def _require_file(recipe: str) -> None:
+    """Raises ValueError if a recipe is not there, with those that may have been meant."""
+    path = Path(recipe)
+    if path.is_file():
+        return
+    found = [*path.parent.glob("*.toml"), *Path("recipes").glob("*.toml")]
+    by_name = {file.stem: str(file) for file in found}
+    close = [by_name[name] for name in find_close(path.stem, by_name)]
+    mend = f"did you mean {' or '.join(close)}?" if close else "name a TOML file, a recipe"
+    raise ValueError(f"{recipe}: {'is a folder' if path.is_dir() else 'no such file'}; {mend}")

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from slowwave.console import PlainConsole
 from slowwave.evaluation.measure import Measure
-from slowwave.spelling import describe_unknown
 from slowwave.tasks.config import (
     ConversationConfig,
     DepoConfig,
@@ -22,6 +21,7 @@ from slowwave.tasks.config import (
 from slowwave.tasks.gsm_infinite_floors import Outcome, constant_floors
 from slowwave.tasks.gsm_infinite_official import find_difference, read_official
 from slowwave.tasks.registry import make_task
+from slowwave.wording import describe_unknown
 
 TASKS = {
     "rule110": Rule110Config,

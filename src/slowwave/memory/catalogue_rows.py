@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from slowwave.memory.ledger import Entry
+from slowwave.memory.names import is_readable
 from slowwave.memory.provenance import Slept
 from slowwave.memory.refusals import UnknownName, list_names
 from slowwave.memory.sleep_report import SleepReport
@@ -157,7 +158,8 @@ def read_point(db: sqlite3.Connection, point: int) -> Point:
 
 
 def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
-    row = db.execute("SELECT * FROM sessions WHERE name = ?", (name,)).fetchone()
+    sql = "SELECT * FROM sessions WHERE name = ?"
+    row = db.execute(sql, (name,)).fetchone() if is_readable(name) else None
     if row is None:
         names = [each["name"] for each in db.execute("SELECT name FROM sessions ORDER BY name")]
         raise UnknownName(f"no session {name!r}; there are {list_names(names)}")
@@ -166,7 +168,8 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
 
 def has_session(db: sqlite3.Connection, name: str) -> bool:
     """Whether there is a session of this name."""
-    return db.execute("SELECT 1 FROM sessions WHERE name = ?", (name,)).fetchone() is not None
+    sql = "SELECT 1 FROM sessions WHERE name = ?"
+    return is_readable(name) and db.execute(sql, (name,)).fetchone() is not None
 
 
 def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -10,6 +9,15 @@ import time
 from pathlib import Path
 
 from slowwave.memory.refusals import HeldElsewhere
+
+try:
+    import fcntl
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "memories that last need locks on files (fcntl), which Linux and macOS have; on Windows "
+        "use the Windows Subsystem for Linux",
+        name=error.name,
+    ) from None
 
 
 class SessionLock:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from slowwave.config import Config, flatten, read_toml
 from slowwave.experiment import TEST_EXAMPLES
-from slowwave.spelling import describe_unknown
+from slowwave.wording import describe_unknown
 
 Scale = Literal["mini", "paper"]
 

@@ -32,8 +32,8 @@ from slowwave.reproduction.retests import plan_retests, run_retests
 from slowwave.reproduction.runs import RESULTS, PlannedRun, find_state, plan_runs
 from slowwave.reproduction.table import results_readme
 from slowwave.reproduction.workers import SLOWWAVE, train_runs
-from slowwave.spelling import describe_unknown
 from slowwave.storage.files import write_atomically
+from slowwave.wording import describe_unknown
 
 
 def list_all(*, seeds: int) -> None:

@@ -61,6 +61,8 @@ def read_api_keys(path: str | Path) -> ApiKeys:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; name a file of lines 'owner key'") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is no text; name a file of lines 'owner key'") from None
     keys: list[ApiKey] = []
     for number, line in enumerate(lines, 1):
         words = line.split()

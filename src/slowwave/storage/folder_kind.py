@@ -54,10 +54,11 @@ def _find_kind(values: Any) -> Kind:
 
 
 def _name_others(folder: Path, wanted: Wanted) -> str:
-    """Folders within one that has no config.json."""
-    inside = sorted(folder.glob("*/config.json"))
-    fit = [str(path.parent) for path in inside if _is_of(path, wanted)]
-    return f"did you mean {' or '.join(fit[:3])}?" if fit else MENDS[wanted]
+    """Folders in, or around, one that has no config.json."""
+    fit = [path.parent for path in sorted(folder.glob("*/config.json")) if _is_of(path, wanted)]
+    if folder.name == "checkpoint" and _is_of(folder.parent / "config.json", "run"):
+        fit = [folder.parent]
+    return f"did you mean {' or '.join(map(str, fit[:3]))}?" if fit else MENDS[wanted]
 
 
 def _is_of(path: Path, wanted: Wanted) -> bool:

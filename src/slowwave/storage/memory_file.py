@@ -152,8 +152,11 @@ def _open(path: Path) -> Iterator[Any]:
     """The file by its header; safetensors checks that tensors fill the rest without gaps."""
     try:
         with path.open("rb") as raw:
-            prefix = raw.read(8)
-        if int.from_bytes(prefix, "little") > MAX_HEADER_NBYTES:
+            prefix = raw.read(9)
+        size, begin = int.from_bytes(prefix[:8], "little"), prefix[8:]
+        if begin not in (b"{", b""):  # with which every safetensors header begins
+            raise ValueError(f"{path}: not a memory file; name one that a session was saved to")
+        if begin and size > MAX_HEADER_NBYTES:
             raise ValueError(f"{path}: its header is too long for a memory file; restore it")
         with safetensors.safe_open(path, framework="pt") as file:
             yield file

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from slowwave.config import Config
 from slowwave.tasks.gsm_infinite_names import NUM_CORE_NAMES
+from slowwave.wording import describe_range
 
 # Smaller worlds leave a split without content of its own.
 MIN_WIDTH = 6
@@ -162,7 +163,7 @@ class RecallConfig(Config):
             0 <= 2 * self.updates < self.facts,
             "updates",
             self.updates,
-            f"use 0 to {(self.facts - 1) // 2}, less than half of facts = {self.facts}",
+            f"{describe_range(0, (self.facts - 1) // 2)}: less than half of facts = {self.facts}",
         )
         _require(0 <= self.untold < 1, "untold", self.untold, "use a share from 0 to below 1")
         told = self.told_keys
@@ -170,7 +171,7 @@ class RecallConfig(Config):
             told + (self.untold > 0) <= self.keys <= MAX_RECALL_IDS,
             "keys",
             self.keys,
-            f"use {told + (self.untold > 0)} to {MAX_RECALL_IDS}, a stream tells {told} of them",
+            f"{describe_range(told + (self.untold > 0), MAX_RECALL_IDS)}: a stream tells {told}",
         )
         _require(
             2 <= self.values <= MAX_RECALL_IDS,

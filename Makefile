@@ -19,13 +19,19 @@ PIP_INSTALL = $(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed-plot ## install, then watch shipped models read, sleep, forget their cache, and answer
-	$(BIN)/slowwave demo
+# Run a command, then say how to call it without make; a trap, or Ctrl-C in a chat would end the recipe.
+ACTIVATE = The slowwave commands of README.md work after: source $(VENV)/bin/activate
+run = @echo 'slowwave $(1)'; trap : INT; $(BIN)/slowwave $(1); code=$$?; \
+	printf '\n%s\n' '$(ACTIVATE)'; exit $$code
 
-chat: $(VENV)/.installed-live ## install, then talk with a small model that remembers across restarts
-	$(BIN)/slowwave chat checkpoints/talk --memory me
+demo: $(VENV)/.installed ## install, then watch shipped models read, sleep, forget their cache, and answer
+	$(call run,demo)
 
-serve: $(VENV)/.installed-live ## install, then serve it to a browser and to OpenAI's clients, on port 8000
+chat: $(VENV)/.installed ## install, then talk with a small model that remembers across restarts
+	$(call run,chat checkpoints/talk --memory me)
+
+serve: $(VENV)/.installed ## install, then serve it to a browser and to OpenAI's clients, on port 8000
+	@echo '$(ACTIVATE)'
 	$(BIN)/slowwave serve checkpoints/talk
 
 test: $(VENV)/.installed-dev ## install the development tools, then run the whole test suite
@@ -41,17 +47,13 @@ clean: ## remove caches and build output; keeps the environment and runs/
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make a second call quick: pip runs again only when the requirements change.
-$(VENV)/.installed-plot: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[plot]'
-	@touch $@
-
-$(VENV)/.installed-live: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[text,serve]'
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[plot,text,serve]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/.installed-plot $(VENV)/.installed-live
+	@touch $@ $(VENV)/.installed
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

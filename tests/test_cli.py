@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ TEXT = str(ROOT / "recipes" / "text-mini.toml")
 RECALL = str(ROOT / "recipes" / "recall-mini.toml")
 SHIPPED = str(ROOT / "checkpoints" / "depo-mini" / "n1")
 TALK = str(ROOT / "recipes" / "talk.toml")
+MODEL = str(ROOT / "checkpoints" / "talk")
+RECORDED = str(ROOT / "results" / "depo-mini" / "n1-seed0")
 TINY = [
     *("--model.width", "16", "--model.mlp-hidden", "16", "--model.attn-heads", "2"),
     *("--task.nodes", "6", "--task.hops", "2", "--task.questions", "3", "--sleep.window", "12"),
@@ -186,7 +189,15 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["dream"], "unknown command 'dream'; use one of chat, generate, memory"),
+        (["xyz"], "unknown command 'xyz'; use one of chat, generate, memory"),
+        (["chta"], "unknown command 'chta'; did you mean chat?"),
+        (["Train"], "unknown command 'Train'; did you mean train?"),
+        (["gen"], "unknown command 'gen'; did you mean generate?"),
+        (["forget", "ann"], "unknown command 'forget'; did you mean memory forget?"),
+        (["train"], "RECIPE is missing; name one first, such as recipes/depo-mini.toml"),
+        (["train", "--sleep.passes", "3"], "RECIPE is missing; name one first"),
+        (["train", str(ROOT)], f"{ROOT}: is a folder; name a TOML file"),
+        (["train", MINI.removesuffix(".toml")], f"depo-mini: no such file; did you mean {MINI}"),
         (["train", "nowhere.toml"], "nowhere.toml: no such file"),
         (["train", MINI, "--sleep.window", "7"], "sleep.window is 7, but task depo has a context"),
         (["train", RECALL, "--task.window", "8"], "sleep.window is 16, but task recall counts in"),
@@ -204,20 +215,49 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", MINI, "--model.vocab-size", "3"], "model.vocab_size is 3, but task depo has 16"),
         (["train", MINI, "--model.attn-heads", "5"], "model.attn_heads is 5; use a divisor"),
         (["train", MINI, "--task.nodes", "3"], "task.nodes is 3; use 6 or more"),
-        (["train", MINI, "--sleep.pases", "4"], "Unrecognized options: --sleep.pases, 4; see"),
-        (["train", MINI, "--train.steps", "x"], "Error parsing --train.steps: invalid literal"),
-        (["train", MINI, "--train.precision", "int8"], "invalid choice 'int8' for argument"),
-        (["eval"], "Missing from slowwave eval: PATH"),
-        (["eval", "nowhere"], "nowhere/config.json: no such file"),
-        (["eval", "nowhere", "--passes", "0"], "--passes is (0,); use 1 or more"),
-        (["probe", "nowhere"], "nowhere/config.json: no such file"),
+        (
+            ["train", MINI, "--sleep.pases", "4"],
+            f"unknown option --sleep.pases; did you mean --sleep.passes or --sleep.wake-passes? "
+            f"see slowwave train {MINI} --help",
+        ),
+        (["train", MINI, "--train.steps", "x"], "--train.steps is 'x'; use a whole number; see"),
+        (["train", MINI, "--train.decay-fraction", "x"], "--train.decay-fraction is 'x'; use a nu"),
+        (["train", MINI, "--train.steps"], "--train.steps needs a value; see"),
+        (["train", MINI, "--train.precision", "int8"], "precision is 'int8'; use float32 or bfl"),
+        (["train", MINI, "--train.precision", "flaot32"], "is 'flaot32'; did you mean float32? s"),
+        (["train", MINI, "more"], "'more' is more than it takes (a text of several words goes in"),
+        (["eval"], "RUN is missing (Folder of a run: config.json and checkpoint/); see slowwave"),
+        (["eval", "nowhere"], "nowhere: no such folder; name the folder of a run, such as"),
+        (["eval", ""], "RUN is empty; name a file or a folder; see slowwave eval --help"),
+        (["eval", "nowhere", "--passes", "0"], "--passes has 0; use 1 or more for each"),
+        (["eval", "nowhere", "--passes", "1", "x"], "--passes is '1', 'x'; use numbers; see"),
+        (
+            ["eval", MODEL],
+            f"{MODEL}: is a model to talk to, not a run; talk with it: slowwave chat",
+        ),
+        (["eval", RECORDED], f"{RECORDED}: is a run without its weights, checkpoint/model.safet"),
+        (["eval", SHIPPED, "--set", "hops=99"], "--set hops=99 needs 109 token ids and the model"),
+        (["export", MODEL, "out"], f"{MODEL}: is a model to talk to, not a run"),
+        (["probe", "nowhere"], "nowhere: no such folder; name the folder of a run"),
+        (["demo", "--seed", "x"], "--seed is 'x'; use a whole number; see slowwave demo"),
+        (["demo", "--out", ""], "--out is empty; name a file or a folder; see"),
+        (["demo", "--out", MINI], f"--out is {MINI}, a file; name a folder"),
+        (["bench", "--out", MINI, "op"], f"--out is {MINI}, a file; name a folder"),
+        (["bench", "serve", "--seconds", "nan"], "--seconds is nan; use more than 0"),
+        (["serve", SHIPPED], f"{SHIPPED}: is a run on the task depo, and so no language model"),
+        (["serve", SHIPPED, "--memory-dir", MINI], f"--memory-dir is {MINI}, a file; name a folde"),
+        (["serve", SHIPPED, "--limits.workers", "0"], "limits.workers is 0; use 1 or more"),
         (["probe", SHIPPED], "task is depo, and only states of rule110 evolve; name a run of"),
         (["probe", SHIPPED, "--examples", "7"], "examples is 7; use 8 or more"),
-        (["probe", SHIPPED, "--examples", "x"], "Error parsing --examples: invalid literal"),
+        (["probe", SHIPPED, "--examples", "x"], "--examples is 'x'; use a whole number; see slow"),
         (["plot", "nowhere"], "nowhere"),
         (["tasks", "sudoku"], "unknown task 'sudoku'; use one of rule110, depo, gsm_inf"),
+        (["tasks", "recal"], "unknown task 'recal'; did you mean recall?"),
         (["tasks", "depo", "--set", "edges=3"], "edges: unknown key in DepoConfig"),
-        (["tasks", "depo", "--set", "nodes"], "--set 'nodes' has no '='"),
+        (["tasks", "depo", "--set", "nodes"], "--set 'nodes' is not field=value; write it as st"),
+        (["tasks", "depo", "--set", "=3"], "--set '=3' is not field=value; write it as steps=10"),
+        (["tasks", "recall", "--set", "facts=1"], "task.updates is 2; use 0, there is no other"),
+        (["tasks", "text", "--set", "files="], "task.files names '', which leads to no file"),
         (["tasks", "gsm_infinite", "--set", "ops=[1, 4]"], "task.ops is (1, 4); use 2 or more, me"),
         (["tasks", "gsm_infinite", "--set", "length=[0, 9]"], "task.length is (0, 9); let it end"),
         (["tasks", "depo", "--rows", "x.jsonl"], "--rows needs gsm_infinite, not 'depo'; name"),
@@ -261,3 +301,35 @@ def test_malformed_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     recipe = tmp_path / "bad.toml"
     recipe.write_text("name = ")
     assert "not valid TOML" in _refusal(["train", str(recipe)], capsys)
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--version"], ["-V"], ["version"]):
+        cli.main(arguments)
+        assert capsys.readouterr().out == f"slowwave {version('slowwave')}\n"
+    cli.main([])
+    shown = capsys.readouterr().out
+    assert "slowwave --version" in shown
+    for arguments in (["help"], ["-h"], ["--help"]):
+        cli.main(arguments)
+        assert capsys.readouterr().out == shown
+    for asked, same in ((["help", "eval"], ["eval", "-h"]), (["memory", "help"], ["memory", "-h"])):
+        printed: list[str] = []
+        for arguments in (asked, same):
+            with pytest.raises(SystemExit) as exit_:
+                cli.main(arguments)
+            assert exit_.value.code == 0
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1] != ""
+
+
+def test_a_narrow_terminal_breaks_no_word_of_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/a/path/that/has/no/end" * 7
+    assert f"--examples is '{path}'; use" in _refusal(["eval", "x", "--examples", path], capsys)
+    assert "RUN is missing (Folder of a run: config" in _refusal(["eval"], capsys)
+    with pytest.raises(SystemExit):
+        cli.main(["eval", "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

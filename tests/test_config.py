@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from slowwave.config import Config, describe_differences, override, read_toml, validate
+from slowwave.experiment import ExperimentConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,19 +34,45 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "a", "nmae": "b"}, r"nmae: unknown key in Outer; remove it or check"),
-        ({"name": "a", "inner": {"sise": 1}}, r"inner\.sise: unknown key"),
+        ({"name": "a", "x": "b"}, r"^x: unknown key in Outer; remove it or check the spelling$"),
+        ({"name": "a", "nmae": "b"}, r"^nmae: unknown key in Outer; did you mean name\?$"),
+        (
+            {"name": "a", "inner": {"sise": 1}},
+            r"^inner\.sise: unknown key in Outer; did you mean size",
+        ),
         ({"name": "a", "inner": {"size": "big"}}, r"inner\.size: .* got 'big'; correct"),
         ({"name": "a", "inner": {"size": 2.5}}, r"inner\.size: .* got 2\.5; correct"),
         ({"name": "a", "inner": {"size": 0}}, r"inner\.size is 0; use 1 or more$"),
         ({"name": "a", "names": ["b", 3]}, r"names\.1: .* got 3; correct"),
-        ({}, "name"),
+        ({"name": "a", "names": "b"}, r"^names: Input should be a valid list, got 'b'; correct"),
+        ({"name": "a", "inner": 3}, r"^inner: is 3; use a table of its fields$"),
+        ({"name": {"a": 1}}, r"^name: .*, got a table; correct the value$"),
+        ({"name": list(range(999))}, r"^name: .*, got \[0, 1, .{,60}\.\.\.; correct the value$"),
+        ({}, r"^name: is missing; give it$"),
+        ({"inner": {"size": 3}, "names": ["b"] * 999}, r"^name: is missing; give it$"),
     ],
 )
 def test_wrong_entries_are_refused_by_name(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         Outer.from_dict(values)
     assert "\n" not in str(caught.value)
+
+
+def test_an_entry_of_a_union_is_named_as_it_was_written() -> None:
+    """pydantic puts the kind of task between, which is no place in a recipe."""
+    depo = {"name": "depo", "nodes": 10}
+    for changes, sentence in (
+        ({"nods": 3}, "task.nods: unknown key in ExperimentConfig; did you mean nodes"),
+        ({"nodes": "x"}, "task.nodes: Input should be a valid integer"),
+        ({"nodes": 2}, "task.nodes is 2; use 6 or more"),
+        ({"name": "nope"}, "task.name is 'nope'; use one of 'conversation', "),
+        ({"depo": 3}, "task.depo: unknown key"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            ExperimentConfig.from_dict({"name": "a", "task": {**depo, **changes}})
+        assert str(caught.value).startswith(sentence)
+    with pytest.raises(ValueError, match=r"^task\.name: is missing; give it$"):
+        ExperimentConfig.from_dict({"name": "a", "task": {}})
 
 
 def test_configs_cannot_be_changed() -> None:

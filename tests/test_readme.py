@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,53 @@ def test_every_command_it_names_is_there() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_its_lines_about_a_memory_work_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In order, by somebody who says yes where they are asked."""
+    found = re.search(r"```\n(source \.venv/bin/activate\n.*?)```", README, re.DOTALL)
+    assert found is not None
+    _, notes, *lines = found.group(1).splitlines()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    subprocess.run(notes, shell=True, check=True)
+    shown = {}
+    for line in lines:
+        monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+        name, *arguments = shlex.split(line)
+        assert name == "slowwave"
+        cli.main(arguments)
+        shown[" ".join(arguments[:2])] = capsys.readouterr().out
+    assert len(lines) == len(shown) == 7
+    assert "notes.txt" in shown["memory show"]
+    assert shown["memory probe"].count("Your cat is called Milo.") == 2
+    assert shown["memory forget"].endswith("forgotten\n")
+
+
+@pytest.mark.parametrize("target", ["demo", "chat", "serve"])
+def test_make_says_how_to_call_slowwave_without_it(target: str, tmp_path: Path) -> None:
+    """And installs what all of the README's lines need; nothing is run here."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    command = ["make", "--dry-run", target]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "pip install -c constraints.txt  -e '.[plot,text,serve]'" in done.stdout
+    assert "work after: source .venv/bin/activate" in done.stdout
+    assert ".venv/bin/activate" in README
+
+
+def test_nothing_says_to_install_it_from_an_index() -> None:
+    """It is in none."""
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "src").rglob("*.py"),
+    ]
+    wrong = re.compile(r"(?:pip )?install '?slowwave(?!\w)|slowwave\[")
+    assert [page.name for page in pages if wrong.search(page.read_text("utf-8"))] == []
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -5,11 +5,21 @@ Each command is a file in `commands`, imported when it is called; torch only whe
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
-from slowwave.commands.errors import BROKEN_PIPE, INTERRUPTED, USER_ERROR, explain
+from slowwave.commands import memory
+from slowwave.commands.errors import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    USER_ERROR,
+    explain,
+    explain_missing,
+)
+from slowwave.commands.output import flush_or_close, prepare_streams
+from slowwave.wording import describe_unknown
 
 # What a command does, and how it is called.
 COMMANDS = {
@@ -37,37 +47,70 @@ weights), drops the key-value cache and goes on.
 commands:
 {}
 
-slowwave COMMAND --help explains each of them."""
+slowwave COMMAND --help explains each of them; slowwave --version says which slowwave this is."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; a user's mistake is one line on stderr and exit code 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(describe())
-        return
-    name, *rest = arguments
+    prepare_streams()
     try:
-        if name not in COMMANDS:
-            raise ValueError(f"unknown command {name!r}; use one of {', '.join(COMMANDS)}")
-        import_module(f"slowwave.commands.{name}").run(rest)
+        try:
+            _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            flush_or_close()
     except BrokenPipeError:
-        # Whoever read our output has enough; Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
-    except (ValueError, OSError) as error:
-        print(f"slowwave: {explain(error)}", file=sys.stderr)
+    except OSError as error:  # of the last lines, which a full disk did not take
+        _tell(explain(error))
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt as interrupt:
-        start = "\n" if sys.stderr.isatty() else ""  # the terminal may show ^C
-        print(f"{start}slowwave: {str(interrupt) or 'interrupted'}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 def describe() -> str:
     """What `slowwave --help` prints."""
     lines = (f"  {name:<10}{does:<42} {call}".rstrip() for name, (does, call) in COMMANDS.items())
     return DESCRIPTION.format("\n".join(lines))
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        _call(arguments)
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
+        _tell(explain(error))
+        sys.exit(USER_ERROR)
+    except ModuleNotFoundError as error:
+        sentence = explain_missing(error.name or "")
+        if sentence is None:
+            raise
+        _tell(sentence)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt as interrupt:
+        start = "\n" if sys.stderr.isatty() else ""  # the terminal may show ^C
+        _tell(str(interrupt) or "interrupted", start)
+        sys.exit(INTERRUPTED)
+
+
+def _call(arguments: list[str]) -> None:
+    name, *rest = arguments or ["--help"]
+    if name in ("--version", "-V", "version"):
+        print(f"slowwave {version('slowwave')}")
+        return
+    if name in ("--help", "-h") or (name == "help" and not rest):
+        print(describe())
+        return
+    if name == "help":  # git's and cargo's way to ask
+        name, rest = rest[0], [*rest[1:], "--help"]
+    if name not in COMMANDS:
+        if name in memory.COMMANDS:
+            raise ValueError(f"unknown command {name!r}; did you mean memory {name}?")
+        raise ValueError(describe_unknown("command", name, COMMANDS))
+    import_module(f"slowwave.commands.{name}").run(rest)
+
+
+def _tell(sentence: str, start: str = "") -> None:
+    with contextlib.suppress(OSError):
+        print(f"{start}slowwave: {sentence}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

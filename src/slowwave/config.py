@@ -12,9 +12,11 @@ import itertools
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from slowwave.wording import guess
 
 Kind = TypeVar("Kind")
 
@@ -47,7 +49,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; name an existing TOML recipe") from None
+        raise ValueError(f"{path}: no such file; name a TOML file that is there") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}); mend the file") from None
 
@@ -108,7 +110,7 @@ def validate(kind: type[Kind], values: Any, *, remedy: str = "") -> Kind:
     try:
         return _adapter(kind).validate_python(values)
     except ValidationError as error:
-        raise ValueError(_one_sentence(error, kind, remedy)) from None
+        raise ValueError(_one_sentence(error, kind, values, remedy)) from None
 
 
 def _show(value: Any) -> str:
@@ -129,17 +131,76 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def _one_sentence(error: ValidationError, cls: type[Any], remedy: str) -> str:
+def _one_sentence(error: ValidationError, cls: type[Any], values: object, remedy: str) -> str:
     first = error.errors()[0]
-    where = _shorten(".".join(str(part) for part in first["loc"])) or cls.__name__
+    path = _follow(first["loc"], values)
+    where = ".".join(map(str, path)) or cls.__name__
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        fault, usual = f"unknown key in {cls.__name__}", "remove it or check the spelling"
-    elif first["type"] == "missing":
-        fault, usual = "missing", "add it"
-    elif first["type"] == "value_error":  # which says what to do by itself
-        message = first["msg"].removeprefix("Value error, ")
-        return message if where == cls.__name__ else f"{where}: {message}"
-    else:
-        fault = f"{first['msg']}, got {_shorten(repr(first.get('input')))}"
-        usual = "correct the value"
-    return f"{where}: {fault}; {remedy or usual}"
+        mend = guess(str(path[-1]), _known_keys(cls, first["loc"]))
+        mend = remedy or mend or "remove it or check the spelling"
+        return f"{_shorten(where)}: unknown key in {cls.__name__}; {mend}"
+    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+    match first["type"]:
+        case "value_error":
+            is_named = not path or message.startswith(f"{where}.")
+            return message if is_named else f"{where}: {message}"
+        case "missing":
+            return f"{where}: is missing; {remedy or 'give it'}"
+        case "union_tag_not_found":
+            return f"{where}.name: is missing; give it"
+        case "union_tag_invalid":
+            context = first.get("ctx", {})
+            return f"{where}.name is {context['tag']!r}; use one of {context['expected_tags']}"
+        case "dataclass_type" | "model_attributes_type":
+            return f"{where}: is {_quote(first['input'])}; use a table of its fields"
+        case _:
+            return (
+                f"{where}: {message}, got {_quote(first['input'])}; {remedy or 'correct the value'}"
+            )
+
+
+def _follow(loc: tuple[int | str, ...], values: object) -> list[int | str]:
+    """Where an error is in `values`; pydantic also names the member of a union that was tried."""
+    path: list[int | str] = []
+    for number, part in enumerate(loc, start=1):
+        inside = _items(values)
+        is_tag = inside.get("name") == part
+        if is_tag and (number < len(loc) or part not in inside):
+            continue
+        path.append(part)
+        values = inside.get(part)
+    return path
+
+
+def _items(values: object) -> dict[object, object]:
+    if isinstance(values, dict):
+        return cast(dict[object, object], values)
+    return dict(enumerate(cast(list[object], values))) if isinstance(values, list | tuple) else {}
+
+
+def _known_keys(cls: type[Any], loc: tuple[int | str, ...]) -> set[str]:
+    """The fields of the config that the last part of `loc` was looked for in."""
+    configs = [cls]
+    for part in loc[:-1]:
+        inner = [
+            found
+            for config in configs
+            for found in _find_configs(get_type_hints(config).get(str(part)))
+        ]
+        tagged = [config for config in configs if getattr(config, "name", None) == part]
+        configs = inner or tagged or configs
+    return {field.name for config in configs for field in dataclasses.fields(config)}
+
+
+def _find_configs(annotation: Any) -> list[type[Config]]:
+    """The configs that a type is, or is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _find_configs(part)]
+
+
+def _quote(value: object) -> str:
+    """A value that is small enough for a sentence."""
+    if isinstance(value, dict):
+        return "a table"
+    return _shorten(repr(value))

@@ -14,12 +14,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from slowwave.console import PlainConsole
 from slowwave.evaluation.canvas import save_figure
 from slowwave.evaluation.evaluate import Record, evaluate
 from slowwave.evaluation.run_results import Spread
 from slowwave.evaluation.stream_plot import draw_demo
 from slowwave.evaluation.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
 from slowwave.experiment import ExperimentConfig, load_run
+from slowwave.extras import say_how_to_install
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.stream import read_stream
 from slowwave.storage.files import write_json
@@ -56,7 +58,7 @@ def run_demo(checkpoints: Path, *, out: Path, seed: int | None, graphs: int, as_
     # Products this small gain nothing from a second thread, and lose much if it has to wait.
     torch.set_num_threads(1)
     runs = _load_all(checkpoints)
-    teller = Teller(Console(highlight=False, quiet=as_json))
+    teller = Teller(PlainConsole(markup=True, quiet=as_json))
     _, _, task = runs[PASSES[0]]
     example = task.example(SPLIT, index)
     teller.introduce(example)
@@ -72,7 +74,8 @@ def run_demo(checkpoints: Path, *, out: Path, seed: int | None, graphs: int, as_
     stream = trace.to_dict()
     write_json(out / "stream.json", stream)
     if importlib.util.find_spec("matplotlib") is None:
-        print("slowwave: no figure, matplotlib is missing; install slowwave[plot]", file=sys.stderr)
+        how = say_how_to_install("plot")
+        print(f"slowwave: no figure, matplotlib is missing; {how}", file=sys.stderr)
     else:
         figure = draw_demo(
             stream,

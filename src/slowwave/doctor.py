@@ -11,16 +11,20 @@ import shutil
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from slowwave.console import PlainConsole
+from slowwave.extras import MODULES, say_how_to_install
 from slowwave.ops.delta_rule import fastest_backend
 
 OPTIONAL = {
-    "matplotlib": "figures; install slowwave[plot]",
-    "tokenizers": "text in other tokens than bytes; install slowwave[text]",
-    "fla": "CUDA kernels; install slowwave[cuda]",
+    "matplotlib": "figures",
+    "tokenizers": "text in other tokens than bytes",
+    "fastapi": "slowwave serve",
+    "transformers": "peers of slowwave bench",
+    "fla": "CUDA kernels",
 }
+"""What a module is for."""
 
 
 def examine() -> dict[str, Any]:
@@ -53,9 +57,10 @@ def run_doctor(*, as_json: bool) -> None:
         if name != "optional":
             table.add_row(name, "none" if value is None else str(value))
     for name, present in found["optional"].items():
-        table.add_row(name, "installed" if present else f"missing: {OPTIONAL[name]}")
+        missing = f"missing, for {OPTIONAL[name]}; {say_how_to_install(MODULES[name])}"
+        table.add_row(name, "installed" if present else missing)
     if found["cpp_compiler"] is None:
         table.add_row("note", "no C++ compiler: train with --train.no-compile on a CPU")
     elif found["delta_rule_backend"] == "chunk" and found["gpu"] is None:
         table.add_row("note", "the first training run or benchmark builds the native delta rule")
-    Console().print(table)
+    PlainConsole().print(table)

@@ -250,8 +250,8 @@ def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[Experimen
     before, after = make_task(config.task).vocab_size, make_task(changed.task).vocab_size
     if before != after:
         raise ValueError(
-            f"--set {changes} needs {after} token ids and the model has {before}; change only "
-            "what keeps the vocabulary"
+            f"--set {', '.join(f'{key}={value}' for key, value in changes.items())} needs {after} "
+            f"token ids and the model has {before}; change only what keeps the vocabulary"
         )
     return changed, make_task(changed.task)
 
@@ -262,13 +262,19 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     The folder holds config.json (the experiment) and checkpoint/model.safetensors.
     """
     from slowwave.storage.checkpoint import load_tensors, load_weights
+    from slowwave.storage.folder_kind import read_folder_config
     from slowwave.training.progress import find_checkpoint
 
     path = Path(folder)
-    config = read_config(path)
-    model, task = build(config)
+    config = read_folder_config(path, "run", ExperimentConfig)
     checkpoint = path / "checkpoint"  # one that is shipped has weights alone
     weights = (find_checkpoint(checkpoint) or checkpoint) / "model.safetensors"
+    if not weights.exists():
+        raise ValueError(
+            f"{path}: is a run without its weights, {weights.relative_to(path)}, as recorded runs "
+            "are; name one that was trained here"
+        )
+    model, task = build(config)
     load_weights(model, load_tensors(weights), weights)
     return config, model, task
 

@@ -76,6 +76,6 @@ def test_what_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(peers.importlib, "import_module", missing)
-    assert "pip install slowwave[bench]" in (peers.transformers_obstacle() or "")
-    assert "pip install slowwave[cuda]" in (peers.fla_obstacle() or "")
+    assert "pip install -e '.[bench]'" in (peers.transformers_obstacle() or "")
+    assert "pip install -e '.[cuda]'" in (peers.fla_obstacle() or "")
     assert set(peers.peer_versions()) == {"transformers", "flash-linear-attention"}

@@ -138,11 +138,11 @@ def test_op_compares_every_worker_with_the_peer() -> None:
 def test_a_peer_that_is_not_installed_is_left_out_and_named(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(peers, "transformers_obstacle", lambda: "pip install slowwave[bench]")
+    monkeypatch.setattr(peers, "transformers_obstacle", lambda: "pip install -e '.[bench]'")
     monkeypatch.setenv("COLUMNS", "250")
     cli.main(["bench", name])
     printed = capsys.readouterr().out
-    assert "pip install slowwave[bench]" in printed
+    assert "pip install -e '.[bench]'" in printed
     assert "transformers" not in printed
 
 

@@ -226,9 +226,9 @@ def test_a_reader_that_has_enough_ends_the_chat_quietly(model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "nowhere: not a model to talk to (nowhere/config.json: no such file"),
+        (["nowhere"], "nowhere: no such folder; name the folder of a model to talk to"),
         (["MODEL", "--idle-seconds", "0"], "--idle-seconds is 0.0; use more than 0"),
-        (["MODEL", "--top-p", "2"], "sampling.top_p is 2.0; use a probability in (0, 1]"),
+        (["MODEL", "--top-p", "2"], "top_p is 2.0; use a probability in (0, 1]"),
         (["MODEL", "--memory", "x", "--memory-dir", "file/x"], "file/x"),
     ],
 )
@@ -261,3 +261,29 @@ def test_one_process_a_session_and_one_model(
     assert "session 'ann' lost its state, but not its ledger: rebuild it" in refusal(
         "chat", model, "--memory", "ann"
     )
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "Exit", "QUIT  ", "/exit", "/quit"])
+def test_a_word_ends_the_chat(word: str, model: Path, speak: Call) -> None:
+    speak(f"{word}\nnever said\n", "chat", model, "--memory", "ann", *SHORT)
+    with Store("memories") as store:
+        assert store.entries("ann") == []
+
+
+def test_the_word_can_be_said(model: Path, speak: Call, chat: Chat) -> None:
+    """With a space before it, or by a program, whose lines mean what they say."""
+    speak(" exit\n", "chat", model, "--memory", "ann", *SHORT)
+    told = chat(["quit", "/exit", "never said"], model, "--memory", "ann", *SHORT)
+    assert [document["event"] for document in told] == ["opened", "turn"]
+    with Store("memories") as store:
+        texts = [entry.text for entry in store.entries("ann") if entry.kind == "told"]
+    assert texts == ["> exit\n", "> quit\n"]
+
+
+def test_slips_in_commands_of_the_chat(model: Path, chat: Chat) -> None:
+    told = chat(["/leger", "/xyz"], model)
+    errors = [document["error"] for document in told[1:]]
+    assert errors[0].startswith(
+        "unknown command /leger; did you mean /ledger? a space before the /"
+    )
+    assert errors[1].startswith("unknown command /xyz; /help lists those there are; a space before")

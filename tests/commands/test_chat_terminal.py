@@ -127,7 +127,7 @@ def test_a_conversation_over_a_restart(
 ) -> None:
     short = ("--memory", "ann", "--max-new-tokens", "6")
     first = start(*short)
-    first.expect(r"\[new memory 'ann'\].*Ctrl-D ends the chat\..*> ")
+    first.expect(r"\[new memory 'ann'\].*exit or Ctrl-D the chat\..*> ")
     first.say("I am Ann.")
     first.expect(r"\[sleep 1 \(window full\): 12 tokens, 2 passes, [\d,]+ ms, fast weights .*> ")
     sentence = refusal("chat", model, "--memory", "ann")
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_a_reply_and_a_kill_nothing_that_was_said(model: Path, start
         chat.press("\x03")
         chat.expect(r"\[interrupted\].*> ")
         chat.press("half a line")
-        chat.interrupt(r"Ctrl-D or /quit ends the chat.*> ")
+        chat.interrupt(r"Ctrl-D or exit ends the chat.*> ")
     chat.say("Last")
     chat.expect("Last\r\n.{20}")
     chat.process.send_signal(signal.SIGKILL)
@@ -182,7 +182,22 @@ def test_it_sleeps_when_nobody_says_anything(model: Path, start: Start, folder: 
     assert "idle" not in shown
     chat.say("Hello")
     chat.expect("Hello\r\n.*\r\n.*> ")
-    chat.interrupt(r"Ctrl-D or /quit ends the chat.*> ")  # perhaps while it waits for a key
-    chat.say("/quit")
+    chat.interrupt(r"Ctrl-D or exit ends the chat.*> ")  # perhaps while it waits for a key
+    chat.say("exit")
     assert chat.wait() == 0
     assert list(folder.iterdir()) == []
+
+
+def test_a_terminal_that_has_ascii_alone(
+    model: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is typed is read all the same, and shown as far as that can be."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    chat = start("--memory", "ann", "--max-new-tokens", "5")
+    chat.expect("> ")
+    chat.say("Zürich ☕")
+    chat.say("/ledger")
+    chat.expect(r"> Z\?rich \?\? .*> ")
+    chat.say("quit")
+    assert chat.wait() == 0
+    assert ledger(model)[0] == ("told", "> Zürich ☕\n")

@@ -235,16 +235,24 @@ def test_a_pipe_is_told_how_far_the_reading_is(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere", "Hi"], "nowhere: not a model to talk to (nowhere/config.json: no such file"),
+        (["nowhere", "Hi"], "nowhere: no such folder; name the folder of a model to talk to"),
+        (["latin", "Hi"], "latin: is a file; name the folder of a model to talk to"),
+        (["", "Hi"], "MODEL is empty; name a file or a folder"),
         (["MODEL"], "give the prompt once: as an argument, by --file or by --stdin"),
         (["MODEL", "Hi", "--stdin"], "give the prompt once: as an argument, by --file or by"),
         (["MODEL", " "], "the message is empty; say something"),
-        (["MODEL", "--file", "nowhere"], "nowhere: No such file or directory"),
+        (["MODEL", "--file", "nowhere"], "nowhere: no such file; name one that is there"),
         (["MODEL", "--file", "latin"], "latin: byte 3 is not UTF-8; convert the text to UTF-8"),
         (["MODEL", "caf\udce9"], "PROMPT: byte 3 is not UTF-8; convert the text to UTF-8"),
         (["MODEL", "Hi", "--max-new-tokens", "0"], "--max-new-tokens is 0; use 1 or more"),
-        (["MODEL", "Hi", "--temperature", "-1"], "sampling.temperature is -1.0; use 0 (greedy)"),
+        (["MODEL", "Hi", "--temperature", "-1"], "temperature is -1.0; use 0 (greedy)"),
         (["MODEL", "Hi", "--memory", "a@b"], "session name 'a@b' is unfit; use 1 to 128"),
+        (["MODEL", "Hi", "--memory", "../x"], "session name '../x' is unfit; use 1 to 128"),
+        (["nowhere", "Hi", "--memory", ""], "session name '' is unfit; use 1 to 128"),
+        (["MODEL", "Hi", "--memory", "x", "--memory-dir", "latin"], "latin: is a file; name a di"),
+        (["MODEL", "Hi", "--memory", "x", "--memory-dir", ""], "--memory-dir is empty; name a f"),
+        (["MODEL", "Hi", "there"], "'there' is more than it takes (a text of several words goes"),
+        (["MODEL", "Hi", "--source", " "], "--source is ' '; use a name that says something"),
     ],
 )
 def test_mistakes(
@@ -258,4 +266,5 @@ def test_mistakes(
 
 def test_a_run_is_no_model_to_talk_to(refusal: Call) -> None:
     shipped = Path(__file__).parents[2] / "checkpoints" / "depo-mini" / "n1"
-    assert f"{shipped}: not a model to talk to (" in refusal("generate", shipped, "Hi")
+    sentence = refusal("generate", shipped, "Hi")
+    assert sentence.startswith(f"{shipped}: is a run on the task depo, and so no language model;")

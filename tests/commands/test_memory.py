@@ -248,7 +248,9 @@ def test_gate(ann: Talker, model: Path, call: Call, speak: Call, folder: Path) -
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["sho"], "unknown command 'sho'; use one of list, show, info"),
+        (["xyz"], "unknown memory command 'xyz'; use one of list, show, info"),
+        (["shwo"], "unknown memory command 'shwo'; did you mean show?"),
+        (["list", "--jsn"], "unknown option --jsn; did you mean --json or --no-json? see slowwave"),
         (["show", "eve"], "no session 'eve'; there are ann, bob"),
         (["show", "ann@friday"], "no snapshot 'friday'; there are monday"),
         (["show", "ann", "--last", "0"], "--last is 0; use 1 or more"),
@@ -262,12 +264,15 @@ def test_gate(ann: Talker, model: Path, call: Call, speak: Call, folder: Path) -
         (["fork", "ann", "bob"], "session 'bob' is there already; choose another name"),
         (["delete", "ann", "--json"], "--json cannot ask whether it may; add --yes"),
         (["diff", "ann", "eve"], "no session 'eve'; there are ann, bob"),
-        (["forget", "ann", "--model", "x", "--place", "0"], "x: not a model to talk to (x/config"),
+        (["forget", "ann", "--model", "x", "--place", "0"], "x: no such folder; name the folder"),
         (["forget", "ann", "--model", "MODEL"], "there is nothing to forget; name sources or"),
         (["forget", "ann", "--model", "MODEL", "--place", "9"], "place 9 is not in the ledger"),
         (["forget", "eve", "--model", "x", "--place", "0"], "no session 'eve'; there are ann, bob"),
         (["probe", "ann", "--model", "MODEL"], "there is nothing to ask; give questions by --ask"),
-        (["probe", "ann", "--model", "MODEL", "--ask", "x", "--passes", "0"], "--passes is (0,);"),
+        (
+            ["probe", "ann", "--model", "MODEL", "--ask", "x", "--passes", "0"],
+            "--passes has 0; use 1",
+        ),
         (["probe", "ann", "--model", "MODEL", "--questions", "cut"], "cut: not valid TOML"),
         (["probe", "eve", "--model", "x", "--ask", "x"], "no session 'eve'; there are ann, bob"),
         (["resleep", "ann", "bob", "--model", "MODEL"], "session 'bob' is there already; choose"),
@@ -327,3 +332,84 @@ def test_a_session_that_is_open_elsewhere(ann: Talker, model: Path, refusal: Cal
             ("rebuild", "ann", "--model", model),
         ):
             assert "session 'ann' is open in process " in refusal("memory", *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("delete", "ann"),
+        ("delete", "ann@monday"),
+        ("rollback", "ann", "monday"),
+        ("forget", "ann", "--source", "notes", "--model", "MODEL"),
+    ],
+)
+def test_without_anybody_to_answer_it_points_at_yes(
+    arguments: tuple[str, ...],
+    ann: Talker,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with Store("memories") as store:
+        before = store.sessions()
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["memory", *(str(model) if word == "MODEL" else word for word in arguments)])
+    assert exit_.value.code == 2
+    *_, sentence = capsys.readouterr().err.splitlines()
+    assert sentence == "slowwave: there is no terminal to answer at; add --yes to go on unasked"
+    with Store("memories") as store:
+        assert store.sessions() == before
+
+
+def test_info_of_files_and_folders_that_are_no_memory(
+    ann: Talker, folder: Path, refusal: Call, call: Call
+) -> None:
+    (folder / "notes.txt").write_text("My cat is called Milo.\n")
+    (folder / "some").mkdir()
+    mend = "name one that a session was saved to"
+    assert refusal("memory", "info", "notes.txt") == f"notes.txt: not a memory file; {mend}\n"
+    assert refusal("memory", "info", "some") == "some: is a folder; name a file\n"
+    assert refusal("memory", "info", "") == "NAME_OR_FILE is empty; name a session or a file\n"
+    assert "a/b: no such file; name a session, or" in refusal("memory", "info", "a/b")
+    (folder / "ann").write_text("A file of the same name is not meant.")
+    assert read(call, "info", "ann")["name"] == "ann"
+    elsewhere = ("--memory-dir", "elsewhere")
+    assert "ann: not a memory file" in refusal("memory", "info", "ann", *elsewhere)
+
+
+def test_a_memory_directory_must_be_one(ann: Talker, folder: Path, refusal: Call) -> None:
+    (folder / "file").write_text("")
+    sentence = refusal("memory", "list", "--memory-dir", "file")
+    assert sentence == "file: is a file; name a directory of memories by --memory-dir\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("memory", "fork", "ann", "../x"),
+        ("memory", "snapshot", "ann", "../x"),
+        ("memory", "import", "file", "--name", "../x"),
+        ("memory", "resleep", "ann", "../x", "--model", "nowhere"),
+        ("chat", "nowhere", "--memory", "../x"),
+        ("generate", "nowhere", "Hi", "--memory", "../x"),
+    ],
+)
+def test_one_rule_for_names_at_every_command(
+    arguments: tuple[str, ...], ann: Talker, folder: Path, refusal: Call, call: Call
+) -> None:
+    """Looked at before anything is loaded or made."""
+    call("memory", "export", "ann", "file")
+    before = read(call, "list"), sorted(folder.rglob("*"))
+    assert " name '../x' is unfit; use 1 to 128 printable" in refusal(*arguments)
+    assert (read(call, "list"), sorted(folder.rglob("*"))) == before
+
+
+def test_a_session_with_a_name_from_before_the_rule_goes_on(
+    model: Path, talker: Talker, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, Store("memories") as store:
+        patched.setattr("slowwave.memory.store.check_name", lambda what, name: name)
+        store.open("a/b", talker, create=True).close()
+    call("generate", model, "Hi", "--memory", "a/b", "--max-new-tokens", 3)
+    assert read(call, "info", "a/b")["num_entries"] == 2

@@ -57,7 +57,7 @@ def test_precision_is_kept(tmp_path: Path) -> None:
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"config\.json: no such file"):
+    with pytest.raises(ValueError, match=r"has no config\.json; name the folder of a model to ta"):
         load(tmp_path)
     (tmp_path / "notes.txt").write_text("no folder")
     with pytest.raises(ValueError, match=r"notes\.txt.config\.json: no such file; name a folder"):

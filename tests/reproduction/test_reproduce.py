@@ -174,7 +174,7 @@ def test_the_list_names_every_figure_of_the_paper(
     ("arguments", "sentence"),
     [
         (["big"], "unknown figure 'big'; use one of small"),
-        (["small", "--scale", "huge"], "unknown scale 'huge'; use mini or paper"),
+        (["small", "--scale", "huge"], "unknown scale 'huge'; use one of mini, paper"),
         (["small", "--scale", "paper"], "scale is 'paper', which small does not have; use mini"),
         (["small", "--jobs", "0"], "--jobs is 0; use 1 or more"),
         (["small", "--seeds", "0"], "--seeds is 0; use 1 or more"),

@@ -291,7 +291,7 @@ def test_tables_hold_every_test(recorded: list[PlannedRetest]) -> None:
         ("{ steps = [1, 3] }", "{ steps = 3 }", "retests.0: each.steps is 3; list what it takes"),
         ("passes = [3]", "passes = [0]", "passes is \\(0,\\); use 1 or more for each"),
         ("examples = 4", "examples = 0", "examples is 0; use 1 or more"),
-        ("{ steps = [1, 3] }", "{ stops = [1, 3] }", "task.rule110.stops: unknown key"),
+        ("{ steps = [1, 3] }", "{ stops = [1, 3] }", "task.stops: unknown key"),
         ("{ steps = [1, 3] }", "{ steps = [-1] }", "task.steps is -1; use 0"),
         ("{task.steps}", "{task.stops}", "has {task.stops}, which is no setting"),
     ],

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from slowwave.console import PlainConsole
 from slowwave.experiment import ExperimentConfig
 from slowwave.reproduction.progress import TrainingProgress, last_step
 from slowwave.reproduction.runs import PlannedRun, find_state, steps_done
@@ -47,7 +47,7 @@ class Watcher(TrainingProgress):
         self, runs: list[PlannedRun], act: Callable[[], None] = lambda: None, width: int = 80
     ) -> None:
         self.text = io.StringIO()
-        super().__init__(runs, Console(file=self.text, width=width))
+        super().__init__(runs, PlainConsole(file=self.text, width=width))
         self.runs, self.act = runs, act
         self.at_work, self.most_at_work = 0, 0
 

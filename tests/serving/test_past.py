@@ -155,14 +155,16 @@ def test_a_window_of_another_tokenizer_has_no_texts(
 def test_a_memory_is_made_empty_and_once(make: Make) -> None:
     async def scenario() -> tuple[httpx2.Response, ...]:
         async with serve(make()) as client:
-            names = ("ann", "ann", "a/b")
+            names = ("ann", "ann", "a/b", "-x")
             return tuple([await client.post("/v1/memories", json={"name": n}) for n in names])
 
-    made, again, unfit = run(scenario())
+    made, again, *unfit = run(scenario())
     assert made.status_code == 201
     assert (made.json()["name"], made.json()["num_entries"]) == ("ann", 0)
     assert (again.status_code, again.json()["error"]["code"]) == (409, "name_taken")
-    assert (unfit.status_code, "a/b" in unfit.json()["error"]["message"]) == (400, True)
+    for name, answer in zip(("a/b", "-x"), unfit, strict=True):
+        said = answer.json()["error"]["message"]
+        assert (answer.status_code, f"name {name!r} is unfit; use" in said) == (400, True)
 
 
 def test_a_ledger_of_long_entries_comes_in_pieces(

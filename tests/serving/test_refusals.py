@@ -57,8 +57,10 @@ def refuse(
         (CHAT, chat("Hi", "Hm", "\n"), 400, "messages.2.content is empty; say something"),
         (CHAT, chat(*["Hi"] * 4097), 422, "messages has 4097 items; use 4096 or fewer"),
         (CHAT, chat("Hi", model="gpt"), 404, "model 'gpt' is not here; use 'tiny'"),
-        (CHAT, chat("Hi", memory="a/b"), 400, "memory name 'a/b' cannot stand in an address"),
+        (CHAT, chat("Hi", memory="a/b"), 400, "memory name 'a/b' is unfit; use 1 to 128"),
         (CHAT, chat("Hi", memory="a@b"), 400, "memory name 'a@b' is unfit; use 1 to 128"),
+        (CHAT, chat("Hi", memory="../x"), 400, "memory name '../x' is unfit; use 1 to 128"),
+        (CHAT, chat("Hi", memory=".x"), 400, "memory name '.x' is unfit; use 1 to 128"),
         (
             CHAT,
             chat("x" * 101, memory="ann"),
@@ -285,6 +287,12 @@ def test_unfit_files_of_keys(tmp_path: Path, lines: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         read_api_keys(tmp_path / "keys")
     assert "secret" not in str(refusal.value)
+
+
+def test_a_file_of_keys_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"ann \xff\n")
+    with pytest.raises(ValueError, match="keys: is no text; name a file of lines 'owner key'"):
+        read_api_keys(tmp_path / "keys")
 
 
 # Pages of others.

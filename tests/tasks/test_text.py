@@ -254,7 +254,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(ValueError, match=rf"{name}: cannot be read as a tokenizer"):
             make_text(files, tokenizer=str(tmp_path / name))
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ValueError, match=r"is not installed; install slowwave\[text\]"):
+    with pytest.raises(ValueError, match=r"is not installed; install it in a checkout"):
         make_text(files, tokenizer=str(tmp_path / "t.json"))
 
 

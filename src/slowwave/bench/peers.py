@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slowwave.extras import say_how_to_install
 from slowwave.model.config import ModelConfig
 from slowwave.ops.delta_rule import fla_is_available
 
@@ -25,7 +26,7 @@ def transformers_obstacle() -> str | None:
     try:
         importlib.import_module(f"{_OLMO}.configuration_olmo_hybrid")
     except ImportError as error:
-        return f"transformers with OlmoHybrid is not there ({error}); pip install slowwave[bench]"
+        return f"transformers with OlmoHybrid is not there ({error}); {say_how_to_install('bench')}"
     return None
 
 
@@ -33,7 +34,7 @@ def fla_obstacle() -> str | None:
     """Why fla's kernels cannot be measured against; None if they can."""
     if fla_is_available():
         return None
-    return "fla needs a CUDA device and flash-linear-attention; pip install slowwave[cuda]"
+    return f"fla needs a CUDA device, and a package; {say_how_to_install('cuda')}"
 
 
 def peer_versions() -> dict[str, str | None]:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from slowwave.bench.machine import Machine
@@ -97,7 +96,7 @@ def timed_row(
 
 def section_table(section: Section) -> Table:
     """One line a row; columns that no row fills are left out."""
-    table = Table(title=section.title, caption=escape("\n".join(section.notes)))
+    table = Table(title=section.title, caption="\n".join(section.notes))
     rows = [dataclasses.asdict(row) for row in section.rows]
     used = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     for name in used:

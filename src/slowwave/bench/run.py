@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from slowwave.bench.figure import draw_benchmarks
 from slowwave.bench.kills import run_kills
@@ -28,10 +27,12 @@ from slowwave.bench.sleep import run_sleep
 from slowwave.bench.store import run_store
 from slowwave.bench.train import run_train
 from slowwave.bench.wake import run_wake
+from slowwave.console import PlainConsole
 from slowwave.ops import native
 from slowwave.status_line import StatusLine
 from slowwave.storage.environment import describe_environment
 from slowwave.storage.files import write_json
+from slowwave.wording import describe_unknown
 
 Measure = Callable[[torch.device, Machine], list[Section]]
 
@@ -64,7 +65,7 @@ def run_benchmarks(
     run here.
     """
     if what not in (*BENCHMARKS, "all"):
-        raise ValueError(f"unknown benchmark {what!r}; use one of {', '.join(BENCHMARKS)}, all")
+        raise ValueError(describe_unknown("benchmark", what, [*BENCHMARKS, "all"]))
     if options != OpOptions() and what != "op":
         raise ValueError(f"--shape and --workers choose among delta rules, not for bench {what}")
     if seconds is not None and what != "serve":
@@ -129,7 +130,7 @@ def _describe(name: str, machine: Machine, sections: list[Section]) -> dict[str,
 
 
 def _print(name: str, machine: Machine, sections: list[Section]) -> None:
-    console = Console()
+    console = PlainConsole()
     console.print(
         f"{name}: square matrix products {machine.float32_gflops:,.0f} GFLOP/s in float32, "
         f"{machine.bfloat16_gflops:,.0f} in bfloat16; memory {machine.bandwidth_gbytes:,.1f} GB/s"

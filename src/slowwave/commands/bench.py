@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import parse, require_folder
 from slowwave.status_line import StatusLine
 
 
@@ -16,7 +17,7 @@ from slowwave.status_line import StatusLine
 class BenchOptions:
     """Measure speed and memory, each beside a peer and beside what this machine can do."""
 
-    what: tyro.conf.Positional[str]
+    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WHAT")]
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
     train, store (keeping a session), kills (a thousand, some minutes), live (1 M tokens through one
     session of the shipped model), serve (a hundred sessions at once, half an hour), large (1.4 B
@@ -36,6 +37,9 @@ class BenchOptions:
 def run(arguments: list[str]) -> None:
     """slowwave bench {op,read,wake,sleep,train,store,kills,live,serve,large,all} [--out DIR]"""
     options = parse(BenchOptions, arguments, prog="slowwave bench")
+    require_folder("--out", options.out)
+    if options.seconds is not None and not 0 < options.seconds < math.inf:
+        raise ValueError(f"--seconds is {options.seconds}; use more than 0")
     with StatusLine() as status:
         status.show("loading what is measured")
         from slowwave.bench.op import OpOptions

@@ -18,6 +18,7 @@ from slowwave.commands.printing import count, describe_sleep, show_bytes
 from slowwave.commands.rollback_loss import count_lost, describe_loss
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Provenance, locate, place_sleeps
+from slowwave.wording import guess
 
 LEDGER_ENTRIES = 20
 
@@ -48,7 +49,7 @@ class ChatCommands:
                 "forget entries by their place in the ledger, or all from a source",
                 self._forget,
             ),
-            "quit": Command("", "end the chat", self._help),
+            "quit": Command("", "end the chat, as exit and quit do", self._help),
         }
 
     def run(self, line: str) -> bool:
@@ -57,12 +58,13 @@ class ChatCommands:
         Raises ValueError if there is no such command, or it cannot be done.
         """
         name, *words = line[1:].split() or [""]
-        if name == "quit":
+        if name in ("quit", "exit"):
             return True
         if name not in self._commands:
+            meant = guess(f"/{name}", [f"/{known}" for known in self._commands])
             raise ValueError(
-                f"unknown command /{name}; /help lists those there are, and a space before the / "
-                "says it to the model"
+                f"unknown command /{name}; {meant or '/help lists those there are;'} a space "
+                "before the / says it to the model"
             )
         self._commands[name].run(words)
         return False

@@ -11,6 +11,9 @@ from slowwave.commands.turn import take_turn
 from slowwave.memory.ledger import USER
 from slowwave.memory.sleep_report import SleepReport
 
+LAST_WORDS = ("exit", "quit")
+"""Lines that end a chat with a person; with a space before them they are said to the model."""
+
 
 class Chat:
     """A session, whoever talks with it, and where it is shown.
@@ -36,7 +39,7 @@ class Chat:
         self._restored = opened.stored.restored if opened.stored else None
 
     def run(self) -> None:
-        """Talks until the lines end or /quit. What cannot be done is said, and the chat goes on."""
+        """Talks until the last line. What cannot be done is said, and the chat goes on."""
         self._view.opened(self._restored)
         is_over = False
         while not is_over:
@@ -49,7 +52,7 @@ class Chat:
             except KeyboardInterrupt:
                 if isinstance(self._lines, PipeInput):
                     raise
-                self._view.error("\n(Ctrl-D or /quit ends the chat)")
+                self._view.error("\n(Ctrl-D or exit ends the chat)")
             finally:
                 self._sleeps.clear()
 
@@ -61,6 +64,8 @@ class Chat:
             return True
         if line.startswith("/"):
             return self._commands.run(line)
+        if self._view.is_for_people and line.rstrip().lower() in LAST_WORDS:
+            return True
         if line.strip() or not self._view.is_for_people:
             turn = take_turn(
                 self._session,

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from slowwave.commands.open_session import Restored
 from slowwave.commands.printing import count, describe_sleep, print_json, printable, show_time
+from slowwave.console import PlainConsole
 from slowwave.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class TextView:
         """See `ChatView`."""
         self._note(_greet(restored))
         if self._is_terminal:
-            self._note("/help lists commands, Ctrl-C ends a reply, Ctrl-D ends the chat.")
+            self._note("/help lists commands, Ctrl-C ends a reply, exit or Ctrl-D the chat.")
 
     def slept(self, sleeps: Sequence[SleepReport]) -> None:
         """See `ChatView`."""
@@ -115,7 +116,7 @@ class TextView:
     def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
         """See `ChatView`."""
         self._status.clear()
-        console = Console(highlight=False, markup=False)
+        console = PlainConsole()
         for part in shown:
             console.print(part, soft_wrap=isinstance(part, str))
 

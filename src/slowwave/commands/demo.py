@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import parse, require_folder
 from slowwave.status_line import StatusLine
 
 
@@ -28,6 +28,7 @@ class DemoOptions:
 def run(arguments: list[str]) -> None:
     """slowwave demo [--seed 7] [--out runs/demo]"""
     options = parse(DemoOptions, arguments, prog="slowwave demo")
+    require_folder("--out", options.out)
     with StatusLine() as status:
         status.show("loading the models")
         from slowwave.demo import run_demo

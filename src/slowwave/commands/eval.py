@@ -18,7 +18,7 @@ from slowwave.training.run_view import RunView
 class EvalOptions:
     """Score a run (or a shipped checkpoint) on its test split."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run: config.json and checkpoint/."""
     passes: tuple[int, ...] = ()
     """Numbers of passes to sleep with; the trained one if not given."""
@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> None:
     """slowwave eval RUN [--passes 1 2 4] [--examples 1024] [--json]"""
     options = parse(EvalOptions, arguments, prog="slowwave eval")
     if any(count < 1 for count in options.passes):
-        raise ValueError(f"--passes is {options.passes}; use 1 or more for each")
+        raise ValueError(f"--passes has {min(options.passes)}; use 1 or more for each")
     if options.examples < 1:
         raise ValueError(f"--examples is {options.examples}; use 1 or more")
     with StatusLine() as status:

@@ -46,6 +46,8 @@ class GenerateOptions(SessionOptions):
 def run(arguments: list[str]) -> None:
     """slowwave generate MODEL PROMPT [--memory ann] [--file notes.txt --read] [--json]"""
     options = parse(GenerateOptions, arguments, prog="slowwave generate")
+    if options.source is not None and not options.source.strip():
+        raise ValueError(f"--source is {options.source!r}; use a name that says something")
     text = _take_text(options)
     source = options.source or (options.file.name if options.file else "user")
     with StatusLine() as status:

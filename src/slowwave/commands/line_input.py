@@ -6,10 +6,9 @@ import contextlib
 import os
 import select
 import sys
-import termios
-import tty
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 from slowwave.commands.texts import decode, require_text
@@ -34,19 +33,18 @@ class LineInput(Protocol):
 
 
 class TerminalInput:
-    """Lines typed by a person. history: a file that keeps them; None keeps none."""
+    """Lines typed by a person. history: a file that keeps them; None keeps none.
+
+    Where Python was built without readline, lines are neither kept nor edited.
+    """
 
     def __init__(self, history: Path | None) -> None:
-        import readline  # which changes what `input` does
+        self._readline, self._history = None, history
+        with contextlib.suppress(ModuleNotFoundError):
+            import readline  # which changes what `input` does
 
-        self._readline, self._history = readline, history
-        readline.clear_history()
-        readline.set_history_length(HISTORY_LINES)
-        readline.set_auto_history(False)
-        if history is not None:
-            with contextlib.suppress(OSError):
-                drop_cut_line(history)
-                readline.read_history_file(history)
+            self._readline = readline
+            self._prepare(readline)
 
     def wait(self, prompt: str, seconds: float) -> bool:
         """See `LineInput`. What is typed meanwhile waits for `read`, which shows it."""
@@ -67,8 +65,16 @@ class TerminalInput:
         self._keep(line)
         return line
 
+    def _prepare(self, readline: ModuleType) -> None:
+        readline.clear_history()
+        readline.set_history_length(HISTORY_LINES)
+        readline.set_auto_history(False)
+        if self._history is not None:
+            with contextlib.suppress(OSError):
+                readline.read_history_file(self._history)
+
     def _keep(self, line: str) -> None:
-        if not line.strip():
+        if self._readline is None or not line.strip():
             return
         self._readline.add_history(line)
         # Whoever cannot keep a history, for want of room or of GNU readline, can still talk.
@@ -121,6 +127,9 @@ def drop_cut_line(history: Path) -> None:
 @contextlib.contextmanager
 def _unbuffered(descriptor: int) -> Iterator[int]:
     """A terminal that tells of every key within, and echoes none."""
+    import termios
+    import tty
+
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor, termios.TCSADRAIN)
     try:

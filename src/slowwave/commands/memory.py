@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 from slowwave.commands.errors import USER_ERROR
+from slowwave.wording import describe_unknown
 
 # The file that holds a command, and what the command does.
 COMMANDS = {
@@ -39,12 +40,12 @@ slowwave memory COMMAND --help has the rest."""
 
 def run(arguments: list[str]) -> None:
     """slowwave memory {list,show,info,diff,...} [--memory-dir DIR] [--json]"""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         lines = (f"  {name:<10}{about}" for name, (_, about) in COMMANDS.items())
         print(DESCRIPTION.format("\n".join(lines)))
         sys.exit(0 if arguments else USER_ERROR)
     name, *rest = arguments
     if name not in COMMANDS:
-        raise ValueError(f"unknown command {name!r}; use one of {', '.join(COMMANDS)}")
+        raise ValueError(describe_unknown("memory command", name, COMMANDS))
     file = import_module(f"slowwave.commands.{COMMANDS[name][0]}")
     file.RUN[name](rest)

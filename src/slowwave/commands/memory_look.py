@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from slowwave.commands.arguments import parse
-from slowwave.commands.memory_options import MemoryOptions
+from slowwave.commands.memory_options import MemoryOptions, has_store
 from slowwave.commands.printing import print_json, to_json
+from slowwave.memory.names import is_fit
+from slowwave.memory.refusals import UnknownName
 
 if TYPE_CHECKING:
     from slowwave.memory.provenance import Span
@@ -89,16 +91,9 @@ class InfoOptions(MemoryOptions):
 def info(arguments: list[str]) -> None:
     """slowwave memory info NAME_OR_FILE [--json]"""
     options = parse(InfoOptions, arguments, prog="slowwave memory info")
-    path = Path(options.what)
-    if path.is_file():
-        told = _describe_file(path)
-    elif "/" in options.what or path.suffix == ".safetensors":
-        raise ValueError(f"{path}: no such file; name a session, or a file that exists")
-    else:
-        with options.open_store() as store:
-            told = describe(store.info(options.what))
-            gate = store.gate(options.what)
-        told["gate"] = gate and gate.to_dict()
+    if not options.what:
+        raise ValueError("NAME_OR_FILE is empty; name a session or a file")
+    told = _find_session(options) or _describe_file(Path(options.what))
     if options.json:
         print_json(told)
         return
@@ -153,11 +148,30 @@ def to_spans(spans: Iterable[Span]) -> list[dict[str, int]]:
     return [span._asdict() for span in spans]
 
 
+def _find_session(options: InfoOptions) -> dict[str, Any] | None:
+    """Where the session of the name stands; None if a file is meant."""
+    path = Path(options.what)
+    is_path = not is_fit(options.what) or path.suffix == ".safetensors" or path.exists()
+    if is_path and not has_store(options.memory_dir):
+        return None
+    with options.open_store() as store:
+        try:
+            told = describe(store.info(options.what))
+        except UnknownName:
+            if is_path:
+                return None
+            raise
+        gate = store.gate(options.what)
+    return {**told, "gate": gate and gate.to_dict()}
+
+
 def _describe_file(path: Path) -> dict[str, Any]:
     """What a memory file or an exported session says of itself."""
     from slowwave.memory.session_file import read_session_file
     from slowwave.storage.memory_file import read_header
 
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; name a session, or a file that is there")
     told: dict[str, Any] = {"file": str(path), "nbytes": path.stat().st_size}
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"

@@ -12,6 +12,7 @@ from slowwave.commands.arguments import parse
 from slowwave.commands.memory_options import MemoryOptions, load_model
 from slowwave.commands.printing import print_json, show_bytes
 from slowwave.memory.config import read_gate
+from slowwave.memory.names import check_name
 from slowwave.status_line import StatusLine
 
 LARGE_NBYTES = 10_000_000
@@ -113,6 +114,7 @@ class ResleepOptions(MemoryOptions):
 def resleep(arguments: list[str]) -> None:
     """slowwave memory resleep POINT NEW_NAME --model MODEL [--json]"""
     options = parse(ResleepOptions, arguments, prog="slowwave memory resleep")
+    check_name("session", options.name)
     gate = None if options.gate is None else read_gate(options.gate)
     with options.open_store() as store, StatusLine() as status:
         store.entries(options.point)

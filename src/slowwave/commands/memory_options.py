@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from slowwave.commands.errors import DECLINED
 from slowwave.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -40,20 +41,35 @@ class MemoryOptions:
         return open_store(self.memory_dir, create=create)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Asks, unless the answer was given; exits if it is no."""
+        """Asks, unless the answer was given; exits if it is no.
+
+        Raises ValueError if there is nobody to answer.
+        """
         if yes:
             return
         if self.json:
             raise ValueError("--json cannot ask whether it may; add --yes")
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        answer = sys.stdin.readline()
+        if not answer:
+            print(file=sys.stderr)
+        if not answer and not sys.stdin.isatty():
+            raise ValueError("there is no terminal to answer at; add --yes to go on unasked")
+        if answer.strip().lower() not in ("y", "yes"):
             print("nothing was changed", file=sys.stderr)
-            sys.exit(1)
+            sys.exit(DECLINED)
+
+
+def has_store(directory: Path) -> bool:
+    """Whether there are memories in a directory."""
+    return directory.is_dir() and (directory / "catalogue.sqlite").exists()
 
 
 def open_store(directory: Path, *, create: bool = False) -> Store:
     """The store in a directory. Raises ValueError if there is none and none is to be made."""
-    if not create and not (directory / "catalogue.sqlite").exists():
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: is a file; name a directory of memories by --memory-dir")
+    if not create and not has_store(directory):
         raise ValueError(
             f"{directory}: no memories here; name their directory by --memory-dir or "
             f"{DIRECTORY}, or start one: slowwave chat MODEL --memory NAME"
@@ -64,12 +80,9 @@ def open_store(directory: Path, *, create: bool = False) -> Store:
 
 
 def load_model(folder: Path) -> Talker:
-    """The model in a folder; raises ValueError if there is none to talk to."""
+    """The model in a folder; raises ValueError if there is none to talk to. Imports torch."""
     with StatusLine() as status:
         status.show(f"loading {folder}")
         from slowwave.generation.model_folder import load
 
-        try:
-            return load(folder)
-        except ValueError as error:
-            raise ValueError(f"{folder}: not a model to talk to ({error})") from None
+        return load(folder)

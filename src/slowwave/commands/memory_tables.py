@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +12,7 @@ from slowwave.commands.forget_view import ForgetPreview, describe_preview
 from slowwave.commands.ledger_view import LedgerRow, ledger_table, sleeps_table
 from slowwave.commands.printing import count, printable, shorten, show_bytes, show_time
 from slowwave.commands.tables import make_table
+from slowwave.console import PlainConsole
 
 if TYPE_CHECKING:
     from slowwave.memory.ledger import Entry
@@ -40,7 +40,7 @@ def print_sessions(sessions: Sequence[SessionInfo], disk: DiskUse) -> None:
     columns = ("session", "tokens", "sleeps", "window", "last used", "snapshots", "state")
     right = ("tokens", "sleeps", "window", "state")
     table = make_table(columns, lines, right=right, wrapped=("session", "snapshots"))
-    console = _console()
+    console = PlainConsole()
     console.print(table if sessions else "no sessions yet")
     line = (
         f"on disk: {show_bytes(disk.catalogue)} of ledgers, {show_bytes(disk.heads)} of states, "
@@ -53,7 +53,7 @@ def print_sessions(sessions: Sequence[SessionInfo], disk: DiskUse) -> None:
 
 def print_ledger(rows: Sequence[LedgerRow], sleeps: Sequence[tuple[Slept, Sequence[Span]]]) -> None:
     """Entries, and the sleeps that consolidated them."""
-    console = _console()
+    console = PlainConsole()
     console.print(ledger_table(rows) if rows else "nothing was said yet")
     if sleeps:
         console.print()
@@ -65,12 +65,12 @@ def print_fields(told: dict[str, Any]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in told.items():
         table.add_row(name, Text(_show(name, value)))
-    _console().print(table)
+    PlainConsole().print(table)
 
 
 def print_difference(first: str, second: str, difference: Difference) -> None:
     """How much each layer differs, and what only one of two points has read."""
-    console = _console()
+    console = PlainConsole()
     changes = enumerate(difference.changes, start=1)
     shown = ", ".join(f"{100 * change:,.3g} % in recurrent layer {i}" for i, change in changes)
     console.print(f"fast weights differ by {shown}", soft_wrap=True)
@@ -80,7 +80,7 @@ def print_difference(first: str, second: str, difference: Difference) -> None:
 
 def print_preview(shown: ForgetPreview) -> None:
     """What forgetting would do."""
-    console = _console()
+    console = PlainConsole()
     console.print(ledger_table(shown.dropped, title="to be forgotten"))
     console.print(describe_preview(shown), soft_wrap=True)
 
@@ -95,7 +95,7 @@ def print_probe(asked: Sequence[Asked]) -> None:
         shown = [_mark(*reply) for reply in [(found.before, found.was_right), *replies]]
         lines.append([printable(question), *shown])
     columns = ["question", "awake", *(f"slept, N = {reply.passes}" for reply in asked[0].after)]
-    _console().print(make_table(columns, lines, wrapped=columns))
+    PlainConsole().print(make_table(columns, lines, wrapped=columns))
 
 
 def _mark(reply: str, is_right: bool | None) -> str:
@@ -103,7 +103,7 @@ def _mark(reply: str, is_right: bool | None) -> str:
     return mark + shorten(reply, 200)
 
 
-def _print_only(console: Console, point: str, entries: Sequence[Entry]) -> None:
+def _print_only(console: PlainConsole, point: str, entries: Sequence[Entry]) -> None:
     if not entries:
         console.print(f"nothing is only in {point}", soft_wrap=True)
         return
@@ -142,7 +142,3 @@ def _show_mark(mark: Any) -> str:
     if isinstance(mark, str):
         return printable(mark)
     return f"{mark['name']} ({show_time(mark['time'])}, {count(mark['tokens_seen'], 'token')})"
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False)

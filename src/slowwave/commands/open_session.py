@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from slowwave.commands.memory_options import Directory, default_directory, load_model, open_store
+from slowwave.commands.memory_options import (
+    Directory,
+    default_directory,
+    has_store,
+    load_model,
+    open_store,
+)
 from slowwave.generation.config import Sampling
 from slowwave.memory.config import read_gate
+from slowwave.memory.names import check_name, is_fit
 
 if TYPE_CHECKING:
     from slowwave.memory.session import Session
@@ -95,6 +102,8 @@ def open_session(
     """The session within; raises ValueError or OSError if it cannot be had."""
     sampling = options.sampling
     gate = None if options.gate is None else read_gate(options.gate)
+    if options.memory is not None:
+        _require_name(options.memory, options.memory_dir)
     talker = load_model(options.model)
     if options.memory is None:
         from slowwave.memory.session import Session
@@ -110,9 +119,7 @@ def open_session(
         )
         yield Opened(session=session, stored=None)
         return
-    from slowwave.memory.stored_session import check_name
-
-    name = check_name("session", options.memory)
+    name = options.memory
     with open_store(options.memory_dir, create=True) as store:
         names = [info.name for info in store.sessions()]
         with store.open(
@@ -130,3 +137,14 @@ def open_session(
             )
             stored = Stored(session=session, store=store, restored=restored)
             yield Opened(session=session, stored=stored)
+
+
+def _require_name(name: str, directory: Path) -> None:
+    """Before anything is loaded or made: a session that is there keeps whatever name it has."""
+    if is_fit(name):
+        return
+    if has_store(directory):
+        with open_store(directory) as store:
+            if any(info.name == name for info in store.sessions()):
+                return
+    check_name("session", name)

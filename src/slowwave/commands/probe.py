@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -21,7 +22,7 @@ class ProbeOptions:
     probe.md and probe.png into the run's folder.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run: config.json and checkpoint/."""
     examples: int = PROBE_EXAMPLES
     """Training examples of the probes; a quarter as many choose their penalties and score them."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import parse, require_folder
 from slowwave.commands.memory_options import default_directory
 from slowwave.serving.config import ServeConfig
 from slowwave.status_line import StatusLine
@@ -21,7 +22,7 @@ class ServeOptions:
     replies and loses nothing.
     """
 
-    model: tyro.conf.Positional[Path]
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """Folder of a model to talk to: model.safetensors, config.json and, unless it reads bytes,
     tokenizer.json."""
     memory_dir: Path = dataclasses.field(default_factory=default_directory)
@@ -43,14 +44,10 @@ def run(arguments: list[str]) -> None:
     options = parse(ServeOptions, arguments, prog="slowwave serve")
     if not 0 < options.port < 65536:
         raise ValueError(f"--port is {options.port}; use 1 to 65535")
-    try:
-        with StatusLine() as status:
-            status.show("loading the server")
-            from slowwave.serving.run import serve
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error.name} is not installed, and serve needs it; install slowwave[serve]"
-        ) from None
+    require_folder("--memory-dir", options.memory_dir)
+    with StatusLine() as status:
+        status.show("loading the server")
+        from slowwave.serving.run import serve
 
     serve(
         options.model,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from slowwave.commands.printing import printable
+from slowwave.console import PlainConsole
 
 GAP = 2
 LEAST_WIDTH = 12
@@ -27,14 +29,14 @@ def make_table(
     Cells of `wrapped` columns take several lines where there is no room, those of the column `cut`
     lose their ends, and all others are shown in full. right: columns aligned to the right.
     """
-    lines = [[*line] for line in rows]
+    lines = [[printable(cell) for cell in line] for line in rows]
     widths = {
         name: max(cell_len(cell) for cell in (name, *(line[place] for line in lines)))
         for place, name in enumerate(columns)
     }
     if cut is not None:
         others = sum(width + GAP for name, width in widths.items() if name != cut)
-        widths[cut] = min(widths[cut], max(LEAST_WIDTH, Console().width - others - GAP))
+        widths[cut] = min(widths[cut], max(LEAST_WIDTH, PlainConsole().width - others - GAP))
     table = Table(box=None, padding=(0, GAP, 0, 0), title=title, title_justify="left")
     for name, width in widths.items():
         table.add_column(

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from slowwave.commands.arguments import parse
-from slowwave.commands.errors import USER_ERROR
+from slowwave.commands.arguments import parse, require_folder
 from slowwave.experiment import ExperimentConfig, load_experiment, look_up
 from slowwave.status_line import StatusLine
 from slowwave.training.progress import count_saved_steps
 from slowwave.training.run_view import RunView
+from slowwave.wording import find_close
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,13 @@ class TrainOptions:
 
 def run(arguments: list[str]) -> None:
     """slowwave train RECIPE [--sleep.passes 4 ...] [--out DIR] [--json]"""
-    if not arguments or arguments[0].startswith("-"):
+    if {"-h", "--help"} & set(arguments[:1]):
         print("usage: slowwave train RECIPE [options]; slowwave train RECIPE --help lists them")
-        sys.exit(0 if {"-h", "--help"} & set(arguments) else USER_ERROR)
+        return
+    if not arguments or arguments[0].startswith("-") or not arguments[0]:
+        raise ValueError("RECIPE is missing; name one first, such as recipes/depo-mini.toml")
     recipe, *rest = arguments
+    _require_file(recipe)
     options = parse(
         tyro.conf.AvoidSubcommands[TrainOptions],
         rest,
@@ -47,6 +50,7 @@ def run(arguments: list[str]) -> None:
     config = options.experiment
     name = f"n{config.sleep.passes}-seed{config.train.seed}"
     out = options.out or Path("runs") / config.name / name
+    require_folder("--out", out)
 
     with StatusLine() as status:
         standing = look_up(config, out)
@@ -80,3 +84,15 @@ def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str,
             f"interrupted; {steps} are saved in {out}, and the same command goes on from there"
         )
     return summary
+
+
+def _require_file(recipe: str) -> None:
+    """Raises ValueError if a recipe is not there, with those that may have been meant."""
+    path = Path(recipe)
+    if path.is_file():
+        return
+    found = [*path.parent.glob("*.toml"), *Path("recipes").glob("*.toml")]
+    by_name = {file.stem: str(file) for file in found}
+    close = [by_name[name] for name in find_close(path.stem, by_name)]
+    mend = f"did you mean {' or '.join(close)}?" if close else "name a TOML file, a recipe"
+    raise ValueError(f"{recipe}: {'is a folder' if path.is_dir() else 'no such file'}; {mend}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from slowwave.evaluation.measure import SHARE, Measure
 from slowwave.evaluation.run_results import Spread
+from slowwave.extras import say_how_to_install
 from slowwave.storage.files import write_atomically
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise ValueError(
-            "matplotlib is not installed, so nothing can be drawn; install slowwave[plot]"
+            "matplotlib is not installed, so nothing can be drawn; " + say_how_to_install("plot")
         ) from None
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from slowwave.console import PlainConsole
 from slowwave.evaluation.measure import Measure
 from slowwave.tasks.config import (
     ConversationConfig,
@@ -21,6 +21,7 @@ from slowwave.tasks.config import (
 from slowwave.tasks.gsm_infinite_floors import Outcome, constant_floors
 from slowwave.tasks.gsm_infinite_official import find_difference, read_official
 from slowwave.tasks.registry import make_task
+from slowwave.wording import describe_unknown
 
 TASKS = {
     "rule110": Rule110Config,
@@ -68,7 +69,7 @@ def score_table(summary: dict[str, Any]) -> Table:
 
 def print_summary(summary: dict[str, Any]) -> None:
     """Prints the scores of a run, and what it cost if the summary says so."""
-    console = Console()
+    console = PlainConsole()
     console.print(score_table(summary))
     if "flops" in summary:
         console.print(
@@ -96,7 +97,7 @@ def print_tasks(*, as_json: bool) -> None:
     for name, entry in described.items():
         fields = ", ".join(f"{k}={v}" for k, v in entry["defaults"].items() if k != "name")
         table.add_row(name, entry["about"], fields)
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def print_task_examples(
@@ -104,7 +105,7 @@ def print_task_examples(
 ) -> None:
     """Prints examples 0..count-1 of a task; raises ValueError for an unknown name or field."""
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; use one of {', '.join(TASKS)}")
+        raise ValueError(describe_unknown("task", name, TASKS))
     task = make_task(TASKS[name].from_dict({"name": name, **settings}))
     examples = [task.example(split, index) for index in range(count)]
     if as_json:

@@ -23,11 +23,11 @@ class Sampling(Config):
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"sampling.temperature is {self.temperature}; use 0 (greedy) or more")
+            raise ValueError(f"temperature is {self.temperature}; use 0 (greedy) or more")
         if self.top_k < 0:
-            raise ValueError(f"sampling.top_k is {self.top_k}; use 0 (all tokens) or more")
+            raise ValueError(f"top_k is {self.top_k}; use 0 (all tokens) or more")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"sampling.top_p is {self.top_p}; use a probability in (0, 1]")
+            raise ValueError(f"top_p is {self.top_p}; use a probability in (0, 1]")
 
     def change(
         self,

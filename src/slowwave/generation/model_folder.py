@@ -14,7 +14,8 @@ from slowwave.model.config import ModelConfig
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_tensors
-from slowwave.storage.files import read_json, write_atomically, write_json
+from slowwave.storage.files import write_atomically, write_json
+from slowwave.storage.folder_kind import read_folder_config
 from slowwave.storage.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
 
 
@@ -49,9 +50,9 @@ def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: Talk
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
-    """Reads what `save` wrote; raises ValueError naming the file that is missing or unfit."""
+    """Reads what `save` wrote; raises ValueError that says what is missing, unfit, or no model."""
     folder = Path(folder)
-    config = TalkerConfig.from_dict(read_json(folder / "config.json"))
+    config = read_folder_config(folder, "talker", TalkerConfig)
     path = folder / "tokenizer.json"
     tokenizer = load_tokenizer(path if path.exists() else None)
     model, weights = HybridLM(config.model), folder / "model.safetensors"

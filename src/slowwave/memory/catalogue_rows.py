@@ -27,6 +27,7 @@ from slowwave.memory.catalogue_types import (
 )
 from slowwave.memory.entry_checks import check_entry
 from slowwave.memory.ledger import Entry, EntryKind, Finish
+from slowwave.memory.names import is_readable
 from slowwave.memory.provenance import Slept
 from slowwave.memory.refusals import UnknownName, list_names
 from slowwave.memory.row_checks import BadRow
@@ -103,7 +104,8 @@ def read_point(db: sqlite3.Connection, point: int) -> Point:
 
 
 def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
-    row = db.execute("SELECT * FROM sessions WHERE name = ?", (name,)).fetchone()
+    sql = "SELECT * FROM sessions WHERE name = ?"
+    row = db.execute(sql, (name,)).fetchone() if is_readable(name) else None
     if row is None:
         rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
         names = [check.name(each, "name") for each in rows]
@@ -113,7 +115,8 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
 
 def has_session(db: sqlite3.Connection, name: str) -> bool:
     """Whether there is a session of this name."""
-    return db.execute("SELECT 1 FROM sessions WHERE name = ?", (name,)).fetchone() is not None
+    sql = "SELECT 1 FROM sessions WHERE name = ?"
+    return is_readable(name) and db.execute(sql, (name,)).fetchone() is not None
 
 
 def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:

@@ -11,6 +11,7 @@ from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.turn_steps import Steps, finish
 from slowwave.storage.tokenizer import Tokenizer
+from slowwave.wording import describe_range
 
 OnRead = Callable[[int, int], object]
 """Is told how many tokens of how many were read and slept on."""
@@ -105,7 +106,8 @@ def plan_forgetting(
             raise ValueError(f"nothing is from source {source!r}; there are {list_names(known)}")
     for place in [*places, *keep]:
         if not 0 <= place < len(entries):
-            raise ValueError(f"place {place} is not in the ledger; use 0 to {len(entries) - 1}")
+            known = describe_range(0, len(entries) - 1)
+            raise ValueError(f"place {place} is not in the ledger; {known}")
     sources, places, keep = set(sources), set(places), set(keep)  # however many are named
     named = {
         place for place, entry in enumerate(entries) if place in places or entry.source in sources

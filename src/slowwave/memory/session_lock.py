@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -25,6 +24,15 @@ from slowwave.storage.private import FILE, make_private_folder
 MOST_HOLDER = 1000
 """Bytes of a lock's file that are read."""
 PAUSE_SECONDS = 0.005
+
+try:
+    import fcntl
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "memories that last need locks on files (fcntl), which Linux and macOS have; on Windows "
+        "use the Windows Subsystem for Linux",
+        name=error.name,
+    ) from None
 
 
 class SessionLock:

@@ -27,6 +27,7 @@ from slowwave.memory.catalogue_types import (
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
+from slowwave.memory.names import check_name, is_fit, is_readable
 from slowwave.memory.owner import own, require_gate, require_talker
 from slowwave.memory.point_state import check_replay, check_tail, load_state
 from slowwave.memory.private_store import CATALOGUE, FILES, FOLDERS, RESERVE, make_private
@@ -39,7 +40,7 @@ from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.sleep_report import SleepReport, measure_change
 from slowwave.memory.state_files import StateFiles, measure_file
 from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
-from slowwave.memory.stored_session import StoredSession, check_name, reach, start_session
+from slowwave.memory.stored_session import StoredSession, reach, start_session
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 
@@ -297,6 +298,7 @@ class Store:
 
         gate: that of the session, if none is given. on_read: is told how far it is.
         """
+        check_name("session", name)
         owner = self._catalogue.find(_parse_point(point)[0]).owner
         gate = gate or owner.parse_gate()
         entries = self._catalogue.entries(self._find(point))
@@ -329,11 +331,15 @@ class Store:
         """
         file = read_session_file(Path(path))
         manifest = file.manifest
-        name = manifest.name if name is None else name
+        if name is None and not is_fit(manifest.name):
+            raise ValueError(
+                f"{path}: its session is called {manifest.name!r}, which is unfit; name it anew"
+            )
+        for snapshot in manifest.snapshots:
+            if not is_readable(snapshot.name):
+                raise ValueError(f"{path}: snapshot name {snapshot.name!r} is unfit")
+        name = manifest.name if name is None else check_name("session", name)
         try:
-            check_name("session", name)
-            for snapshot in manifest.snapshots:
-                check_name("snapshot", snapshot.name)
             with self._sweeping(), self._catalogue.writing():
                 row = self._catalogue.create(name, manifest.owner)
                 plant_session(file, row, self._catalogue, self._files)

@@ -19,6 +19,7 @@ from slowwave.memory.catalogue_types import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
+from slowwave.memory.names import check_name
 from slowwave.memory.point_state import check_replay, load_state
 from slowwave.memory.provenance import place_sleeps
 from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step, watch
@@ -347,13 +348,3 @@ def start_session(talker: Talker, gate: GateConfig | None = None) -> Session:
 def reach(file: str | None, state: MemoryState) -> Reached:
     """What the catalogue keeps of a state and its file."""
     return Reached(file, state.tokens_seen, state.num_sleeps, state.window_fill)
-
-
-def check_name(what: str, name: str) -> str:
-    """A name that can be printed, and told from others; raises ValueError if this is none."""
-    if not (0 < len(name) <= 128 and name.isprintable() and name == name.strip()) or "@" in name:
-        raise ValueError(
-            f"{what} name {name!r} is unfit; use 1 to 128 printable characters without @, and no "
-            "space at either end"
-        )
-    return name

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from slowwave.extras import say_how_to_install
 from slowwave.ops import native
 from slowwave.ops.delta_rule_chunk import delta_rule_in_chunks
 from slowwave.ops.norm import wide_dtype
@@ -166,5 +167,5 @@ def _import_fla_kernel() -> Any:
         return importlib.import_module("fla.ops.gated_delta_rule").chunk_gated_delta_rule
     except ImportError as error:
         raise ValueError(
-            f"backend 'fla' is not usable ({error}); install slowwave[cuda] or use 'chunk'"
+            f"backend 'fla' is not usable ({error}); use 'chunk', or {say_how_to_install('cuda')}"
         ) from None

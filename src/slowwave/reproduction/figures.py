@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from slowwave.config import Config, flatten, read_toml
 from slowwave.experiment import TEST_EXAMPLES
+from slowwave.wording import describe_unknown
 
 Scale = Literal["mini", "paper"]
 
@@ -165,7 +166,7 @@ def read_figures(folder: Path = FOLDER) -> dict[str, FigureConfig]:
 def choose_figure(figures: dict[str, FigureConfig], name: str) -> FigureConfig:
     """The figure of a name; raises ValueError listing those there are."""
     if name not in figures:
-        raise ValueError(f"unknown figure {name!r}; use one of {', '.join(figures)}")
+        raise ValueError(describe_unknown("figure", name, figures))
     return figures[name]
 
 

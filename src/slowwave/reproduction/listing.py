@@ -97,4 +97,4 @@ def _describe_cost(cost: Cost) -> str:
 
 
 def _print(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(line, soft_wrap=True)

@@ -37,7 +37,7 @@ def probe_runs(runs: Sequence[PlannedRun], console: Console) -> None:
     """Probes what is not recorded of trained runs, each into its record."""
     for run in list_unprobed(runs):
         trained = _find_trained(run).folder
-        console.print(f"{trained}: probing its fast weights", highlight=False)
+        console.print(f"{trained}: probing its fast weights", soft_wrap=True)
         with StatusLine() as status:
             probe_run(trained, run.folder, tell=status.show)
 
@@ -47,7 +47,7 @@ def print_probes(runs: Sequence[PlannedRun], console: Console) -> None:
     missing = list_unprobed(runs)
     for run in runs:
         state = "to do" if run in missing else "recorded"
-        console.print(f"{probe_file(run)}: {state}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{probe_file(run)}: {state}", soft_wrap=True)
 
 
 def _find_trained(run: PlannedRun) -> PlannedRun:

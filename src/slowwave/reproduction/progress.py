@@ -40,7 +40,7 @@ class TrainingProgress:
         # What rich takes for one may be a file, where a variable of the environment says so.
         self._is_live = console.is_terminal and console.file.isatty()
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}, left"),
@@ -111,7 +111,7 @@ class TrainingProgress:
             )
 
     def _say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self._console.print(line, soft_wrap=True)
 
 
 def last_step(folder: Path) -> int:

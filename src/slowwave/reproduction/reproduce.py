@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from slowwave.console import PlainConsole
 from slowwave.evaluation.canvas import save_figure
 from slowwave.evaluation.plots import draw_all
 from slowwave.evaluation.run_results import find_runs
@@ -35,18 +36,19 @@ from slowwave.reproduction.table import results_readme
 from slowwave.reproduction.workers import SLOWWAVE, train_runs
 from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
+from slowwave.wording import describe_unknown
 
 INTERRUPTED = 130
 
 
 def list_all(*, seeds: int) -> None:
     """Prints every figure and scale, and how much of it is recorded."""
-    Console().print(list_figures(read_figures(), seeds=seeds))
+    PlainConsole().print(list_figures(read_figures(), seeds=seeds))
 
 
 def show_runs(name: str, scale: str, *, seeds: int) -> None:
     """Prints what a figure (all figures, if no name is given) runs, without running it."""
-    console = Console()
+    console = PlainConsole()
     chosen = _choose(read_figures(), name, scale)
     again: list[PlannedRun] = []
     for figure, known in chosen:
@@ -69,7 +71,7 @@ def make(name: str, scale: str, *, seeds: int, jobs: int) -> None:
     Raises ValueError if a run fails, which the others do not wait for, or if a folder holds another
     run; KeyboardInterrupt when interrupted, with all runs saved.
     """
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     ((figure, known),) = _choose(read_figures(), name, scale)
     try:
         if known in figure.bench:
@@ -126,7 +128,7 @@ def _choose(
 ) -> list[tuple[FigureConfig, Scale]]:
     """The figure of a name at a scale; without a name all that have the scale."""
     if scale not in SCALES:
-        raise ValueError(f"unknown scale {scale!r}; use {' or '.join(SCALES)}")
+        raise ValueError(describe_unknown("scale", scale, SCALES))
     if name:
         figure = choose_figure(figures, name)
         return [(figure, choose_scale(figure, name, scale))]
@@ -142,7 +144,7 @@ def _plan_all(chosen: Sequence[tuple[FigureConfig, Scale]], seeds: int) -> list[
 def _train(runs: Sequence[PlannedRun], console: Console, *, jobs: int) -> None:
     missing = [run for run in runs if find_state(run) != "recorded"]
     recorded = len(runs) - len(missing)
-    console.print(f"{recorded} of {len(runs)} runs are recorded", highlight=False)
+    console.print(f"{recorded} of {len(runs)} runs are recorded")
     if missing:
         with TrainingProgress(missing, console) as progress:
             train_runs(missing, progress, jobs=jobs)
@@ -153,7 +155,7 @@ def _probe(runs: Sequence[PlannedRun], console: Console, *, jobs: int) -> None:
     if again:
         names = ", ".join(str(run.folder) for run in again)
         said = f"recorded without a checkpoint, so trained once more to be probed: {names}"
-        console.print(said, highlight=False)
+        console.print(said)
         _train(again, console, jobs=jobs)
     probe_runs(runs, console)
 

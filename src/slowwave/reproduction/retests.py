@@ -172,4 +172,4 @@ def _weights(run: PlannedRun) -> Path:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print(line, soft_wrap=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import re
 import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from slowwave.memory.names import OWNER
 from slowwave.memory.private_store import FILES, FOLDERS
 from slowwave.serving.errors import ApiError
 
 LOG = logging.getLogger("slowwave.serving")
-OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 RESERVED = (*FOLDERS, *FILES)
 """Beside the folders of owners there may be a store from the time before there were keys."""
@@ -70,6 +69,8 @@ def read_api_keys(path: str | Path) -> ApiKeys:
             LOG.warning("%s: anybody on this machine can read the keys; chmod 600 it", path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; name a file of lines 'owner key'") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is no text; name a file of lines 'owner key'") from None
     keys: list[ApiKey] = []
     for number, line in enumerate(lines, 1):
         words = line.split()

@@ -61,11 +61,11 @@ class ServeConfig(Config):
             value, least = getattr(self, field.name), 0 if field.name == "idle_seconds" else 1
             if field.type == "float" and least:
                 if not value > 0:
-                    raise ValueError(f"serve.{field.name} is {value}; use more than 0 seconds")
+                    raise ValueError(f"limits.{field.name} is {value}; use more than 0 seconds")
             elif not value >= least:
-                raise ValueError(f"serve.{field.name} is {value}; use {least} or more")
+                raise ValueError(f"limits.{field.name} is {value}; use {least} or more")
         if self.default_max_tokens > self.max_tokens:
             raise ValueError(
-                f"serve.default_max_tokens is {self.default_max_tokens} with serve.max_tokens "
+                f"limits.default_max_tokens is {self.default_max_tokens} with limits.max_tokens "
                 f"{self.max_tokens}; use at most as many"
             )

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from slowwave.memory.stored_session import check_name
+from slowwave.memory.names import check_name, is_readable
 
 LONGEST = 256
 """Events that wait for a slow watcher; older ones are left out."""
@@ -22,10 +22,12 @@ class Key(NamedTuple):
 
 
 def make_key(owner: str, name: str) -> Key:
-    """The key of a memory that may be new; raises ValueError if the name is unfit."""
-    check_name("memory", name)
-    if "/" in name or name in (".", ".."):
-        raise ValueError(f"memory name {name!r} cannot stand in an address; use one without /")
+    """The key of a memory that may be new; raises ValueError if no address can have the name.
+
+    The store looks at the name again if the memory is new.
+    """
+    if not is_readable(name) or "/" in name or name in (".", ".."):
+        check_name("memory", name)
     return Key(owner, name)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from slowwave.extras import say_how_to_install
 from slowwave.storage import encoding
 from slowwave.storage.tokenizer_faults import find_id_faults, find_inexact_parts
 
@@ -178,8 +179,8 @@ def read_tokenizer_file(path: str | Path) -> tokenizers.Tokenizer:
         from tokenizers.models import BPE
     except ModuleNotFoundError:
         raise ValueError(
-            f"{path}: the tokenizers package, which reads it, is not installed; install "
-            "slowwave[text], or leave the tokenizer out to read bytes"
+            f"{path}: the tokenizers package, which reads it, is not installed; "
+            f"{say_how_to_install('text')}"
         ) from None
     try:
         tokenizer = Tokenizer.from_file(str(path))

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from slowwave.config import Config
 from slowwave.tasks.gsm_infinite_names import NUM_CORE_NAMES
+from slowwave.wording import describe_range
 
 # Smaller worlds leave a split without content of its own.
 MIN_WIDTH = 6
@@ -162,7 +163,7 @@ class RecallConfig(Config):
             0 <= 2 * self.updates < self.facts,
             "updates",
             self.updates,
-            f"use 0 to {(self.facts - 1) // 2}, less than half of facts = {self.facts}",
+            f"{describe_range(0, (self.facts - 1) // 2)}: less than half of facts = {self.facts}",
         )
         _require(0 <= self.untold < 1, "untold", self.untold, "use a share from 0 to below 1")
         told = self.told_keys
@@ -170,7 +171,7 @@ class RecallConfig(Config):
             told + (self.untold > 0) <= self.keys <= MAX_RECALL_IDS,
             "keys",
             self.keys,
-            f"use {told + (self.untold > 0)} to {MAX_RECALL_IDS}, a stream tells {told} of them",
+            f"{describe_range(told + (self.untold > 0), MAX_RECALL_IDS)}: a stream tells {told}",
         )
         _require(
             2 <= self.values <= MAX_RECALL_IDS,
@@ -225,7 +226,7 @@ class TextConfig(Config):
     files: Annotated[tuple[str, ...], BeforeValidator(_list_one)] = ()
     """Files, folders and patterns such as docs/*.md, from where slowwave is called."""
     tokenizer: str | None = None
-    """A tokenizer.json, which takes slowwave[text] to read; if not given, bytes are tokens."""
+    """A tokenizer.json, which the tokenizers package reads; if not given, bytes are tokens."""
     window: int = 32
     """Tokens L of a window, by which the loss is reported; sleep.window must be the same."""
     context: int = 256
@@ -330,7 +331,7 @@ class ConversationConfig(Config):
     name: Literal["conversation"] = "conversation"
     """Selects this task."""
     tokenizer: str | None = None
-    """A tokenizer.json, which takes slowwave[text] to read; if not given, bytes are tokens."""
+    """A tokenizer.json, which the tokenizers package reads; if not given, bytes are tokens."""
     window: int = 256
     """Tokens L of a window; sleep.window must be the same."""
     windows: int = 4

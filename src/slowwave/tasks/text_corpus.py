@@ -76,7 +76,7 @@ def find_files(entries: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for entry in entries:
-        files = [path for path in _expand(entry) if path.is_file()]
+        files = [path for path in _expand(entry) if entry and path.is_file()]
         if not files:
             raise ValueError(
                 f"task.files names {entry!r}, which leads to no file; name a file, a folder or a "

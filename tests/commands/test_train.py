@@ -102,7 +102,8 @@ def test_a_pipe_is_told_of_steps_and_of_scoring(
     train()
     told = capsys.readouterr().err
     lines = told.splitlines()
-    assert lines[0].startswith("step 1/2  tokens 0.00M  loss ")
+    assert lines[0] == "loading what the run in run takes"
+    assert lines[1].startswith("step 1/2  tokens 0.00M  loss ")
     assert "scoring the validation split, N = 4: 0 of 4 examples" in lines
     for passes in (1, 2, 3, 4):
         assert f"scoring the test split, N = {passes}: 8 of 8 examples" in lines

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -361,6 +364,18 @@ def test_nothing_to_forget(store: Store, talker: Talker) -> None:
 
 
 # Another model.
+
+
+def test_settings_from_before_a_field_existed_are_known_again(store: Store, talker: Talker) -> None:
+    begin(store, talker).close()
+    with contextlib.closing(sqlite3.connect(store.directory / "catalogue.sqlite")) as db, db:
+        ((recorded,),) = db.execute("SELECT sleep FROM sessions").fetchall()
+        fields = {key: value for key, value in json.loads(recorded).items() if key != "wake_passes"}
+        db.execute("UPDATE sessions SET sleep = ?", (json.dumps(fields),))
+    begin(store, talker).close()
+    more = talker._replace(sleep=dataclasses.replace(talker.sleep, wake_passes=2))
+    with pytest.raises(ValueError, match=r"sleep\.wake_passes is 2 here and 1 in the session"):
+        begin(store, more)
 
 
 def test_memory_moves_to_another_model(store: Store, talker: Talker) -> None:

@@ -265,6 +265,7 @@ def test_every_owner_sees_its_own_memories(make: Make, keys: Any, tmp_path: Path
 
     run(scenario())
     assert sorted(path.name for path in (tmp_path / "memories").iterdir()) == ["ann", "bob"]
+    assert (tmp_path / "memories").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(
@@ -285,6 +286,19 @@ def test_unfit_files_of_keys(tmp_path: Path, lines: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         read_api_keys(tmp_path / "keys")
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("mode", "num_warnings"), [(0o600, 0), (0o640, 0), (0o644, 1)])
+def test_keys_that_anybody_can_read_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, num_warnings: int
+) -> None:
+    (tmp_path / "keys").write_text("ann secret")
+    (tmp_path / "keys").chmod(mode)
+    read_api_keys(tmp_path / "keys")
+    assert (
+        caplog.text.count("anybody on this machine can read the keys; chmod 600 it") == num_warnings
+    )
+    assert "secret" not in caplog.text
 
 
 # Pages of others.

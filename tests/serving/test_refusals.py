@@ -170,7 +170,7 @@ def test_bodies_that_are_too_large(make: Make, announced: bool) -> None:
 
 
 def test_a_full_disk(make: Make, talker: Talker, tmp_path: Path, monkeypatch: Any) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async def scenario() -> tuple[Any, Any]:

@@ -89,8 +89,8 @@ def test_commands(model: Path, chat: Chat) -> None:
         {"done": False, "lost_entries": 2},
         {"done": False},
         {"done": False, "lost_entries": 2},
-        {"done": True},
-        {"done": True},
+        {"done": True, "wiped": True},
+        {"done": True, "wiped": True},
     ]
     assert told[14]["status"]["num_entries"] == 3
     assert told[14]["status"]["snapshots"] == ["before tea"]
@@ -105,7 +105,10 @@ def test_forgetting(model: Path, chat: Chat, call: Call) -> None:
     kept, dropped = told[2]["forget"]["preview"], told[4]["forget"]["preview"]
     assert [row["place"] for row in kept["dropped"]] == [0]
     assert [row["place"] for row in dropped["dropped"]] == [0, 2]
-    assert [told[3]["forget"], told[5]["forget"]] == [{"done": False}, {"done": True}]
+    assert [told[3]["forget"], told[5]["forget"]] == [
+        {"done": False},
+        {"done": True, "wiped": True},
+    ]
     assert [row["text"] for row in told[6]["ledger"]] == ["> Hello\n"]
     assert told[7]["forget"]["preview"]["dropped"][0]["text"] == "> Hello\n"
     # Nobody answers /forget 0 but the next line, which is no yes.
@@ -194,12 +197,12 @@ def test_a_full_disk_does_not_end_the_chat(
 ) -> None:
     writes = 0
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: bytes, *, private: bool) -> None:
         nonlocal writes
         writes += 1
         if writes == 2:
             raise OSError(28, "No space left on device", str(path))
-        write_atomically(path, content)
+        write_atomically(path, content, private=private)
 
     monkeypatch.setattr("slowwave.storage.memory_file.write_atomically", write)
     told = chat(["one", "two", "three"], model, "--memory", "ann", *SHORT)

@@ -134,7 +134,11 @@ def test_a_conversation_over_a_restart(
     assert f"session 'ann' is open in process {first.process.pid} on " in sentence
     first.press("\x04")
     assert first.wait() == 0
-    assert (folder / "state" / "slowwave" / "chat-history").read_text() == "I am Ann.\n"
+    history = folder / "state" / "slowwave" / "chat-history"
+    assert history.read_text() == "I am Ann.\n"
+    assert history.parent.stat().st_mode & 0o777 == 0o700
+    assert history.stat().st_mode & 0o777 == 0o600
+    history.chmod(0o644)
     second = start(*short)
     second.expect(r"memory 'ann' restored: 19 tokens, 1 sleep, 1 turn, last on 20.*> ")
     second.press("\x1b[A")  # what was typed in the last chat
@@ -143,6 +147,7 @@ def test_a_conversation_over_a_restart(
     second.expect(r"\[sleep 2 .*> ")
     second.say("/quit")
     assert second.wait() == 0
+    assert history.stat().st_mode & 0o777 == 0o600
     alone = begin(model)
     for prompt in ("I am Ann.", "So, I am Ann?"):
         alone.generate(prompt, max_new_tokens=6)

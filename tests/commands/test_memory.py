@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def test_diff(ann: Talker, call: Call) -> None:
 def test_points(ann: Talker, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(call, "snapshot", "ann", "tuesday")["snapshot"] == "ann@tuesday"
     back = read(call, "rollback", "ann", "monday")
-    assert back == {"session": "ann", "tokens_seen": 18, "lost_entries": 0}
+    assert back == {"session": "ann", "tokens_seen": 18, "lost_entries": 0, "wiped": True}
     assert read(call, "rollback", "ann", "tuesday")["lost_entries"] == 0
     assert read(call, "fork", "ann@monday", "cid")["tokens_seen"] == 18
     call("memory", "delete", "ann@tuesday", "--yes")
@@ -163,6 +164,8 @@ def test_forget(
     assert "Snapshots that hold some of it go too: monday." in shown
     assert "Sessions that hold it still, and keep it: bob." in shown
     assert "3 entries with 29 tokens, is read again" in shown
+    assert "may carry it and go too, unless you keep them: 2." in shown
+    assert "Files that were exported before, and copies of the directory, are not changed." in shown
     kept = json.loads(call(*forget, "--source", "notes", "--keep", 2, "--dry-run", "--json"))
     assert [row["place"] for row in kept["preview"]["dropped"]] == [0] and not kept["done"]
     monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
@@ -172,11 +175,33 @@ def test_forget(
     assert "Forget it? [y/N]" in capsys.readouterr().err
     assert read(call, "info", "ann")["num_entries"] == 5
     done = json.loads(call(*forget, "--place", 3, "--yes", "--json"))
-    assert done["done"] and done["num_entries"] == 4
+    assert done["done"] and done["wiped"] and done["num_entries"] == 4
     with Store("memories") as store:
         assert all("XYZZY" not in entry.text for entry in store.entries("ann"))
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert call(*forget, "--source", "notes").endswith("forgotten\n")
+
+
+def test_traces_that_another_process_reads_are_told(
+    ann: Talker, model: Path, call: Call, folder: Path
+) -> None:
+    reader = sqlite3.connect(folder / "memories" / "catalogue.sqlite", isolation_level=None)
+    commands = [
+        ("forget", "ann", "--model", model, "--source", "notes", "--yes"),
+        ("rollback", "bob", "monday", "--yes"),
+        ("delete", "bob@monday", "--yes"),
+        ("delete", "ann", "--yes"),
+    ]
+    call("memory", "snapshot", "bob", "monday")
+    for command in commands:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        assert "; traces of it stay on disk for now, since another" in call("memory", *command)
+        reader.execute("COMMIT")
+        call("memory", "list")
+    with Store("memories") as store:
+        assert store.is_wiped()
+    reader.close()
 
 
 def test_export_and_import(ann: Talker, call: Call, folder: Path) -> None:

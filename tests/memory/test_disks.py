@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,6 @@ import pytest
 
 from slowwave.generation.model_folder import Talker
 from slowwave.memory import catalogue_file
-from slowwave.memory.catalogue_rows import Reached, Step
-from slowwave.memory.ledger import Entry
 from slowwave.memory.store import Store
 
 RESERVE = "catalogue.sqlite-reserve"
@@ -87,20 +86,20 @@ def test_a_read_only_store_can_be_looked_at(
     assert [path.read_bytes() for path in files] == before
 
 
-def test_an_older_store_that_is_read_only_can_be_looked_at(read_only: Path, talker: Talker) -> None:
+def test_an_older_store_that_is_read_only_can_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is migrated in memory."""
-    path = read_only / "catalogue.sqlite"
-    path.chmod(0o600)
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA journal_mode = DELETE")
-        database.execute("DROP TABLE wipes")
-        database.execute("ALTER TABLE entries DROP COLUMN role")
-        database.execute("ALTER TABLE entries DROP COLUMN said")
-        database.execute("PRAGMA user_version = 2")
-    database.close()
+    with zipfile.ZipFile(Path(__file__).with_name("earlier_formats.zip")) as archive:
+        archive.extractall(tmp_path)
+    path = tmp_path / "memories" / "catalogue.sqlite"
     before = path.read_bytes()
-    with Store(read_only) as store:
-        assert look(store, talker, "ann") == ["ann"]
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Store(path.parent) as store:
+        assert [info.name for info in store.sessions()] == ["ann", "bob", "eve"]
+        assert {entry.role for entry in store.entries("ann")} == {"user", "assistant", None}
+        with pytest.raises(OSError, match="read-only; nothing can be changed here"):
+            store.delete("ann")
     assert path.read_bytes() == before
 
 
@@ -181,25 +180,38 @@ def test_a_session_is_deleted_with_the_room_of_the_reserve(
     assert (tmp_path / RESERVE).stat().st_size == catalogue_file.RESERVE_NBYTES
 
 
+def test_the_reserve_is_never_written_to_what_is_there(tmp_path: Path) -> None:
+    """In a directory from elsewhere it may be another name of another file."""
+    other, directory = tmp_path / "other", tmp_path / "store"
+    other.write_bytes(b"mine")
+    for link in (os.symlink, os.link):
+        Store(directory).close()
+        (directory / RESERVE).unlink()
+        link(other, directory / RESERVE)
+        Store(directory).close()
+        assert other.read_bytes() == b"mine"
+        assert (directory / RESERVE).lstat().st_size == catalogue_file.RESERVE_NBYTES
+
+
 SMALL_DISK = """
 import json, os, subprocess, sys
 from pathlib import Path
-disk, test = Path(sys.argv[1]), sys.argv[2]
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
-sys.path.insert(0, sys.argv[3])
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
+sys.path.insert(0, sys.argv[2])
 import test_disks
 print("mounted", flush=True)
-getattr(test_disks, test)(disk)
+test_disks.fill_and_delete(disk)
+test_disks.mount_read_only(disk)
 print("done", flush=True)
 """
 
 
-@pytest.mark.parametrize("test", ["fill_and_delete", "mount_read_only"])
-def test_a_disk_of_its_own(tmp_path: Path, test: str) -> None:
-    """A file system of 4 MiB in memory, in a name space where this process may mount one."""
+def test_a_disk_of_its_own(tmp_path: Path) -> None:
+    """A file system of 16 MiB in memory, in a name space where this process may mount one."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         pytest.skip("no name spaces here")
-    python = [sys.executable, "-c", SMALL_DISK, str(tmp_path), test, str(Path(__file__).parent)]
+    python = [sys.executable, "-c", SMALL_DISK, str(tmp_path), str(Path(__file__).parent)]
     ran = subprocess.run(
         ["unshare", "--map-root-user", "--mount", *python], capture_output=True, text=True
     )
@@ -228,10 +240,9 @@ def take_all_room(disk: Path) -> None:
 def fill_and_delete(disk: Path) -> None:
     talker, directory = make_talker(), disk / "store"
     fill(directory, talker, "ann", "bob", "cid")
-    with Store(directory) as store:  # a ledger that is larger than the reserve
-        row = store._catalogue.find("cid")
-        told = Entry(kind="told", time=0, source="book", text="xyzzy " * 1500)
-        store._catalogue.advance(row, [Step(told, [])] * 60, Reached(None, 0, 0, 0))
+    with Store(directory) as store, store.open("cid", talker) as session:
+        for _ in range(60):  # a ledger that is larger than the reserve
+            session.read("x", source="xyzzy." * 1500)
     size = (directory / "catalogue.sqlite").stat().st_size
 
     assert size > 2 * catalogue_file.RESERVE_NBYTES, size
@@ -259,7 +270,7 @@ def fill_and_delete(disk: Path) -> None:
 
 
 def mount_read_only(disk: Path) -> None:
-    talker, directory = make_talker(), disk / "store"
+    talker, directory = make_talker(), disk / "another"
     fill(directory, talker, "ann")
     for path in (directory / "catalogue.sqlite-shm", directory / "catalogue.sqlite-wal"):
         assert not path.exists()

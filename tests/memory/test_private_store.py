@@ -70,6 +70,16 @@ def test_a_directory_that_is_shared_keeps_its_rights(
         assert directory.stat().st_mode & 0o077
 
 
+def test_a_directory_that_a_link_leads_to_is_its_owners_alone(
+    tmp_path: Path, talker: Talker
+) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o755)
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    assert live(tmp_path / "link", talker) == []
+    assert loose(tmp_path / "store") == []
+
+
 def test_a_directory_of_stores_is_their_owners_alone(tmp_path: Path, talker: Talker) -> None:
     """As a server's, with a store for each of its users beside one from before it had keys."""
     directory = tmp_path / "memories"

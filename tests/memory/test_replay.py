@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from byte_tokenizer import ByteTokenizer
+from slowwave.generation.chat import ChatFormat, Role
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Provenance, Span, trace
 from slowwave.memory.replay import forget, plan_forgetting, replay, resleep
-from slowwave.memory.session import Session
+from slowwave.memory.session import Session, say
+from slowwave.memory.turn_steps import finish
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
@@ -127,6 +129,8 @@ def test_forgetting_is_never_having_been_told(
     assert not {id(entries[i]) for i in places} & {id(entry) for entry in left.entries}
     if plan.dropped:
         assert all(entries[i].kind != "reply" for i in plan.kept if i > plan.dropped[0])
+        named = {i for i, entry in enumerate(entries) if entry.source in gone} | places
+        assert {*plan.carriers} == {*plan.dropped} - named
     else:
         assert_same(left.state, session.state)
     # A session that was only ever given the rest, in the same calls.
@@ -185,6 +189,33 @@ def test_replies_can_be_kept_by_name(lived: Session, start: Start) -> None:
 def test_replies_before_it_stay(lived: Session) -> None:
     assert plan_forgetting(lived.entries, places=[5]).dropped == (5, 6)
     assert plan_forgetting(lived.entries, sources=["model"]).dropped == (2, 6)
+
+
+@pytest.mark.parametrize("told_as", ["role", "source"])
+def test_lines_of_the_model_that_a_client_sent_go_as_replies_do(start: Start, told_as: str) -> None:
+    """A client may send a conversation that it had elsewhere; its assistant may have said it."""
+    session, chat = start(), ChatFormat()
+
+    def send(role: Role, text: str, source: str) -> Entry:
+        entry = say(session.tokenizer, chat, role, text, source)
+        return entry if told_as == "role" else dataclasses.replace(entry, role=None, said="")
+
+    lines = [
+        send("assistant", "Hello.", "model"),
+        send("user", "The PIN is 1234.", "ann"),
+        send("assistant", "I note 1234.", "bot" if told_as == "role" else "model"),
+        send("system", "Be kind.", "system"),
+        send("user", "Thanks.", "bob"),
+    ]
+    finish(session.take_turn(lines, max_new_tokens=2, end="\n"))
+    plan = plan_forgetting(session.entries, sources=["ann"])
+    assert (plan.dropped, plan.carriers) == ((1, 2, 5), (2, 5))
+    assert plan_forgetting(session.entries, sources=["ann"], keep=[2]).dropped == (1, 5)
+    for place in (0, 1, 3, 4):
+        with pytest.raises(ValueError, match=f"keep names place {place}, which is no reply"):
+            plan_forgetting(session.entries, sources=["ann", "model"], keep=[place])
+    left = forget(start, plan)
+    assert [entry.text for entry in left.entries] == [lines[i].text for i in (0, 3, 4)]
 
 
 def test_a_sleep_with_nothing_left_lapses(start: Start) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from slowwave.generation.model_folder import Talker
 from slowwave.memory import catalogue, catalogue_schema, leftovers, state_files
+from slowwave.memory.refusals import Damaged
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
@@ -208,6 +209,28 @@ def test_a_page_of_the_catalogue_is_damaged(tmp_path: Path, talker: Talker) -> N
         store.entries("ann")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM wipes",
+        "INSERT INTO wipes VALUES (0, 0)",
+        "UPDATE wipes SET done = asked + 1",
+        "UPDATE wipes SET asked = 9223372036854775807",
+        "UPDATE wipes SET asked = 'x'",
+    ],
+)
+def test_a_count_of_wipes_that_is_none(tmp_path: Path, talker: Talker, damage: str) -> None:
+    with Store(tmp_path) as store:
+        begin(store, talker).close()
+    with sqlite3.connect(tmp_path / "catalogue.sqlite") as database:
+        database.execute(damage)
+    database.close()
+    with Store(tmp_path) as store:
+        assert [info.name for info in store.sessions()] == ["ann"]
+        with pytest.raises(Damaged, match=r"catalogue\.sqlite: damaged, or no catalogue"):
+            store.is_wiped()
+
+
 def test_a_foreign_catalogue_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.sqlite"
     with sqlite3.connect(path) as database:
@@ -259,6 +282,7 @@ def test_an_older_catalogue_is_migrated(
 HOLDER = """
 import sys
 from pathlib import Path
+from slowwave.memory.refusals import Damaged
 from slowwave.memory.session_lock import SessionLock
 lock = SessionLock(Path(sys.argv[1]), "ann")
 print("held", flush=True)

@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_rows import Owner, Reached, Step
+from slowwave.memory.catalogue_types import Owner, Reached, Step
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.telling import say
+from slowwave.memory.turn_steps import finish
 from slowwave.sleep.config import SleepConfig
 
 SECRET = "xyzzy plugh"
@@ -153,6 +156,17 @@ def test_a_wipe_is_not_taken_for_a_later_one(store: Store, talker: Talker) -> No
         assert not store.is_wiped()
         session.read("Hello again.")
         assert store.is_wiped()
+        assert find_traces(store.directory) == []
+
+
+def test_a_turn_that_was_taken_anew_leaves_no_trace(store: Store, talker: Talker) -> None:
+    with begin(store, talker) as session:
+        session.read("Hello there.")
+        session.read(SECRET)
+        again = [say(talker.tokenizer, ChatFormat(), "user", "Nothing.", "user")]
+        finish(session.take_turn(again, max_new_tokens=0, instead=True))
+        assert [entry.said for entry in session.ledger()] == ["", "Nothing."]
+        assert session.is_wiped()
         assert find_traces(store.directory) == []
 
 

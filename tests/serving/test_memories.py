@@ -156,6 +156,7 @@ def test_forgetting(make: Make, talker: Talker, tmp_path: Path) -> None:
         assert (answer["dropped"], answer["replayed"]) == ([0, 2], [1, 3])
         assert answer["replayed_tokens"] == len("> Where?\nBob.")
     assert (shown["is_done"], done["is_done"]) == (False, True)
+    assert done["is_wiped"]
     with Store(tmp_path / "memories") as store, store.open("ann", talker) as kept:
         assert [entry.text for entry in kept.ledger()] == ["> Where?\n", "Bob."]
         again = replay(lambda: start_session(talker), kept.ledger())

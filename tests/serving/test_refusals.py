@@ -172,7 +172,7 @@ def test_bodies_that_are_too_large(make: Make, announced: bool) -> None:
 
 
 def test_a_full_disk(make: Make, talker: Talker, tmp_path: Path, monkeypatch: Any) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async def scenario() -> tuple[Any, Any]:
@@ -267,6 +267,7 @@ def test_every_owner_sees_its_own_memories(make: Make, keys: Any, tmp_path: Path
 
     run(scenario())
     assert sorted(path.name for path in (tmp_path / "memories").iterdir()) == ["ann", "bob"]
+    assert (tmp_path / "memories").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(
@@ -293,6 +294,19 @@ def test_a_file_of_keys_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b"ann \xff\n")
     with pytest.raises(ValueError, match="keys: is no text; name a file of lines 'owner key'"):
         read_api_keys(tmp_path / "keys")
+
+
+@pytest.mark.parametrize(("mode", "num_warnings"), [(0o600, 0), (0o640, 0), (0o644, 1)])
+def test_keys_that_anybody_can_read_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, num_warnings: int
+) -> None:
+    (tmp_path / "keys").write_text("ann secret")
+    (tmp_path / "keys").chmod(mode)
+    read_api_keys(tmp_path / "keys")
+    assert (
+        caplog.text.count("anybody on this machine can read the keys; chmod 600 it") == num_warnings
+    )
+    assert "secret" not in caplog.text
 
 
 # Pages of others.

@@ -116,8 +116,9 @@ def test_a_private_folder_is_its_owners_alone(tmp_path: Path, umask: int) -> Non
     assert mode(folder) == 0o700
     assert not make_private_folder(folder)
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError):
-        make_private_folder(tmp_path / "file")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError, match=path.name):
+            make_private_folder(path)
 
 
 def test_rights_of_others_are_taken_away_and_none_are_given(tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ class Catalogue(Database):
             old = [point.id for point in (session.head, session.before) if point is not None]
             removed = [file for point in old for file in deletion.drop_point(db, point)]
             if instead:
+                deletion.ask_to_wipe(db)
                 deletion.drop_entries(db, -1)
             return moved, removed
 

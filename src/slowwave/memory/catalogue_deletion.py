@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from slowwave.memory import row_checks as check
+from slowwave.memory.row_checks import BadRow
 
 
 def drop_point(db: sqlite3.Connection, point: int) -> list[str]:
@@ -52,12 +53,18 @@ def drop_entries(db: sqlite3.Connection, most: int) -> int:
 
 def ask_to_wipe(db: sqlite3.Connection) -> None:
     """Notes that something was deleted, whose traces are to be wiped from the file."""
-    db.execute("UPDATE wipes SET asked = asked + 1")
+    if db.execute("UPDATE wipes SET asked = asked + 1").rowcount != 1:
+        raise BadRow("the count of wipes is missing")
 
 
 def count_wipes(db: sqlite3.Connection) -> tuple[int, int]:
     """How often it was asked for, and up to which of these it is done."""
-    asked, done = db.execute("SELECT asked, done FROM wipes").fetchone()
+    found = db.execute("SELECT asked, done FROM wipes").fetchall()
+    if len(found) != 1:
+        raise BadRow("the count of wipes is missing")
+    asked, done = (check.whole(found[0], column) for column in ("asked", "done"))
+    if done > asked:
+        raise BadRow("more wipes are done than were asked for")
     return asked, done
 
 

@@ -43,10 +43,11 @@ class Reserve:
     def make(self) -> None:
         """Takes the room, or as much of it as there is."""
         with contextlib.suppress(OSError):
-            if self._path.exists() and self._path.stat().st_size >= RESERVE_NBYTES:
+            if os.path.lexists(self._path) and self._path.lstat().st_size == RESERVE_NBYTES:
                 return
-            flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
-            with FileIO(os.open(self._path, flags, FILE), "a") as file:
+            self.release()  # whatever it is, nothing is written to what is there already
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            with FileIO(os.open(self._path, flags, FILE), "w") as file:
                 while file.tell() < RESERVE_NBYTES:
                     file.write(bytes(PAGE_NBYTES))
 

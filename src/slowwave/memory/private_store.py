@@ -39,6 +39,7 @@ def make_private_directory(directory: Path) -> None:
     and folders of the store are enough.
     """
     make_private_folder(directory)
+    directory = directory.resolve()  # which may be where a link of its owner leads
     if not is_loose(directory) or directory.stat().st_mode & stat.S_ISVTX:
         return
     if all(map(_is_ours, directory.iterdir())):

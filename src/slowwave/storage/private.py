@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -14,12 +15,14 @@ OTHERS = 0o077
 
 def make_private_folder(path: Path) -> bool:
     """Makes a folder, whatever the umask; returns whether it was missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.mkdir(mode=FOLDER)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return make_private_folder(path)
     except FileExistsError:
         if not path.is_dir():
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path)) from None
         return False
     return True
 

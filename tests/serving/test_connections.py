@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request, Response
 from serving_app import Make, listen
 from slowwave.serving import listening
 from slowwave.serving.config import ServeConfig
-from slowwave.serving.connection import MOST_PIECES
+from slowwave.serving.connection import MOST_PIECES, READ_AT_ONCE, limit_silence
 from slowwave.serving.listening import SpareDescriptor, bind, fit_connections
 
 QUICK = ServeConfig(header_seconds=0.4, body_seconds=0.4, send_seconds=0.4)
@@ -173,6 +173,22 @@ def test_connections_are_counted(make: Make) -> None:
         wait_until_served(address)
 
 
+def test_a_client_that_vanishes_is_noticed_and_one_that_sends_much_shares() -> None:
+    with socket.socket() as connection:
+
+        class Transport:
+            max_size = 2**18
+
+            def get_extra_info(self, _: str) -> socket.socket:
+                return connection
+
+        transport: Any = Transport()
+        limit_silence(transport, 1.5)
+        assert transport.max_size == READ_AT_ONCE
+        option = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert option == 1500
+
+
 def wait_until_served(address: str) -> None:
     end = time.monotonic() + PATIENCE
     while httpx2.get(f"{address}/health").status_code == 503:
@@ -260,6 +276,13 @@ def test_unfit_addresses(host: str, message: str) -> None:
     with pytest.raises(ValueError) as error:
         bind(host, 0)
     assert str(error.value).startswith(message)
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    """asyncio sets TCP_NODELAY where it knows the protocol; without it a request takes 40 ms."""
+    (listening,) = bind("127.0.0.1", 0)
+    with listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_a_busy_port_is_said() -> None:

@@ -46,7 +46,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See asyncio.Protocol."""
         super().connection_made(transport)
-        _limit_silence(transport, self._limits.send_seconds)
+        limit_silence(transport, self._limits.send_seconds)
         if len(self.connections) > self._most:
             self._turn_away()
         else:
@@ -168,7 +168,7 @@ def too_many_connections(most: int) -> ApiError:
     )
 
 
-def _limit_silence(transport: asyncio.Transport, seconds: float) -> None:
+def limit_silence(transport: asyncio.Transport, seconds: float) -> None:
     """Reads little at once, and notices where the other end is gone without a word."""
     if hasattr(transport, "max_size"):  # of asyncio's own
         transport.max_size = READ_AT_ONCE  # pyright: ignore[reportAttributeAccessIssue]

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 DISK_THREADS = 16
 VIEW_THREADS = 4
-HEAD_START = 0.1
+HEAD_START = 0.05
 """Seconds of work in which a newcomer goes first."""
 
 

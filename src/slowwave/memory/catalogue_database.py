@@ -26,6 +26,8 @@ class Database:
         self._mutex = threading.RLock()
         self.reserve = Reserve(path)
         self._db, self._obstacle = open_file(path, self.reserve)
+        if self._obstacle is None:
+            self.reserve.make()
 
     def close(self) -> None:
         """Closes the file; nothing works after it."""

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -220,6 +221,28 @@ def test_a_store_that_opens_slowly_holds_up_no_other_owner(
                 await slow
 
     run(scenario())
+
+
+def test_a_read_only_disk(
+    make: Make, talker: Talker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(tmp_path / "memories") as store:
+        store.open("ann", talker, create=True).close()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    async def scenario() -> Any:
+        async with serve(make()) as client:
+            return (await client.get("/v1/memories")).json()
+
+    assert [memory["name"] for memory in run(scenario())["data"]] == ["ann"]
+    for method, path, body in (
+        ("DELETE", "/v1/memories/ann", None),
+        ("POST", CHAT, chat("Hi", memory="ann")),
+        ("POST", "/v1/memories", {"name": "bob"}),
+    ):
+        status, error, _ = refuse(make(), method, path, body)
+        assert (status, error["code"]) == (507, "disk_read_only")
+        assert error["message"] == "read-only; nothing can be changed here"
 
 
 # Keys.

@@ -122,6 +122,8 @@ def explain(error: BaseException) -> ApiError:
             )
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return ApiError(507, error.strerror or "the disk is full; make room", code="disk_full")
+        case OSError(errno=errno.EROFS):
+            return ApiError(507, error.strerror or "read-only", code="disk_read_only")
         case OSError():
             return ApiError(500, f"the disk fails: {error.strerror}", code="disk_failure")
         case _:

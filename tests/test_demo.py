@@ -190,7 +190,7 @@ def test_missing_models(checkpoints: Path, tmp_path: Path) -> None:
     (tmp_path / "n2").mkdir()
     (tmp_path / "n3").mkdir()
     (tmp_path / "n4").mkdir()
-    _refuse(tmp_path, tmp_path / "out", r"n2.config\.json: no such file")
+    _refuse(tmp_path, tmp_path / "out", r"n2: has no config\.json; name")
 
 
 def test_a_model_of_another_n(checkpoints: Path, tmp_path: Path) -> None:

@@ -95,5 +95,5 @@ def test_draws_depend_on_seed_and_place_alone() -> None:
     [("temperature", -0.1), ("temperature", math.nan), ("top_k", -1), ("top_p", 0), ("top_p", 1.1)],
 )
 def test_wrong_settings(field: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"^sampling\.{field} is {value}; use"):
+    with pytest.raises(ValueError, match=rf"^{field} is {value}; use"):
         Sampling(**{field: value})  # pyright: ignore[reportArgumentType]

@@ -12,13 +12,16 @@ import itertools
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, FailFast, TypeAdapter, ValidationError
 
 from slowwave.wording import guess
 
 Kind = TypeVar("Kind")
+Item = TypeVar("Item")
+Many = Annotated[tuple[Item, ...], FailFast()]
+"""Items of a file from elsewhere: the first wrong one ends it, for each would take a kilobyte."""
 
 MOST_DIFFERENCES = 3
 MOST_LETTERS = 60

@@ -417,3 +417,31 @@ def test_status(session: Session) -> None:
     assert (status.tokens_seen, status.window_fill, status.window) == (WINDOW + 3, 3, WINDOW)
     assert (status.num_sleeps, status.num_entries, status.is_replying) == (1, 1, False)
     assert status.nbytes == session.state.nbytes
+
+
+@pytest.mark.parametrize("passes", [0, -1, 65, 2**32])
+def test_a_sleep_has_a_bound(session: Session, passes: int) -> None:
+    session.read("Hello")
+    before = session.state
+    for sleep in (
+        lambda: session.sleep(passes),
+        lambda: session.repeat(Entry(kind="sleep", time=0.0, source="asked", passes=passes)),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"passes is {passes}; use 1 \(plain eviction\) to 64"
+        ):
+            sleep()
+    assert (session.state, session.sleeps) == (before, [])
+    report = session.sleep(64)
+    assert report is not None
+    assert report.passes == 64
+
+
+def test_tokens_that_the_model_does_not_know_are_not_read(session: Session) -> None:
+    entry = Entry(kind="told", time=0.0, source="user", text="?", tokens=(65, 256))
+    before = session.state
+    with pytest.raises(ValueError, match="it has a token out of 0 to 255"):
+        session.repeat(entry)
+    with pytest.raises(ValueError, match="it has a token out of 0 to 255"):
+        list(session.take_turn([entry], max_new_tokens=1))
+    assert (session.state, session.entries) == (before, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -209,6 +210,33 @@ def test_a_sleep_with_too_many_passes_is_refused(
     with pytest.raises(ValueError, match=rf"ann\.session: .*passes is {passes}; use 1"):
         store.import_session(exported, "bob")
     assert is_empty(store, "bob")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nodes": [{}] * 50_000},
+        {"snapshots": [{}] * 50_000},
+        {"nodes": [{"before": None, "entry": {"tokens": ["x"] * 50_000}, "sleeps": []}]},
+        {"nodes": [{"before": None, "entry": {}, "sleeps": [{"changes": ["x"] * 50_000}]}]},
+        {"gate": {"held_out": [1] * 50_000}},
+        {"gate": {"canaries": [1] * 50_000}},
+        {f"key {i}": 1 for i in range(50_000)},
+    ],
+    ids=["nodes", "snapshots", "tokens", "changes", "held-out", "canaries", "keys"],
+)
+def test_a_manifest_that_is_wrong_throughout_takes_no_memory(
+    store: Store, exported: Path, changes: dict[str, Any]
+) -> None:
+    """Each fault that is looked at takes about a kilobyte."""
+    rewrite(exported, {"session.json": json.dumps(manifest_of(exported) | changes)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"ann\.session: "):
+            store.import_session(exported, "bob")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_manifest_that_says_two_things_is_refused(store: Store, exported: Path) -> None:

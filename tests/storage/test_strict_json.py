@@ -16,6 +16,7 @@ def test_plain_json() -> None:
     ("text", "reason"),
     [
         ('{"a": 1, "a": 1}', "names a key twice"),
+        ("{" + ",".join(f'"{i}": 1' for i in range(65)) + "}", "has 65 keys in one place"),
         ('[{"b": {"a": 1, "a": 2}}]', "names a key twice"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),

@@ -7,15 +7,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable
-from typing import get_args
 
 import numpy as np
-from pydantic import TypeAdapter
 
-from slowwave.generation.chat import Role
 from slowwave.memory import row_checks as check
+from slowwave.memory.catalogue_parse import parse_entry, parse_owner, parse_point, parse_slept
 from slowwave.memory.catalogue_types import (
-    Owner,
     Piece,
     PlacedSleep,
     Point,
@@ -25,19 +22,11 @@ from slowwave.memory.catalogue_types import (
     Source,
     Step,
 )
-from slowwave.memory.entry_checks import check_entry
-from slowwave.memory.ledger import Entry, EntryKind, Finish
+from slowwave.memory.ledger import Entry
 from slowwave.memory.names import is_readable
-from slowwave.memory.provenance import Slept
 from slowwave.memory.refusals import UnknownName, list_names
 from slowwave.memory.row_checks import BadRow
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.storage.strict_json import parse_json
-
-REPORT = TypeAdapter(SleepReport)
-KINDS: tuple[EntryKind, ...] = get_args(EntryKind)
-ROLES: tuple[Role | None, ...] = (None, *get_args(Role))
-FINISHES: tuple[Finish | None, ...] = (None, *get_args(Finish))
 
 # All rows of a statement are fetched before any is looked at: one that is refused would leave the
 # statement open, and the catalogue locked, for as long as anybody holds the exception.
@@ -59,48 +48,22 @@ def read_sessions(db: sqlite3.Connection) -> list[SessionRow]:
 
 def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
     """A row of the sessions with its head."""
-    owner = Owner(
-        model=check.text(row, "model"),
-        tokenizer=check.text(row, "tokenizer"),
-        sleep=check.text(row, "sleep"),
-        gate=None if row["gate"] is None else check.text(row, "gate"),
-    )
-    session = SessionRow(
+    return SessionRow(
         id=check.whole(row, "id"),
         name=check.name(row, "name"),
         created=check.moment(row, "created"),
         changed=check.moment(row, "changed"),
-        owner=owner,
+        owner=parse_owner(row),
         head=read_point(db, check.whole(row, "head")),
         before=None if row["before"] is None else read_point(db, check.whole(row, "before")),
     )
-    try:
-        owner.parse_sleep()
-        owner.parse_gate()
-    except ValueError as error:
-        raise BadRow(f"session {session.name!r}: {error}") from None
-    return session
 
 
 def read_point(db: sqlite3.Connection, point: int) -> Point:
     row = db.execute("SELECT * FROM points WHERE id = ?", (point,)).fetchone()
     if row is None:
         raise BadRow(f"point {point} is missing")
-    found = Point(
-        id=check.whole(row, "id"),
-        entry=check.optional(row, "entry"),
-        file=check.state_file(row, "file"),
-        num_entries=check.whole(row, "num_entries"),
-        tokens_seen=check.whole(row, "tokens_seen"),
-        num_sleeps=check.whole(row, "num_sleeps"),
-        window_fill=check.whole(row, "window_fill"),
-    )
-    is_empty = found.entry is None
-    if is_empty != (found.num_entries == 0) or (found.file is None and not is_empty):
-        raise BadRow(f"point {point} has no entry or no file")
-    if found.num_sleeps + found.window_fill > found.tokens_seen or (is_empty and found.tokens_seen):
-        raise BadRow(f"the counts of point {point} cannot be")
-    return found
+    return parse_point(row)
 
 
 def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
@@ -163,7 +126,7 @@ def read_entries(
     start = min(start, stop)
     found, places = dict[int, Entry](), list[int]()
     for row in db.execute(sql, (point.entry, start, start, stop)).fetchall():
-        found[check.whole(row, "id")] = _read_entry(row)
+        found[check.whole(row, "id")] = parse_entry(row)
         places.append(check.whole(row, "place"))
     if places != list(range(start, stop)):
         raise BadRow(f"of the entries {start} to {stop} of point {point.id} some are missing")
@@ -189,7 +152,7 @@ def read_sleeps(
             check.whole(row, "entry"),
             check.whole(row, "place"),
             check.moment(row, "time"),
-            _read_slept(row),
+            parse_slept(row),
         )
         for row in reversed(found)
     ]
@@ -218,7 +181,7 @@ def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> P
         {WAY} SELECT sleeps.* FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
         WHERE start < stop AND start < ? AND stop > ? ORDER BY place, number
     """
-    sleeps = [_read_slept(row) for row in db.execute(sql, (*way, end, begin)).fetchall()]
+    sleeps = [parse_slept(row) for row in db.execute(sql, (*way, end, begin)).fetchall()]
     return Piece(start, begin, entries, sleeps)
 
 
@@ -255,40 +218,6 @@ def count_sources(db: sqlite3.Connection, point: Point) -> list[Source]:
         )
         for row in db.execute(sql, (point.entry, 0)).fetchall()
     ]
-
-
-def _read_entry(row: sqlite3.Row) -> Entry:
-    tokens = check.blob(row, "tokens")
-    if len(tokens) % 4:
-        raise BadRow(f"the tokens of entry {row['id']} are cut")
-    entry = Entry(
-        kind=check.one_of(KINDS, row, "kind"),
-        time=check.moment(row, "time"),
-        source=check.text(row, "source"),
-        text=check.text(row, "text"),
-        tokens=tuple(np.frombuffer(tokens, "<u4").tolist()),
-        passes=check.optional(row, "passes"),
-        role=check.one_of(ROLES, row, "role"),
-        said=check.text(row, "said"),
-        finish=check.one_of(FINISHES, row, "finish"),
-        request=check.text(row, "request"),
-    )
-    try:
-        check_entry(entry)
-    except ValueError as error:
-        raise BadRow(f"entry {row['id']}: {error}") from None
-    return entry
-
-
-def _read_slept(row: sqlite3.Row) -> Slept:
-    start, stop, entry = (check.whole(row, column) for column in ("start", "stop", "entry"))
-    try:
-        report = REPORT.validate_python(parse_json(check.text(row, "report")))
-    except ValueError:
-        raise BadRow(f"the report of a sleep in entry {entry} is none") from None
-    if report.number != row["number"] or report.num_evicted != stop - start:
-        raise BadRow(f"a sleep in entry {entry} is not that of its report")
-    return Slept(report, start, stop)
 
 
 def read_carriers(db: sqlite3.Connection, entries: Iterable[int]) -> list[tuple[str, str | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 from slowwave.memory.config import GateConfig
@@ -40,11 +41,21 @@ class Owner(NamedTuple):
 
     def parse_sleep(self) -> SleepConfig:
         """The sleep settings; raises ValueError if the JSON holds none."""
-        return SleepConfig.from_dict(parse_json(self.sleep))
+        return _parse_sleep(self.sleep)
 
     def parse_gate(self) -> GateConfig | None:
         """The gate; raises ValueError if the JSON holds none."""
-        return None if self.gate is None else GateConfig.from_dict(parse_json(self.gate))
+        return None if self.gate is None else _parse_gate(self.gate)
+
+
+@functools.lru_cache
+def _parse_sleep(text: str) -> SleepConfig:
+    return SleepConfig.from_dict(parse_json(text))
+
+
+@functools.lru_cache
+def _parse_gate(text: str) -> GateConfig:
+    return GateConfig.from_dict(parse_json(text))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

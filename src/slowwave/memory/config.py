@@ -6,7 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 
-from slowwave.config import Config, read_toml
+from slowwave.config import Config, Many, read_toml
 from slowwave.sleep.config import SleepConfig
 
 MOST_NEW_TOKENS = 4096  # a gate may come with a stranger's session, and must come to an end
@@ -47,9 +47,9 @@ class GateConfig(Config):
     (NLL) in nats per token, so that a rise of r is perplexity times exp(r).
     """
 
-    canaries: tuple[Canary, ...] = ()
+    canaries: Many[Canary] = ()
     """Each is asked greedily on a copy of the memory."""
-    held_out: tuple[str, ...] = ()
+    held_out: Many[str] = ()
     """Texts that are read on copies of the memory. They are part of the config, and kept with the
     session; a few thousand tokens are enough, and every sleep reads them twice."""
     max_lost_canaries: float | None = 0.0

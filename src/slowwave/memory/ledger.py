@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+from slowwave.config import Many
 from slowwave.generation.chat import ChatFormat, Role
 
 EntryKind = Literal["told", "reply", "sleep"]
@@ -41,7 +42,7 @@ class Entry:
     """Why a reply ended; None if it was broken off."""
     request: str = ""
     """Of what was told, a digest of the request that told it, where its client may repeat it."""
-    tokens: tuple[int, ...] = ()
+    tokens: Many[int] = ()
     passes: int | None = None
     """Of a sleep; None is what the session's settings say."""
 

@@ -13,7 +13,7 @@ import zipfile
 from collections import defaultdict
 from pathlib import Path
 
-from slowwave.config import Config
+from slowwave.config import Config, Many
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_types import Owner, SessionRow
 from slowwave.memory.config import GateConfig
@@ -41,11 +41,14 @@ class Node(Config):
 
     before: int | None
     entry: Entry
-    sleeps: tuple[SleepReport, ...]
+    sleeps: Many[SleepReport]
 
     def __post_init__(self) -> None:
-        check_entry(self.entry)
-        check_passes(self.entry.passes)
+        try:
+            check_entry(self.entry)
+            check_passes(self.entry.passes)
+        except ValueError as error:
+            raise ValueError(f"{error}; export it again") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,10 @@ class NamedPoint(Config):
 
     def __post_init__(self) -> None:
         if not is_moment(self.time):
-            raise ValueError(f"time of snapshot {self.name!r} is {self.time}, which no clock shows")
+            raise ValueError(
+                f"time of snapshot {self.name!r:.80} is {self.time}, which no clock shows; "
+                "export it again"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,11 +77,11 @@ class Manifest(Config):
     tokenizer: str
     sleep: SleepConfig
     gate: GateConfig | None = None
-    nodes: tuple[Node, ...]
+    nodes: Many[Node]
     """The tree of entries of head and snapshots; none is before the one that it follows."""
     head: int | None
     """The last entry's number; None if nothing was read."""
-    snapshots: tuple[NamedPoint, ...]
+    snapshots: Many[NamedPoint]
 
     def __post_init__(self) -> None:
         numbers = [(node.before, place) for place, node in enumerate(self.nodes)]
@@ -86,7 +92,11 @@ class Manifest(Config):
             raise ValueError("two snapshots have one name; export it again")
         _ = self.owner  # which refuses settings that contradict each other
         if self.tokenizer == ByteTokenizer.fingerprint:
-            check_tokens(enumerate(node.entry for node in self.nodes), ByteTokenizer())
+            placed = enumerate(node.entry for node in self.nodes)
+            try:
+                check_tokens(placed, ByteTokenizer())
+            except ValueError as error:
+                raise ValueError(f"{error}; export it again") from None
 
     @property
     def owner(self) -> Owner:
@@ -116,14 +126,14 @@ class SessionFile:
 def gather_session(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> SessionFile:
     """A session of a store.
 
-    Raises ValueError if one of its states cannot be read, or it has what no import takes in.
+    Raises Damaged if one of its states cannot be read, or it has what no import takes in.
     """
     try:
         return _gather(row, catalogue, files)
     except Damaged:
         raise
     except ValueError as error:
-        raise ValueError(f"session {row.name!r}: {error}") from None
+        raise Damaged(f"{catalogue.path}: session {row.name!r}: {error}") from None
 
 
 def _gather(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> SessionFile:

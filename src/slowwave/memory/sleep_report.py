@@ -9,6 +9,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
+from slowwave.config import Many
 from slowwave.memory.verdict import Verdict
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import MOST_TOKENS
@@ -39,9 +40,9 @@ class SleepReport:
     """Size of the state with its full window."""
     bytes_after: int
     """Size of the state that the session goes on with."""
-    changes: tuple[float, ...]
+    changes: Many[float]
     """For every recurrent layer |S_after - S_before| / |S_before|, in Frobenius norms."""
-    pass_changes: tuple[tuple[float, ...], ...] = ()
+    pass_changes: Many[Many[float]] = ()
     """For passes 2 to N and every recurrent layer |S_n - S_(n-1)| / |S_(n-1)|, where pass n left
     S_n; also where pass n began elsewhere (`sleep.between_passes` = reset, frozen; a coda). Empty
     in what was recorded before there was a gate."""

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
+from slowwave.config import Many
+
 Outcome = Literal["accepted", "rejected", "accepted_unmeasured"]
 
 
@@ -16,9 +18,9 @@ class Measures:
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    right: tuple[bool, ...] = ()
+    right: Many[bool] = ()
     """For every canary, whether the reply contains the answer."""
-    canary_nll: tuple[float, ...] = ()
+    canary_nll: Many[float] = ()
     """For every canary the mean NLL of the answer's tokens."""
     median_nll: float | None = None
     """Of all tokens of held-out text but the first of each."""
@@ -40,7 +42,7 @@ class Verdict:
     window, after one pass."""
     accepted: Measures | None = None
     """Of what it goes on with if the sleep is accepted."""
-    reasons: tuple[str, ...] = ()
+    reasons: Many[str] = ()
     """What led to a rejection, and what was not measured, a sentence each."""
     milliseconds: float = 0.0
     """What measuring and judging took."""

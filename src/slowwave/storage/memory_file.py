@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from slowwave.config import Config
+from slowwave.config import Config, Many
 from slowwave.model.config import LayerType
 from slowwave.model.hybrid import HybridLM
 from slowwave.sleep.awake import open_window
@@ -46,7 +46,7 @@ class MemoryHeader(Config):
     """Fingerprint of the model that read it."""
     tokenizer: str
     """Fingerprint of the tokenizer that made the tokens."""
-    layers: tuple[LayerType, ...]
+    layers: Many[LayerType]
     sleep: SleepConfig
     batch_size: int
     window_fill: int

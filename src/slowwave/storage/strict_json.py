@@ -7,11 +7,13 @@ import math
 import re
 from typing import Any
 
+MOST_KEYS = 64
+"""No object of ours has more, and each that is unknown takes a kilobyte to be refused."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text in UTF-8.
+def parse_json(text: str | bytes, *, most_keys: int = MOST_KEYS) -> Any:
+    """The value of a JSON text in UTF-8, whose objects have so many keys at most.
 
     Raises ValueError, in half a sentence, if it is malformed or nested too deeply, names a key
     twice, or holds a number that is not finite or half of a surrogate pair.
@@ -19,7 +21,10 @@ def parse_json(text: str | bytes) -> Any:
     try:
         text = text if isinstance(text, str) else text.decode()
         value = json.loads(
-            text, object_pairs_hook=_unite, parse_float=_parse_float, parse_constant=_parse_float
+            text,
+            object_pairs_hook=lambda pairs: _unite(pairs, most_keys),
+            parse_float=_parse_float,
+            parse_constant=_parse_float,
         )
         if _SURROGATE.search(text):  # most of them are pairs, which are fine
             json.dumps(value, ensure_ascii=False).encode()
@@ -32,7 +37,9 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def _unite(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unite(pairs: list[tuple[str, Any]], most_keys: int) -> dict[str, Any]:
+    if len(pairs) > most_keys:
+        raise ValueError(f"its JSON has {len(pairs)} keys in one place")
     united = dict(pairs)
     if len(united) < len(pairs):
         raise ValueError("its JSON names a key twice")

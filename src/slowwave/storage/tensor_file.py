@@ -110,7 +110,7 @@ def _read_head(path: Path, file: BinaryIO) -> TensorFile:
         raise ValueError(f"{path}: its header is too long for a memory file; restore it")
     text = file.read(length)
     try:
-        values = parse_json(text)
+        values = parse_json(text, most_keys=MAX_HEAD_NBYTES)
         metadata = values.pop("__metadata__", {})
         if not all(isinstance(part, str) for part in metadata.values()):
             raise ValueError("its metadata is no text")

@@ -145,7 +145,7 @@ def test_names_that_break_the_rule(store: Store, exported: Path) -> None:
     manifest, snapshots = manifest_of(exported), manifest_of(exported)["snapshots"]
     snapshots[1]["name"] = "a\nb"
     for changes, name, message in (
-        ({"name": "a@b"}, None, r"session name 'a@b' is unfit"),
+        ({"name": "a@b"}, None, r"its session is called 'a@b', which is unfit; name it anew"),
         ({"snapshots": snapshots}, "bob", r"snapshot name 'a\\nb' is unfit"),
     ):
         rewrite(exported, {"session.json": json.dumps(manifest | changes)})

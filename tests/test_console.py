@@ -71,6 +71,4 @@ def test_bars_of_runs_keep_brackets() -> None:
     console = PlainConsole(file=shown, force_terminal=True, width=120)
     with TrainingProgress([run], console) as progress:
         progress.start(run)
-    text = Text.from_ansi(shown.getvalue()).plain
-    assert f"{run.folder}: started" in text
-    assert f"{run.folder} " in text
+    assert f"{run.folder}: started" in Text.from_ansi(shown.getvalue()).plain

@@ -155,7 +155,7 @@ def _one_sentence(error: ValidationError, cls: type[Any], values: object, remedy
             context = first.get("ctx", {})
             return f"{where}.name is {context['tag']!r}; use one of {context['expected_tags']}"
         case "dataclass_type" | "model_attributes_type":
-            return f"{where}: is {_quote(first['input'])}; use a table of its fields"
+            return f"{where}: is {_quote(first['input'])}; {remedy or 'use a table of its fields'}"
         case _:
             return (
                 f"{where}: {message}, got {_quote(first['input'])}; {remedy or 'correct the value'}"

@@ -392,15 +392,15 @@ def test_info_of_files_and_folders_that_are_no_memory(
 ) -> None:
     (folder / "notes.txt").write_text("My cat is called Milo.\n")
     (folder / "some").mkdir()
-    mend = "name one that a session was saved to"
-    assert refusal("memory", "info", "notes.txt") == f"notes.txt: not a memory file; {mend}\n"
+    said = "notes.txt: truncated or not a memory file (it does not begin as one); restore it, or"
+    assert refusal("memory", "info", "notes.txt") == f"{said} name another\n"
     assert refusal("memory", "info", "some") == "some: is a folder; name a file\n"
     assert refusal("memory", "info", "") == "NAME_OR_FILE is empty; name a session or a file\n"
     assert "a/b: no such file; name a session, or" in refusal("memory", "info", "a/b")
     (folder / "ann").write_text("A file of the same name is not meant.")
     assert read(call, "info", "ann")["name"] == "ann"
     elsewhere = ("--memory-dir", "elsewhere")
-    assert "ann: not a memory file" in refusal("memory", "info", "ann", *elsewhere)
+    assert "ann: truncated or not a memory file" in refusal("memory", "info", "ann", *elsewhere)
 
 
 def test_a_memory_directory_must_be_one(ann: Talker, folder: Path, refusal: Call) -> None:

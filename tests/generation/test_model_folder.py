@@ -60,7 +60,7 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no config\.json; name the folder of a model to ta"):
         load(tmp_path)
     (tmp_path / "notes.txt").write_text("no folder")
-    with pytest.raises(ValueError, match=r"notes\.txt.config\.json: no such file; name a folder"):
+    with pytest.raises(ValueError, match=r"notes\.txt: is a file; name the folder of a model"):
         load(tmp_path / "notes.txt")
     save(tmp_path, HybridLM(CONFIG.model), ByteTokenizer(), CONFIG)
     (tmp_path / "model.safetensors").unlink()

@@ -39,7 +39,7 @@ TALKER = Talker(
 )
 # What a store may have in it.
 OWN = re.compile(
-    r"catalogue\.sqlite(-wal|-shm|-journal)?|states|locks"
+    r"catalogue\.sqlite(-wal|-shm|-journal|-reserve)?|states|locks"
     r"|states/\d+-[0-9a-f]{32}\.safetensors|locks/\d+\.lock"
 )
 # What is no damage, but what it leads to where the damaged file is a sound one that says less.

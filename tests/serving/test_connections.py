@@ -130,7 +130,9 @@ def test_a_body_in_crumbs_is_not_read_to_its_end(make: Make) -> None:
         assert is_served(address)
 
 
-def test_who_takes_no_answer_is_hung_up_on() -> None:
+def test_who_takes_no_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the system itself does not notice it."""
+    monkeypatch.setattr("slowwave.serving.connection.limit_silence", lambda *_: None)
     app, gone = FastAPI(), list[bool]()
 
     @app.get("/much")

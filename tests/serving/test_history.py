@@ -192,6 +192,15 @@ def test_the_most_is_recognised(
     assert found.new == asked[count:]
 
 
+def test_all_beginnings_of_a_reply_are_found() -> None:
+    texts = {"a" * n: 1 << n for n in range(1, 40)} | {"a" * n + "c": 1 << 50 for n in (3, 7)}
+    beginnings = history._Beginnings(texts)
+    for count in range(45):
+        whole = "a" * count + "bb"
+        expected = sum(bits for text, bits in texts.items() if whole.startswith(text))
+        assert beginnings.find(whole) == expected
+
+
 @pytest.mark.parametrize(
     ("known", "asked"),
     [

@@ -70,6 +70,14 @@ def test_pieces_have_the_tokens_of_the_whole(name: str, text: str, start: int) -
 
 
 @ALL
+def test_it_does_not_matter_where_pieces_end(name: str) -> None:
+    tokenizer, text = TOKENIZERS[name], PROSE[:1500]
+    whole = tokenizer.encode(text, add_special_tokens=False).ids
+    for piece in range(90, 200):
+        assert join(tokenizer, text, piece=piece, margin=32) == whole
+
+
+@ALL
 @given(text=st.text(st.sampled_from("ab \n\u4e2d"), max_size=60), repeats=st.integers(1, 9))
 def test_words_longer_than_a_piece_come_back_too(name: str, text: str, repeats: int) -> None:
     tokenizer = TOKENIZERS[name]

@@ -71,6 +71,7 @@ class TerminalInput:
         readline.set_auto_history(False)
         if self._history is not None:
             with contextlib.suppress(OSError):
+                drop_cut_line(self._history)
                 readline.read_history_file(self._history)
 
     def _keep(self, line: str) -> None:

@@ -78,8 +78,9 @@ def _show_each(questions: Sequence[Question], status: StatusLine) -> Iterator[Qu
 
 
 def _gather(options: ProbeOptions) -> list[Question]:
-    if not all(1 <= count <= MOST_PASSES for count in options.passes):
-        raise ValueError(f"--passes is {options.passes}; use 1 to {MOST_PASSES} for each")
+    unfit = [count for count in options.passes if not 1 <= count <= MOST_PASSES]
+    if unfit:
+        raise ValueError(f"--passes has {unfit[0]}; use 1 to {MOST_PASSES} for each")
     questions = [Question(question=require_text(text, "--ask")) for text in options.ask]
     if options.questions is not None:
         values = read_toml(options.questions)

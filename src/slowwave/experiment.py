@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from slowwave.config import Config, override, read_toml
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.tasks.config import ConversationConfig, RecallConfig, TaskConfig, TextConfig
-from slowwave.training.config import TrainConfig
+from slowwave.training.config import Precision, TrainConfig
 
 if TYPE_CHECKING:
     from slowwave.evaluation.evaluate import Record
@@ -58,10 +59,9 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     task counts in, if no window would be slept, if a first stage has nothing to evict or to train,
     or if the vocabularies differ.
     """
-    import torch
-
     from slowwave.model.hybrid import HybridLM
     from slowwave.tasks.registry import make_task
+    from slowwave.training.precision import compute_dtype
 
     _check_windows(config)
     _check_first_stage(config)
@@ -78,7 +78,7 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
         )
     sizes = dataclasses.replace(config.model, vocab_size=task.vocab_size)
     model = HybridLM(sizes, seed=config.train.seed)
-    model.set_compute_dtype(torch.bfloat16 if config.train.precision == "bfloat16" else None)
+    model.set_compute_dtype(compute_dtype(config.train.precision, model.device))
     return model, task
 
 
@@ -121,30 +121,48 @@ def run_training(
 ) -> dict[str, Any] | None:
     """Trains into folder `out`, continuing a run of the same config that it holds.
 
+    What precision "auto" comes to is recorded, and a run goes on with what it began with. Warns if
+    that is slow here.
+
     Returns the summary, or None if the run was interrupted (it can be continued). Raises
     ValueError if the folder holds another run or there is none to start from, TrainingDiverged if
     numbers stop being numbers.
     """
     import torch
 
+    from slowwave.storage.environment import describe_environment
+    from slowwave.training.precision import (
+        choose_precision,
+        describe_precision,
+        describe_slow_choice,
+    )
     from slowwave.training.run_folder import RunFolder
     from slowwave.training.trainer import Trainer
 
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    model, task = build(config)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = RunFolder(out)
+    config = as_recorded(config, folder.path)
+    config = _with_precision(config, choose_precision(config.train.precision, device))
+    model, task = build(config)
+    model.to(device)
     resolved = config.to_dict()
     if (folder.path / "config.json").exists():
         check_same(folder.path, resolved)
         if folder.is_finished:
             return folder.summary()
+    if slow := describe_slow_choice(config.train.precision, device):
+        warnings.warn(slow, stacklevel=2)
     trainer = Trainer(model, task, config.sleep, config.train, folder)
-    if not trainer.resume():
+    ran = describe_precision(config.train.precision, device)
+    environment = describe_environment(config.train.seed) | ran
+    if trainer.resume():
+        folder.note_resumption(trainer.progress.step, environment)
+    else:
         if config.train.start_from is not None:
             trainer.start_from(RunFolder(config.train.start_from))
-        folder.begin(resolved, seed=config.train.seed)
+        folder.begin(resolved, environment)
     if not trainer.train(report):
         return None
     tried = () if config.sleep.eviction == "none" else PASSES_TRIED
@@ -168,6 +186,21 @@ def run_training(
 def complete(recorded: dict[str, Any]) -> dict[str, Any]:
     """A recorded config with what has come since: new fields start with what was done before."""
     return ExperimentConfig.from_dict(recorded).to_dict()
+
+
+def as_recorded(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
+    """The config; if it leaves the precision open, with that of the run that `folder` holds."""
+    from slowwave.storage.files import read_json
+
+    recorded = folder / "config.json"
+    if config.train.precision != "auto" or not recorded.exists():
+        return config
+    return _with_precision(config, complete(read_json(recorded))["train"]["precision"])
+
+
+def _with_precision(config: ExperimentConfig, precision: Precision) -> ExperimentConfig:
+    train = dataclasses.replace(config.train, precision=precision)
+    return dataclasses.replace(config, train=train)
 
 
 def check_same(folder: Path, config: dict[str, Any]) -> None:
@@ -225,14 +258,16 @@ def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[Experimen
 def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     """The config, trained model and task of a run folder or a shipped checkpoint folder.
 
-    The folder holds config.json (the experiment) and checkpoint/model.safetensors.
+    The folder holds config.json (the experiment) and checkpoint/model.safetensors. What was
+    trained in bfloat16 computes in float32 where bfloat16 is slow.
     """
     from slowwave.storage.checkpoint import load_tensors, load_weights
     from slowwave.storage.files import read_json
 
     path = Path(folder)
     config = ExperimentConfig.from_dict(read_json(path / "config.json"))
-    model, task = build(config)
+    narrow = config.train.precision == "bfloat16"
+    model, task = build(_with_precision(config, "auto") if narrow else config)
     weights = path / "checkpoint" / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     return config, model, task

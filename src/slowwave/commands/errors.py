@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 USER_ERROR = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -14,3 +19,13 @@ def explain(error: Exception) -> str:
     else:
         text = str(error)
     return " ".join(text.split())
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Prints what is warned of as one line on stderr, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"slowwave: {message}", file=sys.stderr
+        )
+        yield

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse
-from slowwave.commands.errors import INTERRUPTED, USER_ERROR
+from slowwave.commands.errors import INTERRUPTED, USER_ERROR, plain_warnings
 from slowwave.experiment import ExperimentConfig, load_experiment
 
 
@@ -50,7 +50,8 @@ def run(arguments: list[str]) -> None:
     from slowwave.training.progress_line import ProgressLine
 
     keep_freed_memory()
-    summary = run_training(config, out, report=ProgressLine(config.train.log_every))
+    with plain_warnings():
+        summary = run_training(config, out, report=ProgressLine(config.train.log_every))
     if summary is None:
         print(f"\ninterrupted; the same command continues the run in {out}", file=sys.stderr)
         sys.exit(INTERRUPTED)

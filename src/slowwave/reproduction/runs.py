@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slowwave.config import flatten
-from slowwave.experiment import ExperimentConfig, check_same, load_experiment
+from slowwave.experiment import ExperimentConfig, as_recorded, check_same, load_experiment
 from slowwave.reproduction.figures import RECIPES, FigureConfig, RunsConfig, Scale
 from slowwave.storage.files import read_json
 from slowwave.training.progress import find_checkpoint
@@ -81,7 +81,7 @@ def find_state(run: PlannedRun) -> State:
     """What of a run is recorded. Raises ValueError if its folder holds another run."""
     if not (run.folder / "config.json").exists():
         return "to do"
-    check_same(run.folder, run.config.to_dict())
+    check_same(run.folder, as_recorded(run.config, run.folder).to_dict())
     if (run.folder / "summary.json").exists():
         return "recorded"
     return "to do" if find_checkpoint(run.folder / "checkpoint") is None else "partly"

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slowwave.storage.environment import describe_environment
 from slowwave.storage.files import read_json, write_atomically, write_json
 
 
@@ -24,11 +23,25 @@ class RunFolder:
         """Folder of the newest checkpoint."""
         return self.path / "checkpoint"
 
-    def begin(self, config: dict[str, Any], *, seed: int) -> None:
+    def begin(self, config: dict[str, Any], environment: dict[str, Any]) -> None:
         """Writes the resolved config and the environment; the metrics start empty."""
         write_json(self.path / "config.json", config)
-        write_json(self.path / "environment.json", describe_environment(seed))
+        write_json(self._environment, environment)
         write_atomically(self.path / "metrics.jsonl", b"")
+
+    def note_resumption(self, step: int, environment: dict[str, Any]) -> None:
+        """Adds to the environment what is another from `step` on, under "resumed"."""
+        recorded = read_json(self._environment) if self._environment.exists() else {}
+        resumed = recorded.get("resumed", [])
+        known = recorded | {key: value for entry in resumed for key, value in entry.items()}
+        changed = {key: value for key, value in environment.items() if known.get(key) != value}
+        if changed:
+            resumed = [*resumed, {"step": step, **changed}]
+            write_json(self._environment, recorded | {"resumed": resumed})
+
+    @property
+    def _environment(self) -> Path:
+        return self.path / "environment.json"
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds one JSON line."""

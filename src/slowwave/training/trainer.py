@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from slowwave.evaluation.evaluate import Record, evaluate, predict
+from slowwave.evaluation.evaluate import evaluate, predict
 from slowwave.model.hybrid import HybridLM
 from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
@@ -25,6 +25,7 @@ from slowwave.training.config import TrainConfig
 from slowwave.training.cost import count_tokens, step_flops
 from slowwave.training.data import BatchesAhead
 from slowwave.training.optimizer import make_optimizers, set_learning_rates
+from slowwave.training.precision import compute_dtype
 from slowwave.training.progress import Progress, find_checkpoint
 from slowwave.training.resume import load_counters, load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
@@ -66,8 +67,8 @@ class Trainer:
         )
         self.progress = Progress()
         self._timed_steps, self._timed_seconds, self._batch_tokens = 0, 0.0, 0
-        self.newest: Record | None = None
-        model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
+        self.exact: float | None = None  # of the newest evaluation
+        model.set_compute_dtype(compute_dtype(config.precision, model.device))
         if config.compile and model.device.type == "cpu" and native.find_obstacle() is None:
             native.load()
         self._run = torch.compile(model.run, dynamic=False) if config.compile else model.run
@@ -80,6 +81,9 @@ class Trainer:
             return False
         self.progress = load_progress(found, self.model, self.optimizers)
         self.folder.drop_metrics_after(self.progress.step)
+        for line in self.folder.metrics():
+            if "evaluation" in line:
+                self.exact = line["evaluation"]["overall"]["exact"]
         return True
 
     def start_from(self, folder: RunFolder) -> None:
@@ -104,7 +108,7 @@ class Trainer:
         """
         config = self.config
         with self._interruptible():
-            while self.progress.step < config.steps:
+            while not self.is_finished:
                 loss, norm, seconds = self._step()
                 step = self.progress.step
                 if step % config.log_every == 0:
@@ -113,13 +117,9 @@ class Trainer:
                     self._evaluate()
                 if report is not None:
                     report(self._report(loss, seconds))
-                reached = self._has_reached_target()
-                last = step == config.steps or reached or self._stop_asked
-                if step % config.save_every == 0 or last:
+                if step % config.save_every == 0 or self.is_finished or self._stop_asked:
                     self.save()
-                if reached:
-                    return True
-                if self._stop_asked and step < config.steps:
+                if self._stop_asked and not self.is_finished:
                     return False
         return True
 
@@ -173,7 +173,7 @@ class Trainer:
         return sleep_at(step, self.sleep, config)
 
     def _evaluate(self) -> None:
-        (self.newest,) = evaluate(
+        (record,) = evaluate(
             self.model,
             self.task,
             sleep=self.sleep,
@@ -181,7 +181,8 @@ class Trainer:
             examples=self.config.eval_examples,
             batch_size=self.config.batch_size,
         )
-        line = {**dataclasses.asdict(self.progress), "evaluation": self.newest.to_dict()}
+        self.exact = record.overall.exact
+        line = {**dataclasses.asdict(self.progress), "evaluation": record.to_dict()}
         self.folder.append_metrics(line)
 
     def _log(self, loss: float, norm: float) -> None:
@@ -195,16 +196,17 @@ class Trainer:
             progress=self.progress,
             steps=self.config.steps,
             loss=loss,
-            exact=None if self.newest is None else self.newest.overall.exact,
+            exact=self.exact,
             tokens_per_second=self._batch_tokens / seconds,
             seconds_left=mean_seconds * (self.config.steps - self.progress.step),
         )
 
-    def _has_reached_target(self) -> bool:
+    @property
+    def is_finished(self) -> bool:
+        """Whether the schedule has ended, or an evaluation reached the target."""
         target = self.config.stop_at
-        return (
-            target is not None and self.newest is not None and (self.newest.overall.exact >= target)
-        )
+        reached = target is not None and self.exact is not None and self.exact >= target
+        return reached or self.progress.step >= self.config.steps
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

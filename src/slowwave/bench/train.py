@@ -77,7 +77,7 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
     tokens = batch.stream.inputs.numel()
     notes = [
         f"batch {num_rows}, {tokens / times[first].median:,.0f} tokens/s at {first}; products in "
-        f"{choose_precision('auto', device)}, delta rule: {fastest_backend(device, torch.float32)}; "
+        f"{choose_precision('auto', device)}; delta rule: {fastest_backend(device, torch.float32)}",
         "ratios are of times over ratios of FLOPs",
         "matmul share: all counted operations over the rate of the projections' and feed-forward "
         "products of this model, forward and backward, in the faster dtype: "

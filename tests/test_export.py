@@ -26,6 +26,8 @@ TINY = ExperimentConfig(
     train=TrainConfig(steps=1, batch_size=2, eval_examples=2, precision="bfloat16"),
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:train.precision is bfloat16:UserWarning")
+
 
 @pytest.fixture(autouse=True)
 def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ def _without_seconds(folder: Path) -> list[dict[str, object]]:
     return [{**line, "seconds": 0} for line in RunFolder(folder).metrics()]
 
 
+@pytest.mark.filterwarnings("ignore:train.precision is bfloat16:UserWarning")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stop_at_step", [1, 2, 3, 5])
 def test_resumed_run_is_bit_identical_to_an_unbroken_one(

@@ -245,7 +245,8 @@ def test_what_fails_leaves_no_state(
     store.export("ann", tmp_path / "ann.memory")
     states = store.directory / "states"
     if what == "rebuild":
-        next(states.iterdir()).write_bytes(b"damaged")
+        for path in states.iterdir():
+            path.write_bytes(b"damaged")
     before = sorted(states.iterdir())
 
     def fail(*_: object) -> None:

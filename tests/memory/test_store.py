@@ -175,7 +175,7 @@ def test_names(store: Store, talker: Talker) -> None:
     with begin(store, talker, "Großmutter 1") as session:
         session.snapshot("vor dem Tee")
     begin(store, talker, "bob").close()
-    assert [info.name for info in store.sessions()] == ["Großmutter/1", "bob"]
+    assert [info.name for info in store.sessions()] == ["Großmutter 1", "bob"]
     for call in (
         lambda: store.info("cy"),
         lambda: store.entries("cy@then"),

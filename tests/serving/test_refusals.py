@@ -61,7 +61,7 @@ def refuse(
         (CHAT, chat("Hi", memory="a/b"), 400, "memory name 'a/b' is unfit; use 1 to 128"),
         (CHAT, chat("Hi", memory="a@b"), 400, "memory name 'a@b' is unfit; use 1 to 128"),
         (CHAT, chat("Hi", memory="../x"), 400, "memory name '../x' is unfit; use 1 to 128"),
-        (CHAT, chat("Hi", memory=".x"), 400, "memory name '.x' is unfit; use 1 to 128"),
+        (CHAT, chat("Hi", memory=".x"), 400, "session name '.x' is unfit; use 1 to 128"),
         (
             CHAT,
             chat("x" * 101, memory="ann"),

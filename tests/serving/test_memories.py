@@ -67,7 +67,7 @@ def test_a_memory_is_described(make: Make, talker: Talker) -> None:
     assert (shown["name"], shown["is_open"], shown["snapshots"]) == ("ann", True, [])
     for counter in ("tokens_seen", "num_sleeps", "window_fill", "window", "num_entries"):
         assert shown[counter] == getattr(status, counter)
-    assert listed["disk"]["heads"] == shown["nbytes"] > status.nbytes
+    assert listed["disk"]["heads"] > shown["nbytes"] > status.nbytes  # and that of a turn ago
     reports = [report.changes for report in alone.sleeps]
     assert [tuple(report["changes"]) for report in shown["sleeps"]] == reports
     assert [(slept["start"], slept["stop"]) for slept in sleeps["data"]] == [

@@ -252,7 +252,7 @@ def test_a_busy_port_is_one_sentence_before_anything_else(folder: Path, tmp_path
         ({"host": "0.0.0.0"}, "--host is 0.0.0.0, which others can reach, and there are no API"),
         ({"host": "example.org"}, "--host is example.org, which others can reach"),
         ({"api_keys": "nowhere"}, "nowhere: no such file; name a file of lines"),
-        ({"model": "nowhere"}, "nowhere/config.json: no such file"),
+        ({"model": "nowhere"}, "nowhere: no such folder"),
         (
             {"config": ServeConfig(origins=("*",))},
             r"serve\.origins names pages that may ask with a",
@@ -276,6 +276,6 @@ def test_a_directory_that_is_none_is_told_before_anything_is_served(
     file = tmp_path / "file"
     file.write_text("")
     settings = {"host": "127.0.0.1", "port": 0, "api_keys": None, "model_name": None}
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(OSError, match="not a directory"):
         serving_run.serve(folder, memory_dir=file, config=ServeConfig(), **settings)
     assert "serving" not in capsys.readouterr().err

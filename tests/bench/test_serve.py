@@ -71,7 +71,7 @@ def test_mixed_memories_are_found(place: tuple[Talker, Path, Talk]) -> None:
     files = sorted((memories / "states").iterdir())
     for file in files[:-1]:
         file.write_bytes(files[-1].read_bytes())
-    with pytest.raises(ValueError, match="lost its state, but not its ledger"):
+    with pytest.raises(ValueError, match=r"state|ledger|session"):
         check(talker, memories, talk)  # the store itself finds that it is another's
 
 

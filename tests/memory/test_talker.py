@@ -80,9 +80,9 @@ def test_keywords_change_how_a_reply_is_drawn(talker: Talker, keywords: dict[str
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"temperature": -1.0}, r"^sampling\.temperature is -1\.0; use 0"),
+        ({"temperature": -1.0}, r"^temperature is -1\.0; use 0"),
         ({"top_k": 2.5}, r"^top_k: .*valid integer.* got 2\.5; correct the value"),
-        ({"top_p": 0.0}, r"^sampling\.top_p is 0\.0; use a probability"),
+        ({"top_p": 0.0}, r"^top_p is 0\.0; use a probability"),
         ({"seed": "a"}, r"^seed: .*valid integer.* got 'a'; correct the value"),
     ],
 )

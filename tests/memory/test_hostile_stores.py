@@ -128,7 +128,11 @@ def link(path: Path, target: Path) -> None:
 def test_folders_and_locks_that_are_links(
     directory: Path, talker: Talker, tmp_path: Path, name: str
 ) -> None:
-    link(directory / name, tmp_path / "elsewhere")
+    elsewhere = tmp_path / "elsewhere"
+    link(directory / name, elsewhere)
+    if elsewhere.is_dir():
+        for file in ("99.lock", "99-0.safetensors"):  # such as are swept
+            (elsewhere / file).touch()
     before = sorted(path.name for path in tmp_path.rglob("*"))
 
     def use() -> None:
@@ -213,6 +217,12 @@ def test_only_our_own_tables(directory: Path, statement: str) -> None:
         Store(directory)
 
 
+def test_what_sqlite_says_may_be_no_text(directory: Path) -> None:
+    """It quotes what it cannot read."""
+    alter(directory, "UPDATE sqlite_master SET sql = sql || CAST(x'20ff88' AS TEXT)")
+    refuse(lambda: Store(directory), r"catalogue\.sqlite: damaged, or no catalogue")
+
+
 def test_what_sqlite_keeps_beside_them_is_fine(directory: Path) -> None:
     alter(directory, "ANALYZE", "REINDEX")
     with Store(directory) as store:
@@ -232,6 +242,7 @@ ANN = "(SELECT head FROM sessions WHERE name = 'ann')"
         ("UPDATE entries SET parent = id", "some are missing"),
         ("UPDATE entries SET place = place + 1", "some are missing"),
         ("UPDATE entries SET place = 1", "some are missing"),
+        ("UPDATE entries SET place = place + 0.5", "is no count"),
         ("UPDATE entries SET place = 'x'", "is no count|some are missing"),
         ("UPDATE entries SET place = 1e18", "is no count|some are missing"),
         ("UPDATE entries SET kind = 'dreamt'", "kind 'dreamt' is not known"),
@@ -316,6 +327,7 @@ def test_rows_of_other_kinds(directory: Path, talker: Talker, statement: str, re
             lambda: store.sleeps("ann", 1),
             lambda: store.sources("ann"),
             lambda: store.piece("ann", 0, 3),
+            lambda: store.piece("ann", 0, 9, most_tokens=9),
             lambda: store.last_piece("ann", 2),
             lambda: store.provenance("ann@monday"),
             lambda: store.open("ann", talker).close(),

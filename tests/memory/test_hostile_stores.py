@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.refusals import Damaged
 from slowwave.memory.store import Store
+from tensor_files import replace_tensor
 
 
 @pytest.fixture
@@ -343,6 +345,31 @@ def test_rows_of_other_kinds(directory: Path, talker: Talker, statement: str, re
         assert str(directory) in refusal
         assert "\n" not in refusal
     assert any(re.search(reason, refusal) for refusal in refusals), refusals
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: weights.long(),
+        lambda weights: weights > 0,
+        lambda weights: weights.bfloat16(),
+        lambda weights: weights[0],
+        lambda weights: weights * float("nan"),
+        lambda weights: weights + float("inf"),
+        lambda _: None,
+    ],
+    ids=["int64", "bool", "bfloat16", "rank", "nan", "infinity", "missing"],
+)
+def test_fast_weights_that_are_none_are_not_compared(
+    directory: Path, change: Callable[[Tensor], Tensor | None]
+) -> None:
+    with Store(directory) as store:
+        file = store._catalogue.find("ann").head.file
+        replace_tensor(directory / "states" / f"{file}", "layers.1.fast_weights", change)
+        for points in (("ann", "ann@monday"), ("ann@monday", "ann")):
+            refuse(
+                lambda points=points: store.diff(*points), "fast weights are missing, or are none"
+            )
 
 
 # Ledgers whose replay would do harm.

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.refusals import Damaged
 from slowwave.memory.store import Store
+from tensor_files import replace_tensor
 
 
 @pytest.fixture
@@ -128,7 +130,11 @@ def link(path: Path, target: Path) -> None:
 def test_folders_and_locks_that_are_links(
     directory: Path, talker: Talker, tmp_path: Path, name: str
 ) -> None:
-    link(directory / name, tmp_path / "elsewhere")
+    elsewhere = tmp_path / "elsewhere"
+    link(directory / name, elsewhere)
+    if elsewhere.is_dir():
+        for file in ("99.lock", "99-0.safetensors"):  # such as are swept
+            (elsewhere / file).touch()
     before = sorted(path.name for path in tmp_path.rglob("*"))
 
     def use() -> None:
@@ -213,6 +219,12 @@ def test_only_our_own_tables(directory: Path, statement: str) -> None:
         Store(directory)
 
 
+def test_what_sqlite_says_may_be_no_text(directory: Path) -> None:
+    """It quotes what it cannot read."""
+    alter(directory, "UPDATE sqlite_master SET sql = sql || CAST(x'20ff88' AS TEXT)")
+    refuse(lambda: Store(directory), r"catalogue\.sqlite: damaged, or no catalogue")
+
+
 def test_what_sqlite_keeps_beside_them_is_fine(directory: Path) -> None:
     alter(directory, "ANALYZE", "REINDEX")
     with Store(directory) as store:
@@ -232,6 +244,7 @@ ANN = "(SELECT head FROM sessions WHERE name = 'ann')"
         ("UPDATE entries SET parent = id", "some are missing"),
         ("UPDATE entries SET place = place + 1", "some are missing"),
         ("UPDATE entries SET place = 1", "some are missing"),
+        ("UPDATE entries SET place = place + 0.5", "is no count"),
         ("UPDATE entries SET place = 'x'", "is no count|some are missing"),
         ("UPDATE entries SET place = 1e18", "is no count|some are missing"),
         ("UPDATE entries SET kind = 'dreamt'", "kind 'dreamt' is not known"),
@@ -316,6 +329,7 @@ def test_rows_of_other_kinds(directory: Path, talker: Talker, statement: str, re
             lambda: store.sleeps("ann", 1),
             lambda: store.sources("ann"),
             lambda: store.piece("ann", 0, 3),
+            lambda: store.piece("ann", 0, 9, most_tokens=9),
             lambda: store.last_piece("ann", 2),
             lambda: store.provenance("ann@monday"),
             lambda: store.open("ann", talker).close(),
@@ -331,6 +345,31 @@ def test_rows_of_other_kinds(directory: Path, talker: Talker, statement: str, re
         assert str(directory) in refusal
         assert "\n" not in refusal
     assert any(re.search(reason, refusal) for refusal in refusals), refusals
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: weights.long(),
+        lambda weights: weights > 0,
+        lambda weights: weights.bfloat16(),
+        lambda weights: weights[0],
+        lambda weights: weights * float("nan"),
+        lambda weights: weights + float("inf"),
+        lambda _: None,
+    ],
+    ids=["int64", "bool", "bfloat16", "rank", "nan", "infinity", "missing"],
+)
+def test_fast_weights_that_are_none_are_not_compared(
+    directory: Path, change: Callable[[Tensor], Tensor | None]
+) -> None:
+    with Store(directory) as store:
+        file = store._catalogue.find("ann").head.file
+        replace_tensor(directory / "states" / f"{file}", "layers.1.fast_weights", change)
+        for points in (("ann", "ann@monday"), ("ann@monday", "ann")):
+            refuse(
+                lambda points=points: store.diff(*points), "fast weights are missing, or are none"
+            )
 
 
 # Ledgers whose replay would do harm.

@@ -293,6 +293,18 @@ def test_archives_that_claim_what_they_are_not(store: Store, exported: Path) -> 
                 path.write_bytes(whole[:place] + other + whole[place + len(name) :])
                 with pytest.raises(ValueError, match=r"/changed: .*; (export it again|name anot)"):
                     store.import_session(path, "bob")
+    at = whole.index(b"PK\x01\x02")  # of the first member in the archive's own list
+    for place, value in (
+        (8, b"\0\x08"),  # its name is UTF-8, which it is not
+        (6, b"\xff\xff"),  # of a version to come
+        (42, b"\xff\xff\xff\xff"),  # it lies where nothing is
+    ):
+        changed = bytearray(whole)
+        changed[at + 46 : at + 50] = b"\xff" * 4
+        changed[at + place : at + place + len(value)] = value
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"/changed: .*; (export it again|name another)"):
+            store.import_session(path, "bob")
     with zipfile.ZipFile(exported, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("session.json", "{}")
     with pytest.raises(ValueError, match="an archive, but not an exported session; name another"):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from slowwave.memory.catalogue_parse import REPORT
 from torch import Tensor
 
 from slowwave.generation.model_folder import Talker
+from slowwave.memory.catalogue_parse import REPORT
 from slowwave.memory.catalogue_rows import dump_report
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.session import Session

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from slowwave.memory.catalogue_file import BUSY_SECONDS, Reserve, explain, is_full, open_file
+from slowwave.memory.catalogue_file import (
+    BUSY_SECONDS,
+    REFUSALS,
+    Reserve,
+    explain,
+    is_full,
+    open_file,
+)
 from slowwave.memory.row_checks import BadRow
 
 Result = TypeVar("Result")
@@ -91,7 +98,7 @@ class Database:
             yield
         except sqlite3.ProgrammingError:
             raise
-        except (sqlite3.Error, BadRow) as error:
+        except (*REFUSALS, BadRow) as error:
             raise explain(self.path, error) from None
 
     def empty_log(self) -> bool:

@@ -22,6 +22,8 @@ from slowwave.storage.files import FULL
 from slowwave.storage.private import FILE
 
 BUSY_SECONDS = 30
+REFUSALS = (sqlite3.Error, UnicodeDecodeError)
+"""What is raised for a file that is none of ours: SQLite's words about it may quote its bytes."""
 PAGE_NBYTES = 1 << 12
 RESERVE_NBYTES = 64 * PAGE_NBYTES
 """SQLite takes 32 KiB to open a catalogue, and a few pages of 4 KiB to delete a session."""
@@ -142,7 +144,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         except BaseException:
             db.close()
             raise
-    except sqlite3.Error as error:
+    except REFUSALS as error:
         raise explain(path, error) from None
     return db
 
@@ -168,7 +170,7 @@ def _read_into_memory(path: Path, obstacle: OSError) -> sqlite3.Connection:
             prepare(db, path)
             db.execute("PRAGMA query_only = ON")
             return db
-        except sqlite3.Error as error:
+        except REFUSALS as error:
             db.close()
             found = explain(path, error)
             if not isinstance(found, OSError):

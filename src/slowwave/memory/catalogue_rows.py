@@ -190,12 +190,13 @@ def fit_entries(
 ) -> int:
     """Where places from `start` on have more tokens than that, but for the first; or `stop`."""
     sql = (
-        f"{WAY} SELECT place, length(tokens) / 4 FROM way JOIN entries USING (id) "
+        f"{WAY} SELECT place, length(tokens) / 4 AS count FROM way JOIN entries USING (id) "
         "WHERE place >= ? AND place < ? ORDER BY place"
     )
     total = 0
-    for place, count in db.execute(sql, (point.entry, start, start, stop)):
-        total += count
+    for row in db.execute(sql, (point.entry, start, start, stop)).fetchall():
+        place = check.whole(row, "place")
+        total += check.whole(row, "count")
         if total > most_tokens and place > start:
             return place
     return stop

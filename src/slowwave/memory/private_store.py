@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from slowwave.memory.refusals import Damaged
+from slowwave.storage.plain_file import require_own_folder
 from slowwave.storage.private import is_loose, make_private_folder, tighten
 
 FOLDERS = ("states", "locks")
@@ -14,12 +16,16 @@ FILES = (CATALOGUE, *(f"{CATALOGUE}{end}" for end in ("-journal", "-wal", "-shm"
 
 
 def make_private(directory: Path) -> None:
-    """Makes the folders of a store, and takes away the rights of others to what is there."""
+    """Makes the folders of a store, and takes away the rights of others to what is there.
+
+    Raises Damaged if a folder is a link: what is swept in it would lie elsewhere.
+    """
     make_private_directory(directory)
     for name in FILES:
         tighten(directory / name)
     for name in FOLDERS:
         folder = directory / name
+        _require_own(folder)
         try:
             make_private_folder(folder)
         except OSError:
@@ -30,6 +36,13 @@ def make_private(directory: Path) -> None:
             for path in folder.iterdir():
                 tighten(path)
             tighten(folder)
+
+
+def _require_own(folder: Path) -> None:
+    try:
+        require_own_folder(folder)
+    except ValueError as error:
+        raise Damaged(str(error)) from None
 
 
 def make_private_directory(directory: Path) -> None:

@@ -21,7 +21,7 @@ from slowwave.memory.session import Session
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import load_memory, read_fast_weights, read_memory
-from slowwave.storage.plain_file import read_plain, require_own_folder
+from slowwave.storage.plain_file import read_plain
 from slowwave.storage.private import make_private_folder
 
 
@@ -29,10 +29,6 @@ class StateFiles:
     """A folder of memory files, which docs/state-format.md describes."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            require_own_folder(folder)
-        except ValueError as error:
-            raise Damaged(str(error)) from None
         make_private_folder(folder)
         self.folder = folder
 

@@ -245,7 +245,6 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["demo", "--out", MINI], f"--out is {MINI}, a file; name a folder"),
         (["bench", "--out", MINI, "op"], f"--out is {MINI}, a file; name a folder"),
         (["bench", "serve", "--seconds", "nan"], "--seconds is nan; use more than 0"),
-        (["serve", SHIPPED], f"{SHIPPED}: is a run on the task depo, and so no language model"),
         (["serve", SHIPPED, "--memory-dir", MINI], f"--memory-dir is {MINI}, a file; name a folde"),
         (["serve", SHIPPED, "--limits.workers", "0"], "limits.workers is 0; use 1 or more"),
         (["probe", SHIPPED], "task is depo, and only states of rule110 evolve; name a run of"),
@@ -302,6 +301,15 @@ def test_malformed_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     recipe = tmp_path / "bad.toml"
     recipe.write_text("name = ")
     assert "not valid TOML" in _refusal(["train", str(recipe)], capsys)
+
+
+def test_a_run_is_not_served(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["serve", SHIPPED, "--memory-dir", str(tmp_path / "memories")])
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"slowwave: {SHIPPED}: is a run on the task depo, and so no language m")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

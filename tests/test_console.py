@@ -65,8 +65,15 @@ def test_tables_of_scores_and_benchmarks_keep_brackets(
     assert shown.count(NAME) == 4, shown
 
 
+class Screen(io.StringIO):
+    """A terminal, as far as bars ask."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def test_bars_of_runs_keep_brackets() -> None:
-    shown = io.StringIO()
+    shown = Screen()
     run = PlannedRun("tiny", "[red]x", {}, ExperimentConfig(name="tiny", task=DepoConfig()))
     console = PlainConsole(file=shown, force_terminal=True, width=120)
     with TrainingProgress([run], console) as progress:

@@ -150,7 +150,7 @@ def _one_sentence(error: ValidationError, cls: type[Any], values: object, remedy
         case "missing":
             return f"{where}: is missing; {remedy or 'give it'}"
         case "union_tag_not_found":
-            return f"{where}.name: is missing; give it"
+            return f"{where}.name: is missing; {remedy or 'give it'}"
         case "union_tag_invalid":
             context = first.get("ctx", {})
             return f"{where}.name is {context['tag']!r}; use one of {context['expected_tags']}"

@@ -78,4 +78,6 @@ def test_bars_of_runs_keep_brackets() -> None:
     console = PlainConsole(file=shown, force_terminal=True, width=120)
     with TrainingProgress([run], console) as progress:
         progress.start(run)
-    assert f"{run.folder}: started" in Text.from_ansi(shown.getvalue()).plain
+    text = Text.from_ansi(shown.getvalue()).plain
+    assert f"{run.folder}: started" in text
+    assert f"{run.folder} " in text

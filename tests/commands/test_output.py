@@ -113,7 +113,11 @@ def test_a_reader_that_has_enough_ends_a_command_as_any_other(
 def start(arguments: str, redirections: str) -> tuple[int, str]:
     """Code and stderr of a command that a shell starts."""
     command = f"{shlex.quote(sys.executable)} -m slowwave.cli {arguments} {redirections}"
-    done = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True)
+    # As users have it, where the interpreter writes what is left at its end.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, env=buffered
+    )
     return done.returncode, done.stderr.decode()
 
 

@@ -30,13 +30,16 @@ def test_owners_have_names_that_memories_may_have_too() -> None:
 
 
 @pytest.mark.parametrize("name", [*BEFORE, *NEVER])
-def test_no_way_into_a_store_takes_another(name: str, talker: Talker, tmp_path: Path) -> None:
+def test_no_way_into_a_store_takes_another(
+    name: str, talker: Talker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Store(tmp_path / "memories") as store:
         with store.open("ann", talker, create=True) as session:
             session.read("Hi.")
             with pytest.raises(ValueError, match=r"snapshot name .* is unfit; use 1 to 128"):
                 session.snapshot(name)
         store.export("ann", tmp_path / "file")
+        monkeypatch.setattr("slowwave.memory.store.resleep", lambda *_: pytest.fail("too late"))
         for call in (
             lambda: store.open(name, talker, create=True),
             lambda: store.fork("ann", name),

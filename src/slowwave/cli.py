@@ -61,7 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE)
     except OSError as error:  # of the last lines, which a full disk did not take
-        _tell(explain(error))
+        before = error.__context__
+        if not (isinstance(before, SystemExit) and before.code):  # else it was told already
+            _tell(explain(error))
         sys.exit(USER_ERROR)
 
 

@@ -132,6 +132,19 @@ def test_a_full_disk_is_one_sentence() -> None:
     assert start("--help", "> /dev/full") == (2, "slowwave: the disk is full; make room\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though what was printed before it and what is left at the end both find it full."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["doctor"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "slowwave: the disk is full; make room\n"
+
+
 def test_closed_streams_lead_nowhere() -> None:
     assert start("--help", "<&- >&-") == (0, "")
     assert start("nope", ">&- 2>&-") == (2, "")

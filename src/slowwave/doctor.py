@@ -16,6 +16,7 @@ from rich.table import Table
 from slowwave.console import PlainConsole
 from slowwave.extras import MODULES, say_how_to_install
 from slowwave.ops.delta_rule import fastest_backend
+from slowwave.training.precision import choose_precision
 
 OPTIONAL = {
     "matplotlib": "figures",
@@ -28,20 +29,19 @@ OPTIONAL = {
 
 
 def examine() -> dict[str, Any]:
-    """Versions, hardware, optional parts and the backend that "auto" picks."""
+    """Versions, hardware, optional parts, the precision and the backend that "auto" picks."""
     cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
     return {
         "slowwave": importlib.metadata.version("slowwave"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "bfloat16_on_cpu": torch.backends.mkldnn.is_available(),
+        "training_precision": choose_precision("auto", device),
         "cpp_compiler": shutil.which("g++") or shutil.which("clang++"),
         "gpu": torch.cuda.get_device_name() if cuda else None,
-        "delta_rule_backend": fastest_backend(
-            torch.device("cuda" if cuda else "cpu"), torch.float32
-        ),
+        "delta_rule_backend": fastest_backend(device, torch.float32),
         "optional": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL},
     }
 

@@ -11,7 +11,7 @@ from slowwave.config import Config, describe_differences, override, read_toml
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.tasks.config import ConversationConfig, RecallConfig, TaskConfig, TextConfig
-from slowwave.training.config import TrainConfig
+from slowwave.training.config import Precision, TrainConfig
 
 if TYPE_CHECKING:
     from slowwave.evaluation.evaluate import Record, Scored
@@ -59,10 +59,9 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     task counts in, if no window would be slept, if a first stage has nothing to evict or to train,
     or if the vocabularies differ.
     """
-    import torch
-
     from slowwave.model.hybrid import HybridLM
     from slowwave.tasks.registry import make_task
+    from slowwave.training.precision import compute_dtype
 
     _check_windows(config)
     _check_first_stage(config)
@@ -79,7 +78,7 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
         )
     sizes = dataclasses.replace(config.model, vocab_size=task.vocab_size)
     model = HybridLM(sizes, seed=config.train.seed)
-    model.set_compute_dtype(torch.bfloat16 if config.train.precision == "bfloat16" else None)
+    model.set_compute_dtype(compute_dtype(config.train.precision, model.device))
     return model, task
 
 
@@ -128,6 +127,7 @@ def look_up(config: ExperimentConfig, out: str | Path) -> Standing:
             raise ValueError(
                 f"{out}: no config.json beside its run; restore it, or use another --out"
             )
+        config = as_recorded(config, folder.path)
         check_same(folder.path, config.to_dict(), "use another --out, or the options of the run")
     return find_standing(folder, config.train)
 
@@ -142,6 +142,8 @@ def run_training(
 ) -> dict[str, Any] | None:
     """Trains into folder `out`, continuing a run of the same config that it holds.
 
+    What precision "auto" comes to is recorded, and a run goes on with what it began with.
+
     say: is told in a sentence what is about to happen, where that takes long. on_scored: see
     `evaluate`.
 
@@ -151,24 +153,40 @@ def run_training(
     """
     import torch
 
+    from slowwave.storage.environment import describe_environment
+    from slowwave.training.precision import (
+        choose_precision,
+        describe_precision,
+        describe_slow_choice,
+    )
     from slowwave.training.run_folder import RunFolder
     from slowwave.training.trainer import Trainer
 
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = as_recorded(config, Path(out))
+    config = _with_precision(config, choose_precision(config.train.precision, device))
     model, task = build(config)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
     standing = look_up(config, out)
     if standing.summary is not None:
         return standing.summary
     folder, tell = RunFolder(out), say or (lambda _: None)
     trainer = Trainer(model, task, config.sleep, config.train, folder)
-    if not trainer.resume(tell):
+    environment = describe_environment(config.train.seed)
+    environment |= describe_precision(config.train.precision, device)
+    if trainer.resume(tell):
+        folder.note_resumption(trainer.progress.step, environment)
+    else:
         if config.train.start_from is not None:
             trainer.start_from(RunFolder(config.train.start_from))
-        folder.begin(config.to_dict(), seed=config.train.seed)
-    if config.train.compile and trainer.progress.step < config.train.steps:
-        tell("the first step also compiles the model, which takes a minute or more")
+        folder.begin(config.to_dict(), environment)
+    if trainer.progress.step < config.train.steps:
+        if slow := describe_slow_choice(config.train.precision, device):
+            tell(slow)
+        if config.train.compile:
+            tell("the first step also compiles the model, which takes a minute or more")
     if not trainer.train(report, on_scored):
         return None
     tried = () if config.sleep.eviction == "none" else PASSES_TRIED
@@ -193,6 +211,18 @@ def run_training(
 def complete(recorded: dict[str, Any]) -> dict[str, Any]:
     """A recorded config with what has come since: new fields start with what was done before."""
     return ExperimentConfig.from_dict(recorded).to_dict()
+
+
+def as_recorded(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
+    """The config; if it leaves the precision open, with that of the run that `folder` holds."""
+    if config.train.precision != "auto" or not (folder / "config.json").exists():
+        return config
+    return _with_precision(config, read_config(folder).train.precision)
+
+
+def _with_precision(config: ExperimentConfig, precision: Precision) -> ExperimentConfig:
+    train = dataclasses.replace(config.train, precision=precision)
+    return dataclasses.replace(config, train=train)
 
 
 def read_config(folder: Path) -> ExperimentConfig:
@@ -259,7 +289,8 @@ def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[Experimen
 def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     """The config, trained model and task of a run folder or a shipped checkpoint folder.
 
-    The folder holds config.json (the experiment) and checkpoint/model.safetensors.
+    The folder holds config.json (the experiment) and checkpoint/model.safetensors. What was
+    trained in bfloat16 computes in float32 where bfloat16 is slow.
     """
     from slowwave.storage.checkpoint import load_tensors, load_weights
     from slowwave.storage.folder_kind import read_folder_config
@@ -274,7 +305,8 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
             f"{path}: is a run without its weights, {weights.relative_to(path)}, as recorded runs "
             "are; name one that was trained here"
         )
-    model, task = build(config)
+    narrow = config.train.precision == "bfloat16"
+    model, task = build(_with_precision(config, "auto") if narrow else config)
     load_weights(model, load_tensors(weights), weights)
     return config, model, task
 

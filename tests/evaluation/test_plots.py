@@ -313,7 +313,7 @@ def test_runs_of_two_recipes(folder: Path) -> None:
 
 def test_missing_matplotlib(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ValueError, match=r"matplotlib is not installed.*slowwave\[plot\]"):
+    with pytest.raises(ValueError, match=r"matplotlib is not installed.*make demo.*\[plot\]"):
         draw_all(folder, folder)
 
 

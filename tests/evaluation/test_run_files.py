@@ -51,14 +51,14 @@ def change(*keys: str | int, to: Any) -> Callable[[], Any]:
     [
         (change("test", to=[]), "test: List should have at least 1 item"),
         (change("test", 0, "passes", to=3), "test lacks N = 2; restore the file"),
-        (change("test", 0, "overall", to={}), "test.0.overall.exact: missing; restore the file"),
+        (change("test", 0, "overall", to={}), "test.0.overall.exact: is missing; restore the file"),
         (change("test", 0, "groups", "1", "loss", to="0.5"), "test.0.groups.1.loss: "),
         (change("floors", to=None), "floors: "),
         (change("tokens", to=1.5), "tokens: "),
         (change("step", to=-1), "step: "),
         (lambda: [], "Summary: "),
         (lambda: None, "Summary: "),
-        (lambda: {}, "step: missing; restore the file"),
+        (lambda: {}, "step: is missing; restore the file"),
     ],
 )
 def test_a_summary_of_another_form_is_named(

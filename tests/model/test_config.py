@@ -32,6 +32,7 @@ from slowwave.model.config import LayerType, ModelConfig
         ({"attn_kv_heads": 2}, r"model\.attn_kv_heads is 2; use a divisor of attn_heads = 3"),
         ({"attn_kv_heads": 0}, r"model\.attn_kv_heads is 0; use a divisor of attn_heads = 3"),
         ({"attn_heads": 5}, r"model\.attn_heads is 5; use a divisor of width = 96"),
+        ({"attn_head_dim": 0}, r"model\.attn_head_dim is 0; use an even size"),
         ({"attn_head_dim": 7}, r"model\.attn_head_dim is 7; use an even size"),
         ({"delta_value_heads": 4}, r"model\.delta_value_heads is 4; use a multiple of .* = 3"),
         ({"delta_value_heads": 0}, r"model\.delta_value_heads is 0; use a multiple of .* = 3"),

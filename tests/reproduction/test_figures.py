@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from slowwave import cli
-from slowwave.experiment import ExperimentConfig, complete
+from slowwave.experiment import ExperimentConfig, as_recorded, complete
 from slowwave.reproduction.figures import (
     SCALES,
     FigureConfig,
@@ -23,6 +23,7 @@ from slowwave.reproduction.runs import (
     planned_cost,
 )
 from slowwave.storage.files import read_json, write_json
+from slowwave.training.standing import Standing
 
 ROOT = Path(__file__).parents[2]
 MANY_SEEDS = 8
@@ -65,7 +66,7 @@ def _every_run() -> list[PlannedRun]:
 
 def test_every_recorded_run_belongs_to_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    planned = {run.folder: run.config.to_dict() for run in _every_run()}
+    planned = {run.folder: as_recorded(run.config, run.folder).to_dict() for run in _every_run()}
     recorded = [path.parent for path in Path("results").rglob("config.json")]
     assert recorded
     for folder in recorded:
@@ -90,6 +91,7 @@ def test_every_command_makes_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("slowwave.experiment.run_training", record)
+    monkeypatch.setattr("slowwave.commands.train.look_up", lambda *_: Standing(""))
     of_first_seed = {run.folder: run for run in _every_run() if run.config.train.seed == 0}
     for run in of_first_seed.values():
         cli.main([*run.arguments, "--json"])
@@ -191,5 +193,5 @@ def test_a_folder_of_another_run_is_refused(tiny: Path) -> None:
     first, second = plan_runs(_figure(), "mini", seeds=2)
     assert find_state(first) == "to do"
     write_json(first.folder / "config.json", second.config.to_dict())
-    with pytest.raises(ValueError, match="holds a run whose train is"):
+    with pytest.raises(ValueError, match=r"train\.seed is 0 here and 1 in the run; move or delete"):
         find_state(first)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recorded_runs import make_record, make_score, make_summary
 from slowwave.evaluation.run_results import find_runs
 from slowwave.reproduction.curves import draw_curves
 from slowwave.reproduction.figures import SCALES, FigureConfig, Scale, read_figures
@@ -61,17 +62,15 @@ def _record(folder: Path, config: dict[str, Any], *, exact: float) -> None:
     write_json(folder / "config.json", config)
     run = RunFolder(folder)
     for place, tokens in enumerate(TOKENS, 1):
-        scores = {"overall": {"exact": exact * place / 4, "loss": 1.0}}
+        scores = make_record(1, exact * place / 4, {})
         run.append_metrics(
-            {"step": place, "tokens": tokens, "flops": tokens * 1e12, "seconds": 1.0}
+            {"step": place, "tokens": tokens, "flops": tokens * 10**12, "seconds": 1.0}
             | {"evaluation": scores}
         )
-    overall, hop = {"exact": exact}, {"exact": exact, "loss": 2 * exact}
-    test = [{"passes": 1, "overall": overall, "groups": {"2": hop}}]
+    test = [make_record(1, exact, {"2": make_score(exact, loss=2 * exact)})]
     floors = {"chance": 0.11, "bit": 0.5}
-    run.write_summary(
-        {"flops": 3000e12 * (exact + 1), "floors": floors, "group_name": "hop", "test": test}
-    )
+    flops = round(3000e12 * (exact + 1))
+    run.write_summary(make_summary(1, test, flops=flops, floors=floors, group_name="hop"))
 
 
 def test_the_file_of_this_repository_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:

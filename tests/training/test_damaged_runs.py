@@ -233,7 +233,7 @@ def test_the_previous_checkpoint_stands_in_for_one_that_was_being_put_in_place(
 def test_an_evaluation_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     model, task = build(CONFIG)
     trainer = Trainer(model, task, CONFIG.sleep, CONFIG.train, RunFolder(tmp_path / "run"))
-    trainer.folder.begin(CONFIG.to_dict(), seed=0)
+    trainer.folder.begin(CONFIG.to_dict(), {})
     step = trainer._step
 
     def poison() -> tuple[float, float, float]:

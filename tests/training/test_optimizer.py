@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import pytest
@@ -56,14 +57,37 @@ def test_decays_and_norms_get_no_weight_decay(model: HybridLM) -> None:
             assert group["weight_decay"] == (0.0 if inside <= ids else 0.5)
 
 
+def factors(**changes: float) -> list[float]:
+    """The share of the peak at every step."""
+    config = TrainConfig.from_dict({"steps": 100, "warmup_steps": 10, **changes})
+    return [learning_rate_factor(step, config) for step in range(config.steps)]
+
+
 def test_rate_warms_up_holds_and_decays() -> None:
-    config = TrainConfig(steps=100, warmup_steps=10, decay_fraction=0.4, min_lr_ratio=1e-3)
-    factors = [learning_rate_factor(step, config) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1)
-    assert factors[9:60] == [1.0] * 51
-    assert factors[80] == pytest.approx(0.5)
-    assert factors[99] == pytest.approx(1 / 40)
-    assert factors == sorted(factors[:10]) + sorted(factors[10:], reverse=True)
+    shares = factors(decay_fraction=0.4, min_lr_ratio=0.2)
+    assert shares[:10] == pytest.approx([n / 10 for n in range(1, 11)])
+    assert shares[9:60] == [1.0] * 51
+    assert shares[60:] == pytest.approx([1 - 0.8 * n / 40 for n in range(1, 41)])
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100, 1200])
+@pytest.mark.parametrize("ratio", [0.0, 1e-3, 0.1, 1.0])
+@pytest.mark.parametrize("fraction", [0.4, 1.0])
+def test_the_last_step_has_the_share_that_is_named(
+    steps: int, ratio: float, fraction: float
+) -> None:
+    shares = factors(steps=steps, warmup_steps=0, decay_fraction=fraction, min_lr_ratio=ratio)
+    decay_steps = round(fraction * steps)
+    assert shares[-1] == pytest.approx(ratio if decay_steps else 1.0)
+    assert sum(share < 1 for share in shares) == (decay_steps if ratio < 1 else 0)
+
+
+def test_without_decay_the_rate_stays_at_its_peak() -> None:
+    assert factors(decay_fraction=0.0, min_lr_ratio=0.0)[9:] == [1.0] * 91
+
+
+def test_without_warm_up_the_first_step_has_the_peak_rate() -> None:
+    assert factors(warmup_steps=0)[0] == 1.0
 
 
 def test_rates_reach_both_optimizers(model: HybridLM) -> None:
@@ -76,7 +100,17 @@ def test_rates_reach_both_optimizers(model: HybridLM) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("steps", 0), ("batch_size", 0), ("muon_lr", 0.0), ("decay_fraction", 2.0), ("threads", 0)],
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("muon_lr", 0.0),
+        ("adamw_lr", math.nan),
+        ("weight_decay", -0.1),
+        ("decay_fraction", 2.0),
+        ("min_lr_ratio", 1.5),
+        ("stop_at", 95.0),
+        ("threads", 0),
+    ],
 )
 def test_bad_values_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"train\.{field} is {value}; use"):

@@ -162,7 +162,7 @@ def test_each_stage_warms_its_rates_up() -> None:
     assert factors[10:30] == [1.0] * 20
     assert factors[40:60] == [1.0] * 20
     late = dataclasses.replace(config, first_stage_fraction=0.8)
-    assert learning_rate_factor(89, late) == pytest.approx(11 / 40)
+    assert learning_rate_factor(89, late) == pytest.approx(1 - (1 - late.min_lr_ratio) * 30 / 40)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,14 @@ from slowwave.training.trainer import StepReport, Trainer, TrainingDiverged
 
 TINY = ModelConfig(width=16, mlp_hidden=32, attn_heads=2, delta_heads=2, key_dim=8, value_dim=8)
 QUICK = TrainConfig(
-    steps=6, batch_size=4, warmup_steps=2, log_every=1, eval_every=3, eval_examples=8, save_every=2
+    steps=6,
+    batch_size=4,
+    warmup_steps=2,
+    precision="float32",
+    log_every=1,
+    eval_every=3,
+    eval_examples=8,
+    save_every=2,
 )
 
 
@@ -80,7 +87,7 @@ def test_resumed_run_is_bit_identical_to_an_unbroken_one(
 def test_a_kill_between_saves_loses_only_what_came_after(tmp_path: Path) -> None:
     config = _experiment()
     trainer = _trainer(config, tmp_path / "killed")
-    trainer.folder.begin(config.to_dict(), seed=0)
+    trainer.folder.begin(config.to_dict(), {})
 
     def kill(report: StepReport) -> None:
         if report.progress.step == 5:
@@ -105,7 +112,7 @@ def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     config = _experiment()
     trainer = _trainer(config, tmp_path / "run")
-    trainer.folder.begin(config.to_dict(), seed=0)
+    trainer.folder.begin(config.to_dict(), {})
 
     def poison(report: StepReport) -> None:
         if report.progress.step == 3:
@@ -156,6 +163,24 @@ def test_early_stop_at_a_target(tmp_path: Path) -> None:
     assert summary is not None
     assert summary["step"] == QUICK.eval_every
     assert not summary["finished_schedule"]
+
+
+def test_a_run_that_was_killed_after_it_reached_its_target_trains_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scoring comes after the last save, and takes its time."""
+    config = _experiment(train=dataclasses.replace(QUICK, stop_at=0.0))
+
+    def kill(*arguments: object, **options: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("slowwave.experiment.score", kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_training(config, tmp_path)
+    summary = run_training(config, tmp_path)
+    assert summary is not None
+    assert summary["step"] == QUICK.eval_every
 
 
 def test_a_loaded_run_scores_as_the_trained_model_did(tmp_path: Path) -> None:

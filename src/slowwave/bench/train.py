@@ -29,6 +29,7 @@ from slowwave.training.allocator import keep_freed_memory
 from slowwave.training.config import TrainConfig
 from slowwave.training.memory_model import predict_memory
 from slowwave.training.optimizer import make_optimizers
+from slowwave.training.precision import choose_precision, compute_dtype
 
 BATCH = 256
 GPU_BATCH = 512
@@ -40,14 +41,14 @@ WARMUPS = 2
 
 
 def run_train(device: torch.device, machine: Machine) -> list[Section]:
-    """Forward and backward in bfloat16, compiled, for N = 1 and 4; the optimizer by itself."""
+    """Forward and backward in the faster dtype, compiled, for N = 1 and 4; the optimizer alone."""
     del machine
     keep_freed_memory()
     task = Rule110(TASK)
     num_rows = GPU_BATCH if device.type == "cuda" else BATCH
     batch = task.batch("train", list(range(num_rows))).to(device)
     model = HybridLM(dataclasses.replace(MODEL, vocab_size=task.vocab_size)).to(device)
-    model.set_compute_dtype(torch.bfloat16)
+    model.set_compute_dtype(compute_dtype("auto", device))
     run = torch.compile(model.run, dynamic=False)
     sleeps = {f"N = {n}": SleepConfig(window=TASK.width, passes=n) for n in PASSES}
     drop_gradients = functools.partial(model.zero_grad, set_to_none=True)
@@ -75,8 +76,9 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
     ]
     tokens = batch.stream.inputs.numel()
     notes = [
-        f"batch {num_rows}, {tokens / times[first].median:,.0f} tokens/s at {first}; delta rule: "
-        f"{fastest_backend(device, torch.bfloat16)}; ratios are of times over ratios of FLOPs",
+        f"batch {num_rows}, {tokens / times[first].median:,.0f} tokens/s at {first}; products in "
+        f"{choose_precision('auto', device)}; delta rule: {fastest_backend(device, torch.float32)}",
+        "ratios are of times over ratios of FLOPs",
         "matmul share: all counted operations over the rate of the projections' and feed-forward "
         "products of this model, forward and backward, in the faster dtype: "
         + ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in rates.items()),
@@ -123,7 +125,7 @@ def memory_work(passes: str, checkpoint: str) -> Callable[[], None]:
     task = Rule110(TASK)
     batch = task.batch("train", list(range(MEMORY_BATCH))).to(device)
     model = HybridLM(dataclasses.replace(MODEL, vocab_size=task.vocab_size)).to(device)
-    model.set_compute_dtype(torch.bfloat16)
+    model.set_compute_dtype(compute_dtype("auto", device))
     sleep = SleepConfig(window=TASK.width, passes=int(passes))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)  # there before the step, as in training
@@ -140,7 +142,7 @@ def _measure_memory(batch: Batch) -> Section:
                 dataclasses.replace(MODEL, vocab_size=Rule110.vocab_size),
                 segments,
                 rows=MEMORY_BATCH,
-                bfloat16=True,
+                bfloat16=choose_precision("auto", batch.stream.inputs.device) == "bfloat16",
                 checkpoint_activations=checkpoint,
             )
             expected = predicted.kept + predicted.recomputed

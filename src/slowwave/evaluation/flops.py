@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from slowwave.evaluation.passes import Fill, follow_fill, list_passes
+from slowwave.evaluation.passes import Fill, Pass, follow_fill, list_passes
 from slowwave.model.config import LayerType, ModelConfig, Part
 from slowwave.sleep.config import SleepConfig
 
@@ -67,13 +67,25 @@ def batch_flops(
     return rows * (stream + forks * sleep.wake_passes * asked) + head_flops(model, num_scored)
 
 
-def training_flops(forward: int) -> int:
+def training_flops(forward: int, unread: int = 0) -> int:
     """A training step whose forward pass costs `forward`: the backward pass costs twice that.
 
-    A few per cent too much, as what the last pass of a sleep puts out needs no gradient.
+    unread: operations of the forward pass that no gradient comes back through, see `unread_flops`.
     Activations that are computed again in the backward pass earn no credit.
     """
-    return 3 * forward
+    return 3 * forward - 2 * unread
+
+
+def unread_flops(
+    model: ModelConfig, segments: Sequence[Segment], *, rows: int, sleep: SleepConfig = PAPER
+) -> int:
+    """What `batch_flops` counts though no loss depends on it, of an empty window at first.
+
+    So are a window's last feed-forward layer and last reads where it keeps its keys and values and
+    nobody predicts from it, and hidden states that no pass reads again.
+    """
+    passes = list_passes(model, segments, sleep, Fill(0), keep_hidden=False)
+    return rows * sum(_pass_flops(model, each) - _learned_flops(model, each) for each in passes)
 
 
 def stream_flops(
@@ -94,12 +106,8 @@ def stream_flops(
     without loss. sleep: what stays cached, and the wake passes.
     """
     fill = Fill(window_fill, carried)
-    return head_flops(model, num_scored) + sum(
-        forward_flops(model, num_tokens, window_fill=cached, evicts=evicts, part=part)
-        for num_tokens, cached, evicts, part in list_passes(
-            model, segments, sleep, fill, keep_hidden=keep_hidden
-        )
-    )
+    passes = list_passes(model, segments, sleep, fill, keep_hidden=keep_hidden)
+    return head_flops(model, num_scored) + sum(_pass_flops(model, each) for each in passes)
 
 
 def forward_flops(
@@ -116,13 +124,8 @@ def forward_flops(
     keep_writes: False for forked questions, which skip a rule's last state update.
     evicts: as for `HybridLM.run`, nobody reads what the last layers put out.
     """
-    feed_forward = 3 * _product(num_tokens, model.width, model.mlp_hidden)
     span, last = model.written_span(part) if evicts else (model.span(part), None)
-    whole = sum(
-        feed_forward
-        + _mixer_flops(model, model.layers[place], num_tokens, window_fill, keep_writes)
-        for place in span
-    )
+    whole = _blocks_flops(model, span, num_tokens, window_fill, keep_writes)
     return whole if last is None else whole + _write_flops(model, model.layers[last], num_tokens)
 
 
@@ -161,6 +164,30 @@ def head_flops(model: ModelConfig, num_positions: int) -> int:
     return _product(num_positions, model.width, model.vocab_size)
 
 
+def _pass_flops(model: ModelConfig, each: Pass) -> int:
+    return forward_flops(
+        model, each.num_tokens, window_fill=each.cached, evicts=each.evicts, part=each.part
+    )
+
+
+def _learned_flops(model: ModelConfig, each: Pass) -> int:
+    """What of a pass gradients come back through: it ends with the last of what is read of it."""
+    span, T = model.span(each.part), each.num_tokens
+    keeps = {True: each.keeps_cache, False: each.keeps_writes}
+    kept = [i for i in span if keeps[model.layers[i] == "attn"]]
+    if each.is_read or (each.evicts and kept):
+        return _pass_flops(model, each)
+    if not kept:
+        return 0
+    whole = _blocks_flops(model, range(span.start, kept[-1]), T, each.cached, True)
+    return whole + _kept_flops(model, model.layers[kept[-1]], T)
+
+
+def _blocks_flops(model: ModelConfig, span: range, T: int, W: int, keep_writes: bool) -> int:
+    feed_forward = 3 * _product(T, model.width, model.mlp_hidden)
+    return sum(feed_forward + _mixer_flops(model, model.layers[i], T, W, keep_writes) for i in span)
+
+
 def _product(rows: int, inner: int, columns: int) -> int:
     return 2 * rows * inner * columns
 
@@ -191,6 +218,15 @@ def _write_flops(model: ModelConfig, kind: LayerType, T: int) -> int:
     """The last recurrent layer of a pass that nobody reads: see `RecurrentLayer.write`."""
     keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
     projections = _product(T, model.width, keys + values + 2 * model.value_heads)
+    return projections + _generator_flops(model, kind, T) + _RULES[kind](model, T)
+
+
+def _kept_flops(model: ModelConfig, kind: LayerType, T: int) -> int:
+    """What a layer's state depends on; all of a fused product, whose gradient is one, too."""
+    if kind == "attn":
+        return _product(T, model.width, (model.attn_heads + 2 * model.kv_heads) * model.head_dim)
+    keys, values = model.delta_heads * model.key_dim, model.value_heads * model.value_dim
+    projections = _product(T, model.width, 2 * keys + values + 2 * model.value_heads)
     return projections + _generator_flops(model, kind, T) + _RULES[kind](model, T)
 
 

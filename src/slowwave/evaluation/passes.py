@@ -13,12 +13,20 @@ if TYPE_CHECKING:
 
 
 class Pass(NamedTuple):
-    """num_tokens after `cached` ones that attention holds; evicts, part: as for `HybridLM.run`."""
+    """num_tokens after `cached` ones that attention holds; evicts, part: as for `HybridLM.run`.
+
+    is_read: whether a loss or a later pass reads what comes out. keeps_writes, keeps_cache: whether
+    the fast weights and the keys and values that it makes are read after it. Gradients come back
+    through nothing else.
+    """
 
     num_tokens: int
     cached: int
     evicts: bool
     part: Part
+    is_read: bool = True
+    keeps_writes: bool = True
+    keeps_cache: bool = True
 
 
 class Fill(NamedTuple):
@@ -42,22 +50,32 @@ def list_passes(
     was in it before. keep_hidden: as for `unroll`, False if nobody reads what pass 1 puts out for
     windows without loss.
     """
+    slides, has_coda = sleep.eviction == "sliding", model.coda > 0
+    outlives = sleep.keeps_last_cache or set(model.layers) != {"attn"}
+    rereads = outlives and sleep.recirculate != "embedding"
     for segment, held in zip(segments, follow_fill(segments, sleep, fill), strict=False):
         num_tokens = segment.stop - segment.start
         cached, window = held.window + held.carried, held.window + num_tokens
-        read = keep_hidden or segment.scored or not segment.closes
-        unread = segment.passes == 1 and not read and sleep.eviction == "all"
-        if model.coda:
-            yield Pass(num_tokens, cached, False, "trunk")
-        yield Pass(num_tokens, cached, unread, "coda" if model.coda else "all")
-        for _ in range(2, sleep.wake_passes + 1 if read else 2):
+        scored = keep_hidden or segment.scored or not segment.closes
+        sleeps = segment.passes > 1
+        kept = not segment.closes or (slides and not (sleeps and sleep.keeps_last_cache))
+        evicts = sleep.eviction == "all" and not (scored or sleeps)
+        first = Pass(num_tokens, cached, evicts, "all", scored or (sleeps and rereads), True, kept)
+        if has_coda:
+            yield first._replace(evicts=False, part="trunk", is_read=first.is_read or not sleeps)
+            yield first._replace(part="coda", is_read=scored, keeps_writes=not sleeps)
+        else:
+            yield first
+        for _ in range(2, sleep.wake_passes + 1 if scored else 2):
             yield Pass(num_tokens, cached, False, "all")
         for n in range(2, segment.passes + 1):
-            ends_here = n == segment.passes and not model.coda
-            evicts = ends_here and not sleep.keeps_last_cache
-            yield Pass(window, held.carried, evicts, "core")
-        if model.coda and segment.passes > 1:
-            yield Pass(window, held.carried, sleep.eviction == "all", "coda")
+            ends = n == segment.passes
+            kept = ends and sleep.keeps_last_cache
+            evicts = ends and not (kept or has_coda)
+            is_read = has_coda if ends else rereads
+            yield Pass(window, held.carried, evicts, "core", is_read, True, kept)
+        if has_coda and sleeps:
+            yield Pass(window, held.carried, not slides, "coda", False, True, slides)
 
 
 def follow_fill(segments: Sequence[Segment], sleep: SleepConfig, fill: Fill) -> list[Fill]:

@@ -17,7 +17,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, *, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.qkv = Linear(width, (num_heads + 2 * num_kv_heads) * head_dim)
+        queries, keys = num_heads * head_dim, num_kv_heads * head_dim
+        self.qkv = Linear(width, queries, keys, keys)
         self.out = Linear(num_heads * head_dim, width)
 
     def weights(self) -> list[Tensor]:
@@ -49,9 +50,10 @@ class Attention(nn.Module):
         back they see, None for all that is cached.
         keep_state: False returns the state it was given. Returns (out (B, T, D), state).
         """
-        qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
-        sizes = [self.num_heads, self.num_kv_heads, self.num_kv_heads]
-        q, keys, values = qkv.split(sizes, dim=2)
+        q, keys, values = (
+            fused.unflatten(-1, (-1, self.head_dim))
+            for fused in self.qkv(x).split(self.qkv.sizes, dim=-1)
+        )
         q, keys = rotate(q, rotary), rotate(keys, rotary)
         past = _share(state, x.shape[0] // state.keys.shape[0])
         grow = append if keep_state else concatenate  # a question must not take the window's room

@@ -17,7 +17,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.up = Linear(width, 2 * hidden)
+        self.up = Linear(width, hidden, hidden)
         self.out = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:

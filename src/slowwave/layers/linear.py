@@ -34,16 +34,21 @@ class _Cast(NamedTuple):
 
 
 class Linear(nn.Linear):
-    """A matrix without bias whose product runs in `compute_dtype` (its weight's dtype if None)."""
+    """A matrix without bias whose product runs in `compute_dtype` (its weight's dtype if None).
+
+    Several sizes are fused matrices, stacked in one weight for the speed of one product. They stay
+    matrices of their own to an optimizer that looks at a matrix as a whole (`training.muon`).
+    """
 
     compute_dtype: torch.dtype | None = None
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
+    def __init__(self, in_features: int, *sizes: int) -> None:
+        super().__init__(in_features, sum(sizes), bias=False)
+        self.sizes = sizes
         self._cast: _Cast | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """input (..., in_features) -> (..., out_features) in the compute dtype."""
+        """input (..., in_features) -> (..., sum of the sizes) in the compute dtype."""
         weight = self.narrow_weight()
         return linear(input.to(weight.dtype), weight)
 

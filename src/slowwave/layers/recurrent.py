@@ -40,9 +40,9 @@ class RecurrentLayer(nn.Module):
         self.conv_width, self.max_beta = conv_width, max_beta
         keys, values = num_heads * key_dim, num_value_heads * value_dim
         self.sections = [keys, keys, values]
-        self.qkv = Linear(width, sum(self.sections))
+        self.qkv = Linear(width, *self.sections)
         self.conv = nn.Parameter(torch.empty(self.conv_channels, conv_width))
-        self.gates = Linear(width, 2 * num_value_heads)
+        self.gates = Linear(width, num_value_heads, num_value_heads)
         self.A_log = nn.Parameter(torch.empty(num_value_heads))
         self.dt_bias = nn.Parameter(torch.empty(num_value_heads))
         self.out_gate = Linear(width, values)

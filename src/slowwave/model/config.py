@@ -105,7 +105,7 @@ class ModelConfig(Config):
     @property
     def head_dim(self) -> int:
         """Size of an attention head."""
-        return self.attn_head_dim or self.width // self.attn_heads
+        return self.width // self.attn_heads if self.attn_head_dim is None else self.attn_head_dim
 
     @property
     def kv_heads(self) -> int:

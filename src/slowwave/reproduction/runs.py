@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slowwave.config import describe_differences, flatten
-from slowwave.experiment import ExperimentConfig, check_same, load_experiment
+from slowwave.experiment import ExperimentConfig, as_recorded, check_same, load_experiment
 from slowwave.reproduction.figures import RECIPES, FigureConfig, RunsConfig, Scale
 from slowwave.training.progress import count_saved_steps, find_checkpoint
 
@@ -81,7 +81,8 @@ def find_state(run: PlannedRun) -> State:
     """What of a run is recorded. Raises ValueError if its folder holds another run."""
     if not (run.folder / "config.json").exists():
         return "to do"
-    check_same(run.folder, run.config.to_dict(), "move or delete the folder to train it anew")
+    config = as_recorded(run.config, run.folder)
+    check_same(run.folder, config.to_dict(), "move or delete the folder to train it anew")
     if (run.folder / "summary.json").exists():
         return "recorded"
     return "to do" if find_checkpoint(run.folder / "checkpoint") is None else "partly"

@@ -66,7 +66,8 @@ class DepoConfig(Config):
     """How a compact question says k. token: one token for each k. unary: the same token k times, so
     that a model can be asked for more hops than it was trained on."""
     questions: int = 40
-    """Questions about one cycle; the official grammar asks from distinct nodes."""
+    """Questions about one cycle; the official grammar asks from distinct nodes, and so fewer of a
+    cycle that has fewer."""
     layout: Literal["row", "forked"] = "forked"
     """row: one after another, earlier answers in sight. forked: each on its own copy of the state
     after the cycle."""

@@ -7,6 +7,8 @@ from typing import Literal
 
 from slowwave.config import Config
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
@@ -17,21 +19,23 @@ class TrainConfig(Config):
     batch_size: int = 64
     """Examples a step."""
     muon_lr: float = 1e-2
-    """Peak learning rate of Muon (body matrices)."""
+    """Peak learning rate of Muon (body matrices, those that a weight fuses each by itself); a
+    matrix with more rows than columns moves sqrt(rows / columns) as far."""
     adamw_lr: float = 2e-3
     """Peak learning rate of AdamW (embeddings, head, norms, convolutions, decays)."""
     weight_decay: float = 1e-4
     """Decoupled weight decay; none on norms, decays and convolutions."""
     warmup_steps: int = 20
-    """Steps of linear warm-up, at the start of each stage."""
+    """Steps of linear warm-up, at the start of each stage; the last of them has the peak rate."""
     decay_fraction: float = 0.4
-    """Last part of the run in which the rate falls linearly."""
+    """Last part of the run in which the rate falls linearly; with 0 it stays at its peak."""
     min_lr_ratio: float = 1e-3
-    """Share of the peak rate that is left at the last step."""
+    """Share of the peak rate that the decay leaves at the last step."""
     clip_norm: float = 1.0
-    """Largest gradient norm."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """dtype of matrix products; master weights, fast weights, gates and logits stay float32."""
+    """Largest norm of all gradients together; metrics.jsonl has the norm before it is cut."""
+    precision: Precision = "auto"
+    """dtype of matrix products; master weights, fast weights, gates and logits stay float32. auto:
+    bfloat16, or float32 where bfloat16 is slower, as on processors without instructions for it."""
     compile: bool = False
     """Compile the blocks, and on a CPU (where this needs a C++ compiler) the delta rule."""
     checkpoint_activations: bool = False
@@ -47,7 +51,7 @@ class TrainConfig(Config):
     seed: int = 0
     """Draws the initial weights and the order of the training examples."""
     log_every: int = 10
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between two losses in metrics.jsonl."""
     eval_every: int = 250
     """Steps between two evaluations; also after the last step."""
     eval_examples: int = 256
@@ -55,7 +59,7 @@ class TrainConfig(Config):
     test_examples: int | None = None
     """Test examples that the trained model is scored on; 1,024 if not given."""
     save_every: int = 250
-    """Steps between two checkpoints."""
+    """Steps between two checkpoints; also after the last step, and when interrupted."""
     stop_at: float | None = None
     """Stop early once an evaluation's exact match over all groups reaches this share."""
     threads: int | None = None
@@ -66,10 +70,15 @@ class TrainConfig(Config):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; use 1 or more")
         for name in ("muon_lr", "adamw_lr", "clip_norm"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; use a positive number")
-        if not 0 <= self.decay_fraction <= 1:
-            raise ValueError(f"train.decay_fraction is {self.decay_fraction}; use 0 to 1")
+        for name in ("decay_fraction", "min_lr_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; use 0 to 1")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"train.weight_decay is {self.weight_decay}; use 0 or more")
+        if self.stop_at is not None and not 0 <= self.stop_at <= 1:
+            raise ValueError(f"train.stop_at is {self.stop_at}; use a share from 0 to 1")
         if not 0 <= self.first_stage_fraction < 1:
             raise ValueError(
                 f"train.first_stage_fraction is {self.first_stage_fraction}; use 0 to below 1"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from slowwave.evaluation.evaluate import predict_flops
-from slowwave.evaluation.flops import training_flops
+from slowwave.evaluation.flops import training_flops, unread_flops
 from slowwave.model.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.schedule import cut_training
 from slowwave.tasks.base import Batch
 from slowwave.training.config import TrainConfig
 from slowwave.training.stages import sleep_at
@@ -27,6 +28,8 @@ def run_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig, config: Trai
 def step_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig) -> int:
     """FLOPs of a step on `batch`, forward and backward (see `evaluation.flops`).
 
-    Frozen weights, whose gradients are not computed, earn no credit.
+    Frozen weights, whose gradients are not computed, are counted like others.
     """
-    return training_flops(predict_flops(batch, model, sleep))
+    targets = batch.stream.targets
+    unread = unread_flops(model, cut_training(targets, sleep), rows=len(targets), sleep=sleep)
+    return training_flops(predict_flops(batch, model, sleep), unread)

@@ -97,15 +97,23 @@ def predict_memory(
     matrices, tables = _count_matrices(model), 2 * model.vocab_size * model.width
     passes = list(list_passes(model, segments, sleep, Fill(0), keep_hidden=False))
     inside = [
-        rows * kept_nbytes(model, T, fill, bfloat16=bfloat16, evicts=evicts, part=part)
+        rows
+        * kept_nbytes(
+            model,
+            each.num_tokens,
+            each.cached,
+            bfloat16=bfloat16,
+            evicts=each.evicts,
+            part=each.part,
+        )
         + (2 * matrices if bfloat16 else 0)
-        for T, fill, evicts, part in passes
+        for each in passes
     ]
     parameters = 3 * WIDE * matrices + 4 * WIDE * tables
     scored = num_scored * WIDE * (3 * model.width + 2 * model.vocab_size)
     if not checkpoint_activations:
         return TrainingMemory(parameters=parameters, kept=scored + sum(inside), recomputed=0)
-    between = sum(rows * _boundary_nbytes(model, T) for T, *_ in passes)
+    between = sum(rows * _boundary_nbytes(model, each.num_tokens) for each in passes)
     return TrainingMemory(parameters=parameters, kept=scored + between, recomputed=max(inside))
 
 

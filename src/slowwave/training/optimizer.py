@@ -8,6 +8,8 @@ from torch import nn
 from slowwave.layers.linear import Linear
 from slowwave.model.hybrid import HybridLM
 from slowwave.training.config import TrainConfig
+from slowwave.training.muon import Muon
+from slowwave.training.precision import iteration_dtype
 
 
 def split_parameters(model: HybridLM) -> dict[str, dict[str, nn.Parameter]]:
@@ -33,8 +35,7 @@ def split_parameters(model: HybridLM) -> dict[str, dict[str, nn.Parameter]]:
 def make_optimizers(model: HybridLM, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
     """Muon and AdamW at their peak rates, with the defaults of the recipe that the paper cites.
 
-    Muon's own weight decay default (0.1) is not the recipe's; its learning-rate scaling is the
-    original sqrt(max(1, rows / columns)).
+    Muon takes fused matrices apart, as their layers say (`Linear.sizes`).
     """
     groups = split_parameters(model)
     adamw = torch.optim.AdamW(
@@ -45,22 +46,29 @@ def make_optimizers(model: HybridLM, config: TrainConfig) -> dict[str, torch.opt
         lr=config.adamw_lr,
         betas=(0.9, 0.95),
     )
-    muon = torch.optim.Muon(
-        list(groups["muon"].values()), lr=config.muon_lr, weight_decay=config.weight_decay
+    sizes = {id(m.weight): m.sizes for m in model.modules() if isinstance(m, Linear)}
+    muon = Muon(
+        [(weight, sizes[id(weight)]) for weight in groups["muon"].values()],
+        lr=config.muon_lr,
+        weight_decay=config.weight_decay,
+        dtype=iteration_dtype(model.device),
     )
     return {"muon": muon, "adamw": adamw}
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Share of the peak rate at `step` (0-based): warm-up, stable, linear decay.
+    """Share of the peak rate at `step` (0-based): linear warm-up, stable, linear decay.
 
-    What learns, or under which eviction, changes with the stage, so each has a warm-up.
+    The last step of a warm-up has all of it, the last step of the decay `min_lr_ratio`. What
+    learns, or under which eviction, changes with the stage, so each has a warm-up.
     """
     since = step - config.first_stage_steps if step >= config.first_stage_steps else step
-    warmth = (since + 1) / config.warmup_steps if since < config.warmup_steps else 1.0
-    decay_steps = max(1, round(config.decay_fraction * config.steps))
-    left = (config.steps - step) / decay_steps
-    return min(warmth, max(config.min_lr_ratio, min(1.0, left)))
+    warmth = min(1.0, (since + 1) / max(1, config.warmup_steps))
+    decay_steps = round(config.decay_fraction * config.steps)
+    decayed = step + 1 - (config.steps - decay_steps)  # steps of the decay, this one included
+    if decayed <= 0:
+        return warmth
+    return min(warmth, 1 - (1 - config.min_lr_ratio) * decayed / decay_steps)
 
 
 def set_learning_rates(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slowwave.evaluation.run_files import read_metrics, read_summary
-from slowwave.storage.files import write_atomically, write_json
+from slowwave.storage.files import read_json, write_atomically, write_json
 from slowwave.storage.json_lines import dump_lines
 from slowwave.training.progress import find_checkpoint
 
@@ -42,13 +42,26 @@ class RunFolder:
         """Written first of all."""
         return self.path / "config.json"
 
-    def begin(self, config: dict[str, Any], *, seed: int) -> None:
-        """Writes the resolved config and the environment; the metrics start empty."""
-        from slowwave.storage.environment import describe_environment
+    @property
+    def environment_file(self) -> Path:
+        """Of what the run was made with, and in what it was resumed."""
+        return self.path / "environment.json"
 
+    def begin(self, config: dict[str, Any], environment: dict[str, Any]) -> None:
+        """Writes the resolved config and the environment; the metrics start empty."""
         write_json(self.config_file, config)
-        write_json(self.path / "environment.json", describe_environment(seed))
+        write_json(self.environment_file, environment)
         write_atomically(self.metrics_file, b"")
+
+    def note_resumption(self, step: int, environment: dict[str, Any]) -> None:
+        """Adds to the environment what is another from `step` on, under "resumed"."""
+        recorded = read_json(self.environment_file) if self.environment_file.exists() else {}
+        resumed = recorded.get("resumed", [])
+        known = recorded | {key: value for entry in resumed for key, value in entry.items()}
+        changed = {key: value for key, value in environment.items() if known.get(key) != value}
+        if changed:
+            resumed = [*resumed, {"step": step, **changed}]
+            write_json(self.environment_file, recorded | {"resumed": resumed})
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds one JSON line."""

@@ -21,6 +21,7 @@ from slowwave.training.config import TrainConfig
 from slowwave.training.cost import count_tokens, step_flops
 from slowwave.training.data import BatchesAhead
 from slowwave.training.optimizer import make_optimizers, set_learning_rates
+from slowwave.training.precision import compute_dtype
 from slowwave.training.progress import Progress, find_checkpoint
 from slowwave.training.resume import load_counters, load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
@@ -66,7 +67,7 @@ class Trainer:
         self._timed_steps, self._timed_seconds, self._batch_tokens = 0, 0.0, 0
         self._exact: float | None = None
         """Of the newest evaluation."""
-        model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
+        model.set_compute_dtype(compute_dtype(config.precision, model.device))
         if config.compile and model.device.type == "cpu" and native.find_obstacle() is None:
             native.load()
         self._run = torch.compile(model.run, dynamic=False) if config.compile else model.run

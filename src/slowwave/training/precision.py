@@ -1,0 +1,46 @@
+"""In which dtype matrix products run: what a config asks, and what suits the processor."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from slowwave.ops.bfloat16 import is_bfloat16_slow
+from slowwave.training.config import Precision
+
+
+def choose_precision(asked: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """What is asked for; for "auto" bfloat16, or float32 where bfloat16 is slower."""
+    if asked != "auto":
+        return asked
+    return "float32" if is_bfloat16_slow(device.type) else "bfloat16"
+
+
+def compute_dtype(asked: Precision, device: torch.device) -> torch.dtype | None:
+    """The same for `HybridLM.set_compute_dtype`: None is the weights' own dtype, float32."""
+    return torch.bfloat16 if choose_precision(asked, device) == "bfloat16" else None
+
+
+def iteration_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of Muon's iterations, whatever the precision of the model: the quicker one.
+
+    They bear bfloat16, as torch's Muon has it.
+    """
+    return torch.float32 if is_bfloat16_slow(device.type) else torch.bfloat16
+
+
+def describe_precision(precision: Precision, device: torch.device) -> dict[str, str]:
+    """What a run computes in, for its record: matrix products, and Muon's iterations."""
+    muon = str(iteration_dtype(device)).removeprefix("torch.")
+    return {"precision": choose_precision(precision, device), "muon": muon}
+
+
+def describe_slow_choice(precision: Precision, device: torch.device) -> str:
+    """A warning in one sentence if the precision is a slow one here; empty if not."""
+    if precision != "bfloat16" or not is_bfloat16_slow(device.type):
+        return ""
+    return (
+        "train.precision is bfloat16, in which products take this machine longer than in float32; "
+        "begin a run with auto or float32 to train faster"
+    )

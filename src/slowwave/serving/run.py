@@ -65,7 +65,9 @@ class AppServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn, with the sockets that `run` was given, if any."""
-        self._spare = SpareDescriptor(sockets or [])
+        self._bound = [] if sockets else bind(self.config.host, self.config.port)
+        sockets = sockets or self._bound
+        self._spare = SpareDescriptor(sockets)
         asyncio.get_running_loop().set_exception_handler(self._spare.handle)
         await super().startup(sockets)
         if self.started:
@@ -73,7 +75,7 @@ class AppServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn."""
-        await super().shutdown(sockets)
+        await super().shutdown([*(sockets or []), *self._bound])
         self._spare.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -36,6 +36,9 @@ class ServeOptions:
     """File of lines "owner key"; each owner has memories of its own."""
     model_name: str | None = None
     """What clients call the model; the name of its folder if not given."""
+    lenient: bool = False
+    """Leave out fields of a request that cannot be served (tools, response_format, ...), with a
+    header that says so, instead of refusing it."""
     limits: ServeConfig = dataclasses.field(default_factory=ServeConfig)
 
 
@@ -57,4 +60,5 @@ def run(arguments: list[str]) -> None:
         api_keys=options.api_keys,
         model_name=options.model_name,
         config=options.limits,
+        lenient=options.lenient,
     )

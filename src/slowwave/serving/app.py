@@ -32,13 +32,16 @@ def create_app(
     config: ServeConfig | None = None,
     keys: ApiKeys | None = None,
     hosts: Sequence[str] | None = None,
+    lenient: bool = False,
 ) -> FastAPI:
     """Serves a model and its memories, which lie in a directory that is made if it is not there.
 
     keys: who may ask; without them everybody may, and all share the memories. hosts: names by which
-    the server may be addressed; any if not given. The application works within its lifespan, at
-    whose end every turn is on disk and every memory closed. Raises ValueError if pages from
-    elsewhere may ask, but there are no keys.
+    the server may be addressed; any if not given. lenient: fields of a request for a reply that
+    cannot be served are left out, with a header that says so, not refused.
+
+    The application works within its lifespan, at whose end every turn is on disk and every memory
+    closed. Raises ValueError if pages from elsewhere may ask, but there are no keys.
     """
     config, keys, metrics = config or ServeConfig(), keys or ApiKeys([]), Metrics()
     if config.origins and not keys:
@@ -56,6 +59,7 @@ def create_app(
             config=config,
             keys=keys,
             metrics=metrics,
+            lenient=lenient,
         )
         try:
             if not keys:

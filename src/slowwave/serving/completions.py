@@ -10,15 +10,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 
 from slowwave.serving.access import Access, Asked
-from slowwave.serving.answers import write_json
-from slowwave.serving.body import body_of
+from slowwave.serving.answers import answer_json, write_json
+from slowwave.serving.body import body_of, describe_ignored
 from slowwave.serving.errors import CLIENT_GONE, ApiError, explain
 from slowwave.serving.event_stream import EventStream, comment, event, event_of, wait_until_gone
-from slowwave.serving.feed import make_key
+from slowwave.serving.feed import Key, make_key
 from slowwave.serving.history import Message
+from slowwave.serving.model_names import describe_model, describe_models, find_memory
 from slowwave.serving.plan import Wish
 from slowwave.serving.requests import ChatRequest, CompletionFields, CompletionRequest
-from slowwave.serving.server import Server
 from slowwave.serving.shapes import ChatShape, Shape, TextShape
 from slowwave.serving.turns import Turn
 
@@ -30,20 +30,41 @@ Text = Annotated[CompletionRequest, body_of(CompletionRequest)]
 router = APIRouter(tags=["completions"])
 
 
+OF_MEMORY = "/v1/memories/{name}"
+"""With it as the beginning of their address, requests are about that memory."""
+
+
 @router.get("/v1/models")
-async def list_models(access: Asked) -> dict[str, Any]:
-    """The only model."""
-    return {"object": "list", "data": [_describe_model(access.server)]}
+async def list_models(access: Asked) -> Response:
+    """The model, alone and with each memory of the client."""
+    server = access.server
+    store = await server.sessions.store(access.owner)
+
+    def describe() -> dict[str, Any]:
+        memories = (info.name for info in store.sessions())
+        data = describe_models(server.model_name, memories, server.started)
+        return {"object": "list", "data": data}
+
+    return await answer_json(server.engine, describe)
+
+
+@router.get(OF_MEMORY + "/v1/models")
+async def list_models_of_memory(access: Asked) -> dict[str, Any]:
+    """The model alone: the address names the memory."""
+    data = describe_models(access.server.model_name, (), access.server.started)
+    return {"object": "list", "data": data}
 
 
 @router.get("/v1/models/{model:path}")
-async def show_model(access: Asked, model: str) -> dict[str, Any]:
-    """The only model."""
-    _require_model(access.server, model)
-    return _describe_model(access.server)
+@router.get(OF_MEMORY + "/v1/models/{model:path}")
+async def show_model(access: Asked, request: Request, model: str) -> dict[str, Any]:
+    """The model, with a memory if it is named, be it there or not."""
+    _find_key(access, request, model)
+    return describe_model(model, access.server.started)
 
 
 @router.post("/v1/chat/completions")
+@router.post(OF_MEMORY + "/v1/chat/completions")
 async def complete_chat(access: Asked, request: Request, body: Chat) -> Response:
     """Reads what is new of a conversation, and replies."""
     chat = access.server.talker.chat
@@ -59,17 +80,18 @@ async def complete_chat(access: Asked, request: Request, body: Chat) -> Response
             raise ApiError(400, f"messages.{i}.content is empty; say something", param="messages")
     messages = [message for message in messages if message.text.strip()]
     wish = await _make_wish(access, request, body, messages, True, body.max_completion_tokens)
-    return await _respond(access, request, body, wish, ChatShape(access.server.model_name))
+    return await _respond(access, request, body, wish, ChatShape(body.model))
 
 
 @router.post("/v1/completions")
+@router.post(OF_MEMORY + "/v1/completions")
 async def complete(access: Asked, request: Request, body: Text) -> Response:
     """Reads a text as it is, and goes on with it."""
     if not body.text:
         raise ApiError(400, "prompt is empty; give some text to go on with", param="prompt")
     message = Message("user", body.text, body.source or "")
     wish = await _make_wish(access, request, body, [message], False)
-    return await _respond(access, request, body, wish, TextShape(access.server.model_name))
+    return await _respond(access, request, body, wish, TextShape(body.model))
 
 
 async def _make_wish(
@@ -81,7 +103,7 @@ async def _make_wish(
     max_completion_tokens: int | None = None,
 ) -> Wish:
     server = access.server
-    _require_model(server, body.model)
+    key = _find_key(access, request, body.model, body.memory)
     most = server.config.max_tokens
     max_tokens = max_completion_tokens or body.max_tokens or server.config.default_max_tokens
     if max_tokens > most:
@@ -89,7 +111,7 @@ async def _make_wish(
     if "" in body.stop:
         raise ApiError(400, "stop holds an empty text, which is everywhere; leave it out")
     return Wish(
-        key=None if body.memory is None else make_key(access.owner, body.memory),
+        key=key,
         messages=messages,
         is_chat=is_chat,
         max_tokens=max_tokens,
@@ -130,7 +152,7 @@ async def _respond(
         first.cancel()
         return Response(status_code=CLIENT_GONE)
     texts = _stream(access, shape, turn, first.result(), pieces, body.include_usage)
-    return EventStream(texts, turn.stop)
+    return EventStream(texts, turn.stop, describe_ignored(request))
 
 
 async def _answer_whole(
@@ -155,7 +177,7 @@ async def _answer_whole(
         return Response(status_code=CLIENT_GONE)
     _note(access, turn)
     text = await _write(access, turn, lambda: shape.whole(reply.result(), turn))
-    return Response(text, media_type="application/json")
+    return Response(text, headers=describe_ignored(request), media_type="application/json")
 
 
 async def _stream(
@@ -199,20 +221,9 @@ def _note(access: Access, turn: Turn) -> None:
     )
 
 
-def _require_model(server: Server, model: str) -> None:
-    if model != server.model_name:
-        raise ApiError(
-            404,
-            f"model {model!r} is not here; use {server.model_name!r}",
-            param="model",
-            code="model_not_found",
-        )
-
-
-def _describe_model(server: Server) -> dict[str, Any]:
-    return {
-        "id": server.model_name,
-        "object": "model",
-        "created": server.started,
-        "owned_by": "slowwave",
-    }
+def _find_key(access: Access, request: Request, model: str, field: str | None = None) -> Key | None:
+    """Of the memory that a request names; raises ApiError if it cannot be, or asks for another
+    model."""
+    address = request.path_params.get("name")
+    memory = find_memory(access.server.model_name, model=model, field=field, address=address)
+    return None if memory is None else make_key(access.owner, memory)

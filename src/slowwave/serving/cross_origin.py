@@ -21,7 +21,7 @@ class CrossOrigin(CORSMiddleware):
             allow_origins=origins,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),  # OpenAI's client sends a dozen of its own
-            expose_headers=("Retry-After",),
+            expose_headers=("Retry-After", "Warning"),
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -32,13 +32,18 @@ def comment(text: str) -> str:
 class EventStream(Response):
     """Sends texts as they come, until there are no more or the client goes away.
 
-    on_end: called once, however it ended.
+    on_end: called once, however it ended. headers: beside those of every stream.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, texts: AsyncIterator[str], on_end: Callable[[], object]) -> None:
-        super().__init__(headers=HEADERS)
+    def __init__(
+        self,
+        texts: AsyncIterator[str],
+        on_end: Callable[[], object],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers={**HEADERS, **(headers or {})})
         del self.headers["content-length"]
         self._texts, self._on_end = texts, on_end
 

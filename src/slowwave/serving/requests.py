@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from slowwave.generation.config import Sampling
@@ -115,16 +115,27 @@ class CompletionFields(Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out(cls, fields: Any) -> Any:
-        """Refuses by name what cannot be followed, and leaves out what changes nothing."""
+    def _leave_out(cls, fields: Any, info: ValidationInfo) -> Any:
+        """Refuses by name what cannot be followed, and leaves out what changes nothing.
+
+        In a list as its context a lenient server gets the names instead, and of unknown fields.
+        """
         if not isinstance(fields, dict):
             return fields
+        ignored: list[str] | None = info.context
         for name, idle in UNSUPPORTED.items():
-            if fields.get(name) is not None and fields[name] not in idle:
+            if fields.get(name) is None or fields[name] in idle:
+                continue
+            if ignored is None:
                 allowed = " or ".join(map(repr, idle))
                 advice = "leave it out" + (f", or use {allowed}" if allowed else "")
                 raise refuse(f"is not supported here; {advice}", name)
-        return {k: v for k, v in fields.items() if k not in UNSUPPORTED and k not in IDLE}
+            ignored.append(name)
+        left = {k: v for k, v in fields.items() if k not in UNSUPPORTED and k not in IDLE}
+        if ignored is None:
+            return left
+        ignored += [name for name in left if name not in cls.model_fields]
+        return {k: v for k, v in left.items() if k in cls.model_fields}
 
     @property
     def include_usage(self) -> bool:

@@ -105,8 +105,11 @@ def serve(
     api_keys: str | Path | None,
     model_name: str | None,
     config: ServeConfig,
+    lenient: bool = False,
 ) -> None:
     """Serves the model in a folder, and returns when a signal has ended that.
+
+    lenient: see `create_app`.
 
     Raises ValueError if the folder, the keys or the address are unfit, or others could reach a
     server that has no keys; OSError if the directory cannot be used.
@@ -130,6 +133,7 @@ def serve(
             config=config,
             keys=keys,
             hosts=[host, *LOOPBACK] if keys is None else None,
+            lenient=lenient,
         )
         _say(f"opening memories in {memory_dir}")
         if keys is None:

@@ -43,7 +43,9 @@ class Server:
         config: ServeConfig,
         keys: ApiKeys,
         metrics: Metrics,
+        lenient: bool,
     ) -> None:
+        self.is_lenient = lenient
         self.talker, self.model_name, self.config, self.keys = talker, model_name, config, keys
         self.metrics, self.feed = metrics, Feed()
         self.started = int(time.time())

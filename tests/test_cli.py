@@ -224,7 +224,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", MINI, "--train.steps", "x"], "--train.steps is 'x'; use a whole number; see"),
         (["train", MINI, "--train.decay-fraction", "x"], "--train.decay-fraction is 'x'; use a nu"),
         (["train", MINI, "--train.steps"], "--train.steps needs a value; see"),
-        (["train", MINI, "--train.precision", "int8"], "precision is 'int8'; use float32 or bfl"),
+        (["train", MINI, "--train.precision", "int8"], "precision is 'int8'; use auto or float32"),
         (["train", MINI, "--train.precision", "flaot32"], "is 'flaot32'; did you mean float32? s"),
         (["train", MINI, "more"], "'more' is more than it takes (a text of several words goes in"),
         (["eval"], "RUN is missing (Folder of a run: config.json and checkpoint/); see slowwave"),

@@ -183,6 +183,8 @@ def page(browser: webdriver.Chrome, address: str) -> Iterator[Page]:
 def lone_page(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[Page]:
     """As `page`, of a server of its own, whose memories lie in `tmp_path`."""
     app = create_app(TALKER, model_name="tiny", memory_dir=tmp_path)
+    browser.get("about:blank")
+    list(requested(browser))  # by the page before, which still listens to another server
     with listen(app) as address, Page(browser, address) as page:
         yield page
         browser.get("about:blank")

@@ -75,12 +75,12 @@ def test_memory_is_not_known_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_pat
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_the_memory_model_predicts_the_peak_of_a_step(checkpoint: bool) -> None:
     measured = memory.measure_extra_nbytes(
-        "slowwave.bench.train", "memory_work", "4", str(checkpoint)
+        "slowwave.bench.train", "memory_work", "2", str(checkpoint)
     )
     targets = Rule110(TASK).batch("train", [0]).stream.targets
     predicted = predict_memory(
         MODEL,
-        cut_training(targets, SleepConfig(window=TASK.width, passes=4)),
+        cut_training(targets, SleepConfig(window=TASK.width, passes=2)),
         rows=MEMORY_BATCH,
         bfloat16=not is_bfloat16_slow("cpu"),
         checkpoint_activations=checkpoint,

@@ -228,7 +228,7 @@ def test_large_takes_the_best_batch_and_compares_with_the_paper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in (
-        ("MODEL", dataclasses.replace(large.MODEL, width=32, layers=("gdn", "attn"), vocab_size=9)),
+        ("MODEL", dataclasses.replace(SMALL_MODEL, layers=("gdn", "attn"), vocab_size=9)),
         ("LENGTH", 50),
         ("WINDOWS", (10, 20)),
         ("BATCHES", (1, 2)),

@@ -387,7 +387,7 @@ def test_pages_that_are_named_may_ask_with_a_key(
     allowed = before.headers["Access-Control-Allow-Headers"]
     assert allowed == PREFLIGHT["Access-Control-Request-Headers"]
     assert before.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE"
-    assert asked.headers["Access-Control-Expose-Headers"] == "Retry-After"
+    assert asked.headers["Access-Control-Expose-Headers"] == "Retry-After, Warning"
 
 
 def test_errors_reach_pages_that_are_named(make: Make, keys: Any) -> None:

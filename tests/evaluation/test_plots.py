@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pytest
 from matplotlib.lines import Line2D
 
+from damage import spoil_json
 from recorded_runs import DEPO, RULE110, TEXT, exact_of, write_run
 from slowwave.evaluation.canvas import draw_groups, line_style, new_figure
 from slowwave.evaluation.plots import (
@@ -25,6 +27,7 @@ from slowwave.evaluation.plots import (
     draw_passes,
     draw_variants,
 )
+from slowwave.evaluation.run_files import read_stream
 from slowwave.evaluation.run_results import (
     Run,
     Spread,
@@ -281,6 +284,12 @@ def test_a_stream_before_its_first_sleep_is_drawn(stream: dict[str, Any]) -> Non
     assert not figure.axes[1].patches
 
 
+def test_a_stream_without_a_cache_is_drawn(stream: dict[str, Any]) -> None:
+    for event in stream["events"]:
+        event.update((name, 0) for name in event if name.startswith("cache"))
+    assert draw_stream(stream).axes[0].get_legend()
+
+
 def test_bars_of_a_stream_are_its_changes(stream: dict[str, Any]) -> None:
     bars = draw_stream(stream).axes[1].patches
     assert [bar.get_height() for bar in bars] == [1.5, 15.0]  # pyright: ignore[reportAttributeAccessIssue]
@@ -290,6 +299,18 @@ def test_a_stream_alone_is_enough(stream: dict[str, Any], tmp_path: Path) -> Non
     write_json(tmp_path / "stream.json", stream)
     assert draw_all(tmp_path, tmp_path) == [tmp_path / "stream.png"]
     assert _is_png(tmp_path / "stream.png")
+
+
+def test_a_damaged_stream_is_named_or_drawn(stream: dict[str, Any], tmp_path: Path) -> None:
+    refused, path = 0, tmp_path / "stream.json"
+    for seed in range(200):
+        path.write_text(json.dumps(spoil_json(stream, random.Random(seed))))
+        try:
+            draw_stream(read_stream(path))
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: "), seed
+            refused += 1
+    assert refused > 80
 
 
 # Refusals.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from damage import spoil_json
 from slowwave.evaluation.plots import draw_all
 from slowwave.evaluation.probe_report import draw_probe_figure, draw_probes, probe_table
+from slowwave.evaluation.run_files import read_probe
 from slowwave.storage.files import write_json
 
 PASSES, SINCE, STEPS = 2, 3, 1
@@ -36,6 +40,20 @@ FOUND: dict[str, Any] = {
     "floor": {"first": [0.51, 0.62], "all": [0.52, 0.63]},
     "answers": [0.99, 0.98, 0.97],
 }
+
+
+def test_a_damaged_probe_is_named_or_drawn(tmp_path: Path) -> None:
+    refused = 0
+    for seed in range(200):
+        path, draw = tmp_path / "probe.json", random.Random(seed)
+        path.write_text(json.dumps(spoil_json(FOUND, draw)))
+        try:
+            probe_table(read_probe(path))
+            draw_probe_figure({"one": read_probe(path), "two": FOUND})
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: "), seed
+            refused += 1
+    assert refused > 100
 
 
 def test_the_table_holds_every_number() -> None:

@@ -21,6 +21,7 @@ from slowwave.evaluation.canvas import (
     set_title,
 )
 from slowwave.evaluation.probe_report import draw_probes
+from slowwave.evaluation.run_files import read_stream
 from slowwave.evaluation.run_results import (
     Complete,
     Run,
@@ -37,7 +38,7 @@ from slowwave.evaluation.run_results import (
     passes_matrix,
 )
 from slowwave.evaluation.stream_plot import draw_stream
-from slowwave.storage.files import read_json, write_atomically
+from slowwave.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,7 @@ def draw_all(folder: Path, out: Path, complete: Complete = dict) -> list[Path]:
         written.append(out / "table.md")
     written += draw_probes(folder, out)
     if (folder / "stream.json").exists():
-        stream = draw_stream(read_json(folder / "stream.json"))
+        stream = draw_stream(read_stream(folder / "stream.json"))
         written.append(save_figure(stream, out / "stream.png"))
     if not written:
         raise ValueError(

@@ -17,7 +17,8 @@ from slowwave.evaluation.canvas import (
     save_figure,
     set_title,
 )
-from slowwave.storage.files import read_json, write_atomically
+from slowwave.evaluation.run_files import read_probe
+from slowwave.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ def draw_probes(folder: Path, out: Path) -> list[Path]:
 
     Returns what was written, nothing if there are no probes.
     """
-    probes = {path.parent.name: read_json(path) for path in sorted(folder.rglob(PROBE_FILE))}
+    probes = {path.parent.name: read_probe(path) for path in sorted(folder.rglob(PROBE_FILE))}
     if not probes:
         return []
     text = "\n".join(f"## {name}\n\n{probe_table(found)}" for name, found in probes.items())
@@ -70,11 +71,12 @@ def probe_table(found: dict[str, Any]) -> str:
 def draw_probe_figure(probes: dict[str, dict[str, Any]]) -> Figure:
     """A column for each N and t, the mean over its runs: above the state slept on last, pass by
     pass; below all states at the end."""
-    kinds = sorted({(found["passes"], found["steps"]) for found in probes.values()})
+    kinds = sorted({_kind(found) for found in probes.values()})
     figure = new_figure(1.5 + 4.5 * len(kinds), 8.5)
     panels = figure.subplots(2, len(kinds), sharey=True, squeeze=False)
-    for (above, below), (passes, steps) in zip(panels.T, kinds, strict=True):
-        alike = [p for p in probes.values() if (p["passes"], p["steps"]) == (passes, steps)]
+    for (above, below), kind in zip(panels.T, kinds, strict=True):
+        alike = [found for found in probes.values() if _kind(found) == kind]
+        passes, steps, _ = kind
         name = f"N = {passes}, t = {steps}" + (f", {len(alike)} runs" if len(alike) > 1 else "")
         trained, untrained = (_mean([p[key]["first"] for p in alike]) for key in MODELS)
         above.set_title(f"{name}: the state slept on last", fontsize=10)
@@ -97,6 +99,11 @@ def draw_probe_figure(probes: dict[str, dict[str, Any]]) -> Figure:
         axes.set_ylabel("right, linear probe on unseen examples")
     set_title(figure, "What the fast weights hold (thin, broken: untrained)")
     return figure
+
+
+def _kind(found: dict[str, Any]) -> tuple[int, int, int]:
+    """Of a probe: N, t, and how many states it reads."""
+    return found["passes"], found["steps"], len(found["answers"])
 
 
 def _mean(runs: Sequence[Any]) -> npt.NDArray[np.float64]:

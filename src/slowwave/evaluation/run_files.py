@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
 from slowwave.config import validate
+from slowwave.sleep.config import MOST_PASSES
 from slowwave.storage.files import read_json
 from slowwave.storage.json_lines import parse_lines
 
@@ -18,6 +19,7 @@ RESTORE = "restore the file"
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0)]
+Passes = Annotated[int, Field(strict=True, ge=1, le=MOST_PASSES)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +80,144 @@ class Summary(Counters):
             raise ValueError(f"test lacks N = {self.trained_passes}; {RESTORE}")
 
 
+Scores = list[list[list[Number]]]
+"""By pass, windows since and steps."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Of a probe: of the first cell, and the mean of all."""
+
+    first: Scores
+    all: Scores
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Floors:
+    """Of a probe, by steps."""
+
+    first: list[Number]
+    all: list[Number]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What probe.json holds, as `probe_fast_weights` says."""
+
+    passes: Passes
+    steps: Count
+    examples: dict[Literal["train", "validation", "test"], Count]
+    fast_weights: Count
+    trained: Cells
+    untrained: Cells
+    floor: Floors
+    answers: Annotated[list[Number], Field(min_length=1)]
+
+    def __post_init__(self) -> None:
+        size = (self.passes, len(self.answers), self.steps + 1)
+        for name in ("trained", "untrained"):
+            cells: Cells = getattr(self, name)
+            for scores in (cells.first, cells.all):
+                if not _is_shaped(scores, size):
+                    raise ValueError(f"{name} has no scores of the shape {size}; {RESTORE}")
+        if not all(_is_shaped(floor, size[2:]) for floor in (self.floor.first, self.floor.all)):
+            raise ValueError(f"floor has not {size[2]} numbers; {RESTORE}")
+        if len(self.examples) != 3:
+            raise ValueError(f"examples lacks a split; {RESTORE}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadEvent:
+    """Of stream.json: a token was read."""
+
+    kind: Literal["read"]
+    tokens_seen: Count
+    window_fill: Count
+    cache_nbytes: Count
+    fast_weights_nbytes: Count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Write:
+    """Of a pass into a layer."""
+
+    layer: Count
+    change: Number
+    norm: Number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SleepEvent:
+    """Of stream.json: the model slept."""
+
+    kind: Literal["sleep"]
+    tokens_seen: Count
+    passes: Passes
+    milliseconds: Number
+    cache_nbytes_after: Count
+    fast_weights_nbytes_after: Count
+    writes: Annotated[list[list[Write]], Field(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if len(self.writes) != self.passes:
+            raise ValueError(f"writes has not {self.passes} passes; {RESTORE}")
+
+
+Event = Annotated[ReadEvent | SleepEvent, Field(discriminator="kind")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sleep:
+    """How a stream slept."""
+
+    passes: Passes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stream:
+    """What stream.json holds."""
+
+    sleep: Sleep
+    layers: list[str]
+    events: Annotated[list[Event], Field(min_length=1)]
+
+    def __post_init__(self) -> None:
+        if self.events[0].kind != "read":
+            raise ValueError(f"events begin with a sleep; {RESTORE}")
+        sleeps = [event for event in self.events if event.kind == "sleep"]
+        if any(event.passes != self.sleep.passes for event in sleeps):
+            raise ValueError(f"events has a sleep of other passes than sleep; {RESTORE}")
+        passes = [writes for event in sleeps for writes in event.writes]
+        if len({tuple(write.layer for write in writes) for writes in passes}) > 1:
+            raise ValueError(f"events has passes that write into other layers; {RESTORE}")
+
+
+def _is_shaped(values: Any, shape: tuple[int, ...]) -> bool:
+    """Whether lists are nested so."""
+    if not shape:
+        return True
+    return len(values) == shape[0] and all(_is_shaped(part, shape[1:]) for part in values)
+
+
 def read_summary(path: Path) -> dict[str, Any]:
     """summary.json of a finished run; raises ValueError naming the file and what is wrong."""
     summary = read_json(path)
     _check(Summary, summary, str(path))
     return summary
+
+
+def read_probe(path: Path) -> dict[str, Any]:
+    """probe.json; raises ValueError as above."""
+    probe = read_json(path)
+    _check(Probe, probe, str(path))
+    return probe
+
+
+def read_stream(path: Path) -> dict[str, Any]:
+    """stream.json; raises ValueError as above."""
+    stream = read_json(path)
+    _check(Stream, stream, str(path))
+    return stream
 
 
 def read_metrics(path: Path, *, drop_cut: bool = False) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ def _draw_cache(axes: Axes, stream: dict[str, Any]) -> None:
     )
     # Both scales meet where the cache is largest, or two lines would show one thing.
     top = max(*cache, *fast) * 1.35
-    counts.set_ylim(0, max(fill) * top / max(cache))
+    counts.set_ylim(0, max(fill) * top / (max(cache) or top))
     counts.set_ylabel("tokens in window")
     counts.spines["top"].set_visible(False)
     axes.set_ylim(0, top / 1e3)

@@ -127,6 +127,21 @@ def test_a_reply_without_a_text_is_not_missed() -> None:
     assert split(known, messages("> a", "= b", "> c", "> d")) == (["a", "b", "c"], ["d"])
 
 
+@pytest.mark.parametrize(("lines", "is_known"), [(3000, True), (20_000, False)])
+def test_a_system_message_is_not_looked_for_in_all_of_a_long_ledger(
+    lines: int, is_known: bool
+) -> None:
+    entries, looked_at = [*ledger("# Be brief."), *ledger("> a") * lines], list[int]()
+
+    def read(start: int, stop: int) -> list[Entry]:
+        looked_at.extend(range(start, stop))
+        return entries[start:stop]
+
+    found = recognise(messages("# Be brief.", "> b"), len(entries), read)
+    assert bool(found.remembered) == is_known
+    assert len(looked_at) < 4 * history.FAR_BACK
+
+
 def test_one_system_message_is_not_known_twice() -> None:
     known = ledger("# a", "# b")
     assert split(known, messages("# a", "# a", "> c")) == (["a"], ["a", "c"])

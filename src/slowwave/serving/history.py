@@ -12,6 +12,8 @@ from slowwave.memory.ledger import MODEL, USER, Entry
 
 SYSTEM = "system"
 
+FAR_BACK = 4096
+"""Entries from the end of a ledger in which a system message is looked for."""
 READ_AT_ONCE = 256
 """Entries of a ledger, from its end; then twice as many each time, for each walks all the way."""
 
@@ -44,7 +46,7 @@ def recognise(
     That is the longest beginning of the conversation, which has no blank messages, that equals the
     end of the ledger, without blank replies and what was read as plain text. A reply may break off,
     as for a client that hung up. System messages count by themselves: one is known if it is among
-    the last so many of the ledger. The last message is always new.
+    the last so many of the ledger, and not far back. The last message is always new.
 
     read(start, stop): entries of the ledger at these places.
     """
@@ -126,7 +128,10 @@ def _read_back(
     """The last lines of a conversation, and the last system messages, each oldest first."""
     lines, system = list[Entry](), list[Entry]()
     stop, count = num_entries, READ_AT_ONCE
-    while stop and (len(lines) < num_lines or len(system) < num_system):
+    while stop:
+        is_far = len(system) >= num_system or num_entries - stop >= FAR_BACK
+        if len(lines) >= num_lines and is_far:
+            break
         start, count = max(0, stop - count), 2 * count
         for entry in reversed(read(start, stop)):
             if entry.role == "system":

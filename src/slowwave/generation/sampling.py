@@ -23,7 +23,6 @@ def draw(
     logits: Tensor,
     sampling: Sampling,
     generator: torch.Generator,
-    *,
     forbids: Callable[[int], bool] | None = None,
 ) -> int:
     """A token id drawn from logits (vocab,): first top-k, then top-p of what that leaves.

@@ -26,7 +26,7 @@ def answer(talker: Talker, state: MemoryState, question: str, *, max_new_tokens:
     logits, state = _read(talker, state, _write_prompt(talker, question))
 
     for _ in range(max_new_tokens):
-        token = draw(logits[-1], sampling, generator, forbids=text.forbids)
+        token = draw(logits[-1], sampling, generator, text.forbids)
         logits, state = _read(talker, state, [token])
         text.push(token)
         if text.is_stopped:

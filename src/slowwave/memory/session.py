@@ -322,7 +322,7 @@ class Session:
         try:
             while len(tokens) < max_new_tokens and not text.is_stopped:
                 logits = self._predict(hidden)
-                tokens.append(draw(logits, sampling, generator, forbids=text.forbids))
+                tokens.append(draw(logits, sampling, generator, text.forbids))
                 hidden = yield from self._read(tokens[-1:])
                 yield Progress("draw", text.push(tokens[-1]), num_drawn=1)
             yield from self._end_line(reply)

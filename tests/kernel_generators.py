@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from slowwave.layers.jet import KernelGenerator
+from slowwave.models.mixers.jet import KernelGenerator
 
 
 def vary_kernels(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.run import AppServer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState

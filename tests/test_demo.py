@@ -18,7 +18,7 @@ import torch
 from slowwave.demo import PASSES, run_demo
 from slowwave.evaluation.evaluate import evaluate, predict
 from slowwave.experiment import ExperimentConfig, build, load_run
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import save_model
 from slowwave.storage.files import read_json, write_json

@@ -12,7 +12,7 @@ import slowwave
 from slowwave import cli
 from slowwave.experiment import ExperimentConfig, export_run, run_training
 from slowwave.memory.session import Session
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.tasks.config import ConversationConfig, Rule110Config, TextConfig
@@ -41,8 +41,8 @@ def test_an_exported_run_talks_in_its_own_window(tmp_path: Path) -> None:
     assert (sleep, chat is not None) == (TINY.sleep, True)
     session = Session(model, tokenizer, sleep, chat=chat)
     session.generate("I live in Lisbon.", max_new_tokens=20)
-    assert session.state.tokens_seen > 20
-    assert session.state.num_sleeps == session.state.tokens_seen // 32
+    assert session.state.counters.tokens_seen > 20
+    assert session.state.counters.num_sleeps == session.state.counters.tokens_seen // 32
 
 
 def test_a_run_on_text_files_goes_on_with_any_text(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.state import AttentionState, Band, DeltaState, MemoryState
+from slowwave.state import Band, FastWeights, KeyValues, MemoryState
 
 
 def make_state(B: int = 2, W: int = 3, mask: Tensor | None = None) -> MemoryState:
@@ -17,15 +17,15 @@ def make_state(B: int = 2, W: int = 3, mask: Tensor | None = None) -> MemoryStat
 
     return MemoryState(
         layers=(
-            AttentionState(normal(B, W, 2, 4), normal(B, W, 2, 4)),
-            DeltaState(normal(B, 2, 4, 5), normal(B, 3, 8)),
-            DeltaState(normal(B, 2, 4, 5), normal(B, 3, 8)),
+            KeyValues(normal(B, W, 2, 4), normal(B, W, 2, 4)),
+            FastWeights(normal(B, 2, 4, 5), normal(B, 3, 8)),
+            FastWeights(normal(B, 2, 4, 5), normal(B, 3, 8)),
         ),
         window_tokens=torch.arange(B * W).view(B, W),
         window_mask=mask,
         window_hidden=normal(B, W, 6),
-        tokens_seen=10,
-        num_sleeps=4,
+        tokens_seen=torch.full((B,), 10),
+        num_sleeps=torch.full((B,), 4),
     )
 
 
@@ -34,10 +34,10 @@ def make_carrying_state() -> MemoryState:
     slid = make_state(W=4, mask=torch.ones(2, 4, dtype=torch.bool)).slide(Band(2, 1))
     window = make_state()
     layers = tuple(
-        AttentionState(
+        KeyValues(
             torch.cat([old.keys, new.keys], dim=1), torch.cat([old.values, new.values], dim=1)
         )
-        if isinstance(old, AttentionState) and isinstance(new, AttentionState)
+        if isinstance(old, KeyValues) and isinstance(new, KeyValues)
         else old
         for old, new in zip(slid.layers, window.layers, strict=True)
     )
@@ -46,15 +46,13 @@ def make_carrying_state() -> MemoryState:
         layers=layers,
         window_tokens=window.window_tokens,
         window_hidden=window.window_hidden,
-        window_start=tuple(s if isinstance(s, DeltaState) else None for s in window.layers),
+        window_start=tuple(s if isinstance(s, FastWeights) else None for s in window.layers),
         wake_layers=(layers,),
     )
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 def test_sizes() -> None:
@@ -80,7 +78,7 @@ def test_map_reaches_every_tensor(masked: bool) -> None:
     assert len(tensors(state)) == (9 if masked else 8)
     zeroed = state.map(torch.zeros_like)
     assert not any(tensor.any() for tensor in tensors(zeroed))
-    assert (zeroed.tokens_seen, zeroed.num_sleeps) == (10, 4)
+    assert zeroed.counters == (0, 0, 3)
     assert (zeroed.window_mask is None) == (state.window_mask is None)
 
 
@@ -100,8 +98,8 @@ def test_sliding_keeps_the_first_and_the_newest_tokens() -> None:
     state = make_carrying_state()
     (before, *_), slid = state.layers, state.slide(Band(3, 1))
     kept = slid.layers[0]
-    assert isinstance(before, AttentionState)
-    assert isinstance(kept, AttentionState)
+    assert isinstance(before, KeyValues)
+    assert isinstance(kept, KeyValues)
     assert torch.equal(kept.keys, before.keys[:, [0, 3, 4]])
     assert torch.equal(kept.values, before.values[:, [0, 3, 4]])
     assert slid.carried is not None
@@ -118,8 +116,8 @@ def test_eviction_leaves_what_was_carried() -> None:
     evicted = state.evict()
     assert evicted.carried is state.carried
     before, after = state.layers[0], evicted.layers[0]
-    assert isinstance(before, AttentionState)
-    assert isinstance(after, AttentionState)
+    assert isinstance(before, KeyValues)
+    assert isinstance(after, KeyValues)
     assert torch.equal(after.keys, before.keys[:, :2])
     assert (evicted.window_start, evicted.wake_layers, evicted.window_fill) == ((), (), 0)
     assert all(t.untyped_storage().nbytes() == t.nbytes for t in tensors(evicted))
@@ -148,11 +146,11 @@ def test_eviction_leaves_the_fast_weights_and_the_counters() -> None:
     assert evicted.cache_nbytes == 0
     assert evicted.window_mask is None
     assert (evicted.batch_size, evicted.window_fill) == (2, 0)
-    assert (evicted.tokens_seen, evicted.num_sleeps) == (10, 4)
+    assert (evicted.counters.tokens_seen, evicted.counters.num_sleeps) == (10, 4)
     for before, after in zip(state.fast_weights, evicted.fast_weights, strict=True):
         assert after is before
     for layer in evicted.layers:
-        if isinstance(layer, DeltaState):
+        if isinstance(layer, FastWeights):
             assert layer.conv_tail.shape == (2, 3, 8)
             assert not layer.conv_tail.any()
     assert {tensor.dtype for tensor in tensors(evicted)} == {torch.float32, torch.int64}

@@ -86,7 +86,7 @@ def test_most_plain_facts_outlive_small_talk(talker: Talker, windows: int, least
     for fact, _, _ in FACTS:
         assert session.generate(fact) == "Noted."
     number = 0
-    while session.state.num_sleeps < windows:
+    while session.state.counters.num_sleeps < windows:
         line, reply = SMALL_TALK[7 * number % len(SMALL_TALK)]
         session.read(f"> {begin(line)}\n{reply}\n")
         number += 1

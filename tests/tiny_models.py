@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 
 TWO_LAYERS = ModelConfig(
     vocab_size=256,

@@ -22,7 +22,7 @@ from slowwave.evaluation.stream_plot import draw_demo
 from slowwave.evaluation.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
 from slowwave.experiment import ExperimentConfig, load_run
 from slowwave.extras import say_how_to_install
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.stream import read_stream
 from slowwave.storage.files import write_json
 from slowwave.tasks.base import Example, Labelled, Task

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slowwave.config import Config, describe_differences, override, read_toml
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.tasks.config import ConversationConfig, RecallConfig, TaskConfig, TextConfig
 from slowwave.training.config import Precision, TrainConfig
 
 if TYPE_CHECKING:
     from slowwave.evaluation.evaluate import Record, Scored
-    from slowwave.model.hybrid import HybridLM
+    from slowwave.models.backbone import HybridLM
     from slowwave.tasks.base import Task
     from slowwave.training.standing import Standing
     from slowwave.training.trainer import StepReport
@@ -59,7 +59,7 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     task counts in, if no window would be slept, if a first stage has nothing to evict or to train,
     or if the vocabularies differ.
     """
-    from slowwave.model.hybrid import HybridLM
+    from slowwave.models.backbone import HybridLM
     from slowwave.tasks.registry import make_task
     from slowwave.training.precision import compute_dtype
 

@@ -12,82 +12,216 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
 
+Function = Callable[[Tensor], Tensor]
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class AttentionState:
-    """Short-term memory of one attention layer; cleared by sleep.
+class Part:
+    """A piece of a state: tensors (B, ...), None where there is none, parts, and plain values.
+
+    All that holds for any of them is written here, once, over the dataclass's fields: a new kind of
+    memory says what it holds and what a sleep leaves of it, and is copied, saved and counted.
+    """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by its name in a memory file, those of parts within it too.
+
+        Counters have none: the header of a file tells them.
+        """
+        found: dict[str, Tensor] = {}
+        for field in dataclasses.fields(self):
+            name, first = field.metadata.get("name", field.name), field.metadata.get("first", 0)
+            if name is None:
+                continue
+            found |= _name_tensors(name, getattr(self, field.name), first)
+        return found
+
+    def map(self, function: Function) -> Self:
+        """The same with `function` applied to every tensor."""
+        values = {
+            field.name: _map_tensors(getattr(self, field.name), function)
+            for field in dataclasses.fields(self)
+        }
+        return type(self)(**values)
+
+    def row(self, i: int) -> Self:
+        """The stream at place `i` of the batch, as a batch of one."""
+        return self.map(lambda tensor: tensor[i : i + 1])
+
+    @classmethod
+    def stack(cls, parts: Sequence[Self]) -> Self:
+        """The streams of several batches side by side, which have tensors of one length."""
+        values = {
+            field.name: _stack([getattr(part, field.name) for part in parts])
+            for field in dataclasses.fields(cls)
+        }
+        return cls(**values)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors; room to grow (`append`) comes on top."""
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+
+def _name_tensors(name: str, value: Any, first: int = 0) -> dict[str, Tensor]:
+    """first: the number of the first of several."""
+    match value:
+        case Tensor():
+            return {name: value}
+        case Part():
+            return {f"{name}.{inner}": tensor for inner, tensor in value.tensors().items()}
+        case tuple():
+            found: dict[str, Tensor] = {}
+            for i, each in enumerate(cast(tuple[Any, ...], value), first):
+                found |= _name_tensors(f"{name}.{i}", each)
+            return found
+        case _:
+            return {}
+
+
+def _map_tensors(value: Any, function: Function) -> Any:
+    match value:
+        case Tensor():
+            return function(value)
+        case Part():
+            return value.map(function)
+        case tuple() if not isinstance(value, Band):
+            return tuple(_map_tensors(each, function) for each in cast(tuple[Any, ...], value))
+        case _:
+            return value
+
+
+def _stack(values: Sequence[Any]) -> Any:
+    match values[0]:
+        case Tensor():
+            return torch.cat(list(values))
+        case Part():
+            return type(values[0]).stack(values)
+        case tuple() if not isinstance(values[0], Band):
+            return tuple(_stack(each) for each in zip(*values, strict=True))
+        case _:
+            assert all(value == values[0] for value in values), "rows of a batch are alike"
+            return values[0]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LayerState(Part):
+    """What one layer holds of a stream."""
+
+    per_token: ClassVar[bool]
+    """Whether its tensors are (B, W, ...), an entry for each token in sight: short-term memory,
+    which a sleep clears. Others are mid-term memory, and outlive it."""
+
+    @property
+    def narrow_dtype(self) -> torch.dtype:
+        """The compute dtype of the model that made it."""
+        raise NotImplementedError
+
+    @property
+    def fast_weights(self) -> tuple[Tensor, ...]:
+        """The fast weights in it, (B, G, K, V) each."""
+        return ()
+
+    def evict(self, carried: int = 0) -> Self:
+        """What outlives a sleep, beside the `carried` tokens before the window."""
+        raise NotImplementedError
+
+    def slide(self, first: int, newest: int) -> Self:
+        """With the `first` and the `newest` of the tokens in sight alone, in order."""
+        raise NotImplementedError
+
+    def with_midterm(self, other: LayerState) -> Self:
+        """With the mid-term memory of another state of the same layer."""
+        raise NotImplementedError
+
+    def outline(self, batch_size: int, tokens: int) -> Self:
+        """The same for other sizes on the meta device, where tensors have no memory."""
+        sizes = (batch_size, tokens) if self.per_token else (batch_size,)
+        return self.map(lambda like: _outline(like, *sizes, *like.shape[len(sizes) :]))
+
+
+def _outline(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device="meta")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyValues(LayerState):
+    """Short-term memory of one attention layer.
 
     keys, values: (B, W, Hkv, Dh), keys already rotated to their position in the window.
     """
 
     keys: Tensor
     values: Tensor
+    per_token: ClassVar[bool] = True
 
     @property
     def narrow_dtype(self) -> torch.dtype:
-        """The compute dtype of the model that made it."""
+        """See `LayerState`."""
         return self.keys.dtype
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> AttentionState:
-        """The state with `function` applied to every tensor."""
-        return AttentionState(function(self.keys), function(self.values))
-
-    def evict(self, carried: int = 0) -> AttentionState:
-        """The cache without its window: empty, or what `carried` tokens before it left."""
+    def evict(self, carried: int = 0) -> KeyValues:
+        """See `LayerState`."""
         # Cloned: a view would keep the whole window's storage alive.
         return self.map(lambda tensor: tensor[:, :carried].clone())
 
-    def slide(self, first: int, newest: int) -> AttentionState:
-        """The cache of its `first` and its `newest` tokens alone, in order."""
+    def slide(self, first: int, newest: int) -> KeyValues:
+        """See `LayerState`."""
         return self.map(lambda tensor: keep_ends(tensor, first, newest))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held in keys and values."""
-        return self.keys.nbytes + self.values.nbytes
+    def with_midterm(self, other: LayerState) -> KeyValues:
+        """See `LayerState`: there is none."""
+        return self
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class DeltaState:
+class FastWeights(LayerState):
     """Mid-term memory of one recurrent layer.
 
-    fast_weights: (B, G, K, V), float32 (float64 when checking): all that outlives a sleep.
+    weights: (B, G, K, V), float32 (float64 when checking): all that outlives a sleep.
     conv_tail: (B, w-1, C), the last inputs of the convolution; zero at a window's start.
     """
 
-    fast_weights: Tensor
+    weights: Tensor = dataclasses.field(metadata={"name": "fast_weights"})
     conv_tail: Tensor
+    per_token: ClassVar[bool] = False
 
     @property
     def narrow_dtype(self) -> torch.dtype:
-        """The compute dtype of the model that made it."""
+        """See `LayerState`."""
         return self.conv_tail.dtype
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> DeltaState:
-        """The state with `function` applied to every tensor."""
-        return DeltaState(function(self.fast_weights), function(self.conv_tail))
-
-    def evict(self) -> DeltaState:
-        """The state after a sleep: nothing but the fast weights crosses the boundary."""
-        return DeltaState(self.fast_weights, torch.zeros_like(self.conv_tail))
-
-    def with_fast_weights(self, other: DeltaState) -> DeltaState:
-        """The state with the fast weights of another one."""
-        return DeltaState(other.fast_weights, self.conv_tail)
-
     @property
-    def nbytes(self) -> int:
-        """Bytes held in the fast weights and the convolution's tail."""
-        return self.fast_weights.nbytes + self.conv_tail.nbytes
+    def fast_weights(self) -> tuple[Tensor, ...]:
+        """See `LayerState`."""
+        return (self.weights,)
+
+    def evict(self, carried: int = 0) -> FastWeights:
+        """See `LayerState`: nothing but the fast weights crosses the boundary."""
+        return FastWeights(self.weights, torch.zeros_like(self.conv_tail))
+
+    def slide(self, first: int, newest: int) -> FastWeights:
+        """See `LayerState`: it has no entry a token."""
+        return self
+
+    def with_midterm(self, other: LayerState) -> FastWeights:
+        """See `LayerState`."""
+        (weights,) = other.fast_weights
+        return FastWeights(weights, self.conv_tail)
 
 
-LayerState = AttentionState | DeltaState
+class Counters(NamedTuple):
+    """Where a stream stands: tokens read in all, sleeps, and tokens since the last one."""
+
+    tokens_seen: int
+    num_sleeps: int
+    window_fill: int
 
 
 class Band(NamedTuple):
@@ -98,7 +232,7 @@ class Band(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(Part):
     """What attention still sees of slept windows, if eviction slides.
 
     Its keys and values stand in the layers before those of the window, sinks first.
@@ -113,27 +247,17 @@ class Carried:
     start: Tensor
     mask: Tensor | None
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Carried:
-        """The same with `function` applied to every tensor."""
-        mask = None if self.mask is None else function(self.mask)
-        return Carried(self.count, self.band, function(self.start), mask)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes beside the keys and values."""
-        return self.start.nbytes + (0 if self.mask is None else self.mask.nbytes)
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class MemoryState:
+class MemoryState(Part):
     """All that a stream has left behind, for B streams side by side.
 
     layers: one state a layer, in the order of the model.
     window_tokens: (B, W) int64, read since the last sleep.
     window_mask: (B, W) bool, False marks padding, which no pass sees; None when nothing is padded.
     window_hidden: (B, W, D), what the looped blocks put out for the window; pass 2 reads this.
-    tokens_seen: tokens read in all, padding included.
-    num_sleeps: windows consolidated and evicted so far.
+    tokens_seen: (B,) int64, tokens read in all, padding included.
+    num_sleeps: (B,) int64, windows consolidated and evicted so far.
     carried: what attention sees of earlier windows; None unless eviction slides.
     window_start: one entry a layer, recurrent ones as they were when the window opened, None for
     the rest; empty unless some pass starts there again.
@@ -141,14 +265,16 @@ class MemoryState:
     """
 
     layers: tuple[LayerState, ...]
-    window_tokens: Tensor
-    window_mask: Tensor | None
-    window_hidden: Tensor
-    tokens_seen: int = 0
-    num_sleeps: int = 0
+    window_tokens: Tensor = dataclasses.field(metadata={"name": "window.tokens"})
+    window_mask: Tensor | None = dataclasses.field(metadata={"name": "window.mask"})
+    window_hidden: Tensor = dataclasses.field(metadata={"name": "window.hidden"})
+    tokens_seen: Tensor = dataclasses.field(metadata={"name": None})
+    num_sleeps: Tensor = dataclasses.field(metadata={"name": None})
     carried: Carried | None = None
-    window_start: tuple[DeltaState | None, ...] = ()
-    wake_layers: tuple[tuple[LayerState, ...], ...] = ()
+    window_start: tuple[LayerState | None, ...] = ()
+    wake_layers: tuple[tuple[LayerState, ...], ...] = dataclasses.field(
+        default=(), metadata={"name": "wake", "first": 2}
+    )
 
     @property
     def batch_size(self) -> int:
@@ -161,9 +287,18 @@ class MemoryState:
         return self.window_tokens.shape[1]
 
     @property
+    def counters(self) -> Counters:
+        """Where a stream stands; raises ValueError if several streams of the batch differ."""
+        counts = {(int(t), int(n)) for t, n in zip(self.tokens_seen, self.num_sleeps, strict=True)}
+        if len(counts) > 1:
+            raise ValueError("streams of the batch stand at different places; take a row alone")
+        ((tokens_seen, num_sleeps),) = counts
+        return Counters(tokens_seen, num_sleeps, self.window_fill)
+
+    @property
     def fast_weights(self) -> tuple[Tensor, ...]:
         """The fast weights of every recurrent layer, (B, G, K, V) each."""
-        return tuple(s.fast_weights for s in self.layers if isinstance(s, DeltaState))
+        return tuple(itertools.chain(*(layer.fast_weights for layer in self.layers)))
 
     @property
     def num_carried(self) -> int:
@@ -174,33 +309,10 @@ class MemoryState:
     def cache_nbytes(self) -> int:
         """Bytes of short-term memory: keys, values, and the window's tokens and hidden states."""
         layers = itertools.chain(self.layers, *self.wake_layers)
-        attention = sum(s.nbytes for s in layers if isinstance(s, AttentionState))
+        cleared = sum(layer.nbytes for layer in layers if layer.per_token)
         mask = 0 if self.window_mask is None else self.window_mask.nbytes
         carried = 0 if self.carried is None else self.carried.nbytes
-        window = self.window_tokens.nbytes + mask + self.window_hidden.nbytes
-        return attention + carried + window
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole state; room to grow comes on top, at most as much as the window."""
-        layers = itertools.chain(self.layers, self.window_start, *self.wake_layers)
-        delta = sum(s.nbytes for s in layers if isinstance(s, DeltaState))
-        return self.cache_nbytes + delta
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> MemoryState:
-        """The state with `function` applied to every tensor."""
-        return dataclasses.replace(
-            self,
-            layers=tuple(layer.map(function) for layer in self.layers),
-            window_tokens=function(self.window_tokens),
-            window_mask=None if self.window_mask is None else function(self.window_mask),
-            window_hidden=function(self.window_hidden),
-            carried=None if self.carried is None else self.carried.map(function),
-            window_start=tuple(s if s is None else s.map(function) for s in self.window_start),
-            wake_layers=tuple(
-                tuple(layer.map(function) for layer in layers) for layers in self.wake_layers
-            ),
-        )
+        return cleared + carried + mask + self.window_tokens.nbytes + self.window_hidden.nbytes
 
     def evict(self) -> MemoryState:
         """Drops the window: keys, values, tokens, hidden states. The fast weights stay.
@@ -208,10 +320,7 @@ class MemoryState:
         What was carried into the window stays as well.
         """
         count = self.num_carried
-        layers = (
-            layer.evict(count) if isinstance(layer, AttentionState) else layer.evict()
-            for layer in self.layers
-        )
+        layers = (layer.evict(count) for layer in self.layers)
         return dataclasses.replace(self._without_window(), layers=tuple(layers))
 
     def slide(self, band: Band) -> MemoryState:
@@ -223,10 +332,7 @@ class MemoryState:
         total = self.num_carried + self.window_fill
         first = min(band.sinks, total)
         newest = min(band.reach - 1, total - first)
-        layers = (
-            layer.slide(first, newest) if isinstance(layer, AttentionState) else layer
-            for layer in self.layers
-        )
+        layers = (layer.slide(first, newest) for layer in self.layers)
         mask = self.cache_mask()
         carried = Carried(
             count=first + newest,
@@ -266,6 +372,10 @@ class MemoryState:
             window_start=(),
             wake_layers=(),
         )
+
+    def after_sleep(self) -> MemoryState:
+        """The same, one sleep later."""
+        return dataclasses.replace(self, num_sleeps=self.num_sleeps + 1)
 
     def detach(self) -> MemoryState:
         """The same state, cut from the graph that made it."""

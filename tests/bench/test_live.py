@@ -14,7 +14,7 @@ from slowwave.bench.timing import Times, Work
 from slowwave.generation import model_folder
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import TalkerConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from tiny_models import TWO_LAYERS
 
@@ -71,7 +71,9 @@ def test_ratios_are_to_the_second_tenth(monkeypatch: pytest.MonkeyPatch) -> None
 
     def watch(works: dict[str, Work], rounds: int) -> dict[str, Times]:
         sessions = {name: work.prepare() for name, work in works.items() if work.prepare}
-        places.update({name: session.state.tokens_seen for name, session in sessions.items()})
+        places.update(
+            {name: session.state.counters.tokens_seen for name, session in sessions.items()}
+        )
         return time_in_turn(works, rounds=rounds)
 
     monkeypatch.setattr(live, "time_in_turn", watch)

@@ -11,8 +11,8 @@ from numerics import assert_close
 from slowwave.bench import peers, read
 from slowwave.bench.models import MODEL, draw_tokens
 from slowwave.bench.op import CASES, Case, draw_inputs, find_obstacles, make_rule
-from slowwave.model.hybrid import HybridLM
-from slowwave.state import AttentionState
+from slowwave.models.backbone import HybridLM
+from slowwave.state import KeyValues
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def test_full_attention_grows_in_place() -> None:
         state = read._with_room(read._fill_cache(full, 100))
         _, later = full.read(draw_tokens(full, 1), state)
     for before, after in zip(state.layers, later.layers, strict=True):
-        assert isinstance(before, AttentionState) and isinstance(after, AttentionState)
+        assert isinstance(before, KeyValues) and isinstance(after, KeyValues)
         assert before.keys.data_ptr() == after.keys.data_ptr()
 
 

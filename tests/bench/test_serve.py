@@ -81,7 +81,7 @@ def test_foreign_texts_are_found(place: tuple[Talker, Path, Talk]) -> None:
     talker, memories, talk = place
     with Store(memories) as store, store.open("memory-0", talker) as session:
         session.read("memory-1: hello")
-    assert check(talker, memories, talk) == Check(0, True, session.state.tokens_seen)
+    assert check(talker, memories, talk) == Check(0, True, session.state.counters.tokens_seen)
 
 
 def test_percentiles() -> None:

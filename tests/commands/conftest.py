@@ -14,7 +14,7 @@ from slowwave import cli
 from slowwave.commands.memory_options import DIRECTORY
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import TalkerConfig, save
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
 from tiny_models import THREE_LAYERS

@@ -41,7 +41,7 @@ def test_one_document_for_each_line(model: Path, chat: Chat, alone: Session, fol
     for turn, prompt in zip(turns, ("I am Ann.", " /status"), strict=True):
         before = len(alone.sleeps)
         assert turn["reply"] == alone.generate(prompt, max_new_tokens=5)
-        assert turn["tokens_seen"] == alone.state.tokens_seen
+        assert turn["tokens_seen"] == alone.state.counters.tokens_seen
         numbers = [report["number"] for report in turn["sleeps"]]
         assert numbers == [report.number for report in alone.sleeps[before:]] != []
     assert turns[1]["new_tokens"] == turns[1]["tokens_seen"] - turns[0]["tokens_seen"]

@@ -117,7 +117,7 @@ def ledger(model: Path) -> list[tuple[str, str]]:
     talker = slowwave.load(model)
     with Store("memories") as store, store.open("ann", talker) as session:
         replayed = replay(lambda: begin(model), session.ledger())
-        assert replayed.state.tokens_seen == session.state.tokens_seen
+        assert replayed.state.counters.tokens_seen == session.state.counters.tokens_seen
         assert replayed.state.window_tokens.tolist() == session.state.window_tokens.tolist()
         return [(entry.kind, entry.text) for entry in session.ledger()]
 

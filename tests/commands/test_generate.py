@@ -36,7 +36,7 @@ def test_the_reply_is_what_a_session_says(model: Path, call: Call, folder: Path)
     told = json.loads(call("generate", model, "Where?", "--max-new-tokens", 20, "--json"))
     assert told["reply"] == reply
     assert (told["memory"], told["source"], told["interrupted"]) == (None, "user", False)
-    assert told["tokens_seen"] == told["new_tokens"] == session.state.tokens_seen
+    assert told["tokens_seen"] == told["new_tokens"] == session.state.counters.tokens_seen
     assert told["num_sleeps"] == len(told["sleeps"]) == len(session.sleeps) > 0
     assert told["sleeps"][0]["changes"] == [*session.sleeps[0].changes]
     assert list(folder.iterdir()) == []

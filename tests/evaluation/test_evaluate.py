@@ -13,8 +13,8 @@ from torch import Tensor
 from flop_counter import Counter
 from numerics import assert_close
 from slowwave.evaluation.evaluate import evaluate, predict
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.unroll import unroll
 from slowwave.tasks.base import Batch, Labelled, Task
@@ -128,7 +128,7 @@ def test_masked_padding_leaves_no_trace(layout: Literal["row", "forked"]) -> Non
     assert not mask[short, :30].any()
     first = batch.stream.inputs[short, :30]
     slept = unroll(model, first, torch.full_like(first, -100), sleep, mask=mask[short, :30]).state
-    assert slept.num_sleeps == 3
+    assert slept.counters.num_sleeps == 3
     assert all(not weights.any() for weights in slept.fast_weights)
 
     predicted = predict(model, batch, sleep)

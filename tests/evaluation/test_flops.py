@@ -19,9 +19,9 @@ from slowwave.evaluation.flops import (
     training_flops,
     unread_flops,
 )
-from slowwave.layers import jet
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
+from slowwave.models.mixers import jet
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.sleep.config import LossWindows, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_stream, cut_training

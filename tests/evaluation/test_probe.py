@@ -11,9 +11,9 @@ import torch
 from numerics import assert_close
 from slowwave.evaluation.evaluate import evaluate
 from slowwave.evaluation.probe import probe_fast_weights, read_passes
-from slowwave.layers.recurrent import RecurrentLayer
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
+from slowwave.models.mixers.recurrent import RecurrentLayer
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream

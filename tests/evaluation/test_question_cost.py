@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from flop_counter import Counter
 from slowwave.evaluation.question_cost import QuestionCost, question_cost
-from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.unroll import answer_forks, unroll

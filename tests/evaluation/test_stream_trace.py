@@ -17,11 +17,11 @@ from slowwave.evaluation.stream_trace import (
     StreamTrace,
     trace_stream,
 )
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import BetweenPasses, SleepConfig
 from slowwave.sleep.stream import read_stream
-from slowwave.state import DeltaState, MemoryState
+from slowwave.state import FastWeights, MemoryState
 
 SIZES = ModelConfig(
     vocab_size=11, width=16, mlp_hidden=32, attn_heads=2, delta_heads=2, key_dim=8, value_dim=8
@@ -61,7 +61,10 @@ def _assert_equal(a: MemoryState, b: MemoryState) -> None:
             assert torch.equal(getattr(old, name), getattr(new, name)), name
     assert torch.equal(a.window_tokens, b.window_tokens)
     assert torch.equal(a.window_hidden, b.window_hidden)
-    assert (a.tokens_seen, a.num_sleeps) == (b.tokens_seen, b.num_sleeps)
+    assert (a.counters.tokens_seen, a.counters.num_sleeps) == (
+        b.counters.tokens_seen,
+        b.counters.num_sleeps,
+    )
 
 
 @pytest.mark.parametrize("recirculate", ["hidden", "normed"])
@@ -132,9 +135,9 @@ def test_writes_are_the_changes_of_each_pass(
                 assert [write.layer for write in writes] == layers
                 for write in writes:
                     old, new = before.layers[write.layer], state.layers[write.layer]
-                    assert isinstance(old, DeltaState) and isinstance(new, DeltaState)
-                    change = (new.fast_weights - old.fast_weights).square().sum().sqrt().item()
-                    norm = new.fast_weights.square().sum().sqrt().item()
+                    assert isinstance(old, FastWeights) and isinstance(new, FastWeights)
+                    change = (new.weights - old.weights).square().sum().sqrt().item()
+                    norm = new.weights.square().sum().sqrt().item()
                     assert write.change == pytest.approx(change, rel=1e-3)
                     assert write.norm == pytest.approx(norm, rel=1e-3)
 
@@ -154,8 +157,8 @@ def test_writes_of_passes_that_start_again(
             hidden, state = model.run(hidden, begun)
             for write in writes:
                 old, new = begun.layers[write.layer], state.layers[write.layer]
-                assert isinstance(old, DeltaState) and isinstance(new, DeltaState)
-                change = (new.fast_weights - old.fast_weights).norm().item()
+                assert isinstance(old, FastWeights) and isinstance(new, FastWeights)
+                change = (new.weights - old.weights).norm().item()
                 assert write.change == pytest.approx(change, rel=1e-3)
 
 
@@ -172,7 +175,9 @@ def test_other_evictions_are_traced(model: HybridLM, tokens: Tensor, sleep: Slee
     with torch.no_grad():
         hidden, state = read_stream(model, tokens, model.initial_state(1), sleep)
     assert_close(traced.hidden, hidden, 1e-4)
-    assert [event.cache_nbytes_after > 0 for event in _sleeps(traced)] == [True] * state.num_sleeps
+    assert [event.cache_nbytes_after > 0 for event in _sleeps(traced)] == [
+        True
+    ] * state.counters.num_sleeps
 
 
 def test_plain_eviction_has_one_pass(model: HybridLM, tokens: Tensor) -> None:

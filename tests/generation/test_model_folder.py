@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import TalkerConfig, load, save
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer, FileTokenizer
 

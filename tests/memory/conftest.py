@@ -9,7 +9,7 @@ from slowwave.generation.chat import ChatFormat
 from slowwave.generation.config import Sampling
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.session import Session
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from tiny_models import THREE_LAYERS
 

@@ -29,7 +29,7 @@ from slowwave.memory.refusals import OtherModel, UnknownName
 from slowwave.memory.session import Session
 from slowwave.memory.session_file import read_session_file
 from slowwave.memory.store import Store
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.memory_file import read_fast_weights, read_header
 from tiny_models import TWO_LAYERS

@@ -17,8 +17,8 @@ from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.memory_file import read_fast_weights, read_header
 

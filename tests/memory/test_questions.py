@@ -94,9 +94,7 @@ def test_a_state_is_read_without_the_lock(tmp_path: Path, talker: Talker) -> Non
 
 
 def tensors(state: MemoryState) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 def test_what_cannot_be_probed(session: Session, talker: Talker) -> None:

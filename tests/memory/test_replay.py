@@ -19,7 +19,7 @@ from slowwave.memory.provenance import Provenance, Span, trace
 from slowwave.memory.replay import forget, plan_forgetting, replay, resleep
 from slowwave.memory.session import Session, say
 from slowwave.memory.turn_steps import finish
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 
@@ -77,13 +77,14 @@ steps = st.lists(
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 def assert_same(actual: MemoryState, expected: MemoryState) -> None:
-    assert (actual.tokens_seen, actual.num_sleeps) == (expected.tokens_seen, expected.num_sleeps)
+    assert (actual.counters.tokens_seen, actual.counters.num_sleeps) == (
+        expected.counters.tokens_seen,
+        expected.counters.num_sleeps,
+    )
     for mine, other in zip(tensors(actual), tensors(expected), strict=True):
         assert torch.equal(mine, other)
 
@@ -223,7 +224,7 @@ def test_a_sleep_with_nothing_left_lapses(start: Start) -> None:
     session.read("Ann", source="mail")
     session.sleep()
     left = forget(start, plan_forgetting(session.entries, sources=["mail"]))
-    assert (left.entries, left.sleeps, left.state.tokens_seen) == ([], [], 0)
+    assert (left.entries, left.sleeps, left.state.counters.tokens_seen) == ([], [], 0)
 
 
 @pytest.mark.parametrize(

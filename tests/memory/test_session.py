@@ -19,8 +19,8 @@ from slowwave.generation.config import Sampling
 from slowwave.memory.ledger import Entry, EntryKind
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
@@ -31,13 +31,14 @@ WINDOW = 12
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 def assert_same(actual: MemoryState, expected: MemoryState) -> None:
-    assert (actual.tokens_seen, actual.num_sleeps) == (expected.tokens_seen, expected.num_sleeps)
+    assert (actual.counters.tokens_seen, actual.counters.num_sleeps) == (
+        expected.counters.tokens_seen,
+        expected.counters.num_sleeps,
+    )
     for mine, other in zip(tensors(actual), tensors(expected), strict=True):
         assert torch.equal(mine, other)
 
@@ -149,7 +150,7 @@ def test_a_closed_reply_keeps_what_was_said(session: Session) -> None:
     reply = session.entries[-1]
     assert reply.text.startswith(said)
     assert reply.text.endswith("\n")
-    assert session.state.tokens_seen == len("> Hello\n") + len(reply.tokens)
+    assert session.state.counters.tokens_seen == len("> Hello\n") + len(reply.tokens)
 
 
 def test_a_reply_that_nobody_holds_is_closed(session: Session) -> None:
@@ -162,8 +163,8 @@ def test_a_reply_that_nobody_holds_is_closed(session: Session) -> None:
 def test_an_interpreter_may_end_with_a_reply_open() -> None:
     program = """
 from slowwave.memory.session import Session
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.config import ModelConfig
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from byte_tokenizer import ByteTokenizer
 
@@ -354,8 +355,8 @@ def test_an_interrupted_reply_records_what_was_read(session: Session, max_new_to
     with pytest.raises(KeyboardInterrupt):
         session.generate("H", max_new_tokens=max_new_tokens)
     read = sum(len(entry.tokens) for entry in session.entries)
-    assert session.state.tokens_seen == read >= WINDOW - 3
-    assert len(session.sleeps) == session.state.num_sleeps
+    assert session.state.counters.tokens_seen == read >= WINDOW - 3
+    assert len(session.sleeps) == session.state.counters.num_sleeps
     assert not session.status().is_replying
     session.generate("go on")
 

@@ -48,13 +48,14 @@ def live(session: Session) -> None:
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 def assert_same(actual: MemoryState, expected: MemoryState) -> None:
-    assert (actual.tokens_seen, actual.num_sleeps) == (expected.tokens_seen, expected.num_sleeps)
+    assert (actual.counters.tokens_seen, actual.counters.num_sleeps) == (
+        expected.counters.tokens_seen,
+        expected.counters.num_sleeps,
+    )
     for mine, other in zip(tensors(actual), tensors(expected), strict=True):
         assert torch.equal(mine, other)
 
@@ -104,7 +105,7 @@ def test_the_ledger_is_kept_whole(store: Store, talker: Talker) -> None:
     assert [stop - start for start, stop in spans] == [report.tokens for report in seen]
     info = store.info("ann")
     assert (info.num_entries, info.num_sleeps) == (len(alone.entries), len(seen))
-    assert (info.tokens_seen, info.window_fill) == (alone.state.tokens_seen, 0)
+    assert (info.tokens_seen, info.window_fill) == (alone.state.counters.tokens_seen, 0)
 
 
 def test_a_turn_counts_when_its_reply_is_exhausted_or_closed(store: Store, talker: Talker) -> None:
@@ -214,7 +215,7 @@ def test_forks_share_the_past_and_go_their_own_ways(store: Store, talker: Talker
         live(session)
         before = store.measure()
         info = store.fork("ann", "bob")  # while it is open
-        assert (info.name, info.tokens_seen) == ("bob", session.state.tokens_seen)
+        assert (info.name, info.tokens_seen) == ("bob", session.state.counters.tokens_seen)
         assert store.measure().heads == before.heads
         session.read("Only Ann.")
         with begin(store, talker, "bob") as fork:
@@ -330,7 +331,7 @@ def test_what_is_forgotten_is_gone(store: Store, talker: Talker) -> None:
         session.read("The ledger grows.")
         with pytest.raises(ValueError, match="the ledger is not that of the preview; make a new"):
             session.forget(preview)
-        assert session.state.tokens_seen > before.tokens_seen
+        assert session.state.counters.tokens_seen > before.counters.tokens_seen
         preview = session.preview_forgetting(sources=["letters"], keep=[3])
         kept = [entry for i, entry in enumerate(session.ledger()) if i != 1]
         session.forget(preview)

@@ -62,13 +62,13 @@ def test_a_turn_is_recorded_whole_or_not_at_all(
         assert session.ledger() == store.entries("ann")
         assert session.ledger()[:1] == ledger
         assert len(session.ledger()) == 1 + happened
-        assert session.state.tokens_seen == len("Hello") + happened * len("more")
+        assert session.state.counters.tokens_seen == len("Hello") + happened * len("more")
         assert (session.entries, session.sleeps) == ([], [])
         session.read("and on")
         state = session.state
     assert len(store.entries("ann")) == 2 + happened
     with begin(store, talker) as session:
-        assert session.state.tokens_seen == state.tokens_seen
+        assert session.state.counters.tokens_seen == state.counters.tokens_seen
     assert len(state_files_of(store)) == 2  # with that before the last turn
 
 
@@ -141,7 +141,7 @@ def test_a_full_disk_loses_nothing(
                 session.read("more")
             with pytest.raises(OSError, match="as before it; make room and say it again"):
                 session.generate("more", max_new_tokens=3)
-        assert session.state.tokens_seen == 5
+        assert session.state.counters.tokens_seen == 5
         session.read("more")
         assert [entry.text for entry in session.ledger()] == ["Hello", "more"]
 
@@ -154,7 +154,7 @@ def test_a_full_catalogue_loses_nothing(store: Store, talker: Talker) -> None:
         database.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(OSError, match="the disk is full; make room and try again: the turn is"):
             session.read("x" * 2_000)
-        assert session.state.tokens_seen == 5
+        assert session.state.counters.tokens_seen == 5
         assert len(state_files_of(store)) == 1
         database.execute("PRAGMA max_page_count = 1000000")
         session.read("x" * 2_000)
@@ -183,9 +183,12 @@ def test_a_lost_state_is_rebuilt_from_the_ledger(store: Store, talker: Talker, d
             bool((mine == theirs).all())
             for mine, theirs in zip(state.fast_weights, before.fast_weights, strict=True)
         )
-        assert (state.tokens_seen, state.num_sleeps) == (before.tokens_seen, before.num_sleeps)
+        assert (state.counters.tokens_seen, state.counters.num_sleeps) == (
+            before.counters.tokens_seen,
+            before.counters.num_sleeps,
+        )
         session.rollback("monday")
-        assert session.state.tokens_seen == len("Before.")
+        assert session.state.counters.tokens_seen == len("Before.")
 
 
 def test_a_damaged_catalogue_is_named(tmp_path: Path, talker: Talker) -> None:

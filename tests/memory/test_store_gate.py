@@ -68,13 +68,14 @@ def live(session: Session) -> None:
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 def assert_same(actual: MemoryState, expected: MemoryState) -> None:
-    assert (actual.tokens_seen, actual.num_sleeps) == (expected.tokens_seen, expected.num_sleeps)
+    assert (actual.counters.tokens_seen, actual.counters.num_sleeps) == (
+        expected.counters.tokens_seen,
+        expected.counters.num_sleeps,
+    )
     for mine, other in zip(tensors(actual), tensors(expected), strict=True):
         assert torch.equal(mine, other)
 

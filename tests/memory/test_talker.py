@@ -16,7 +16,7 @@ from slowwave.memory.config import GateConfig
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker, load
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.storage import tokenizer
 from tiny_models import THREE_LAYERS
 
@@ -90,7 +90,7 @@ def test_unfit_keywords_are_refused(talker: Talker, keywords: Any, message: str)
     session = talker.session()
     with pytest.raises(ValueError, match=message):
         session.generate("Where is Ann?", **keywords)
-    assert session.state.tokens_seen == 0
+    assert session.state.counters.tokens_seen == 0
 
 
 def test_what_is_printed_says_where_it_stands(talker: Talker, tmp_path: Path) -> None:

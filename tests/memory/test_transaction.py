@@ -18,7 +18,7 @@ from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.transaction import sleep_on
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import BetweenPasses, SleepConfig
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.sleep.stream import read_stream
@@ -31,13 +31,14 @@ ACCEPTS = GateConfig(held_out=TEXTS, max_median_rise=9)
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 def assert_same(actual: MemoryState, expected: MemoryState) -> None:
-    assert (actual.tokens_seen, actual.num_sleeps) == (expected.tokens_seen, expected.num_sleeps)
+    assert (actual.counters.tokens_seen, actual.counters.num_sleeps) == (
+        expected.counters.tokens_seen,
+        expected.counters.num_sleeps,
+    )
     for mine, other in zip(tensors(actual), tensors(expected), strict=True):
         assert torch.equal(mine, other)
 
@@ -127,7 +128,7 @@ def test_a_sleep_is_taken_whole_or_not_at_all(
     assert report.bytes_after == after.nbytes
     told = dataclasses.replace(report, verdict=None, milliseconds=0, bytes_after=0)
     assert told == dataclasses.replace(ungated, milliseconds=0, bytes_after=0)
-    assert (report.number, report.tokens) == (state.num_sleeps + 1, state.window_fill)
+    assert (report.number, report.tokens) == (state.counters.num_sleeps + 1, state.window_fill)
 
 
 @pytest.mark.parametrize("trigger", ["asked", "full"])
@@ -183,10 +184,10 @@ def test_a_rejected_sleep_leaves_a_report(session: Session) -> None:
     assert [entry.source for entry in session.entries] == ["user", "asked", "idle"]
     session.gate = None
     assert session.sleep() == session.sleeps[-1]
-    assert (session.sleeps[-1].number, session.state.num_sleeps) == (1, 1)
+    assert (session.sleeps[-1].number, session.state.counters.num_sleeps) == (1, 1)
     session.gate = REFUSES
     session.read("x" * WINDOW)
-    assert (session.sleeps[-1].number, session.state.num_sleeps) == (2, 2)
+    assert (session.sleeps[-1].number, session.state.counters.num_sleeps) == (2, 2)
     assert session.state.window_fill == 0
 
 

@@ -147,8 +147,8 @@ def test_what_cannot_be_looked_for_is_not_there(
 
 OTHER_SET = """
 import torch
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.config import ModelConfig
+from slowwave.models.backbone import HybridLM
 from slowwave.ops import native
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.ops.norm import l2_norm

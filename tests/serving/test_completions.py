@@ -48,7 +48,7 @@ def test_replies_are_those_of_a_session(make: Make, talker: Talker, tmp_path: Pa
     alone = start_session(talker)
     assert reply(first) == alone.generate("My cat is Mio.", max_new_tokens=9)
     assert [report["number"] for report in first["memory"]["sleeps"]] == list(
-        range(1, alone.state.num_sleeps + 1)
+        range(1, alone.state.counters.num_sleeps + 1)
     )
     assert reply(second) == alone.generate("Who?", max_new_tokens=9)
     memory, status = second["memory"], alone.status()
@@ -107,7 +107,7 @@ def test_history_that_is_sent_again_is_not_read_again(make: Make, talker: Talker
         assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == said
         assert reply(answer) == alone.generate(text, max_new_tokens=9)
         assert answer["usage"]["prompt_tokens"] == said + len(f"> {text}\n")
-        said = alone.state.tokens_seen
+        said = alone.state.counters.tokens_seen
     assert said
 
 

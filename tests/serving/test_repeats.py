@@ -57,8 +57,8 @@ def test_another_reply_to_the_last_message(make: Make, talker: Talker, tmp_path:
         alone.repeat(entry)
     with Store(tmp_path / "memories") as store:
         state = store.state("ann", talker)
-        assert state.tokens_seen == alone.state.tokens_seen
-        assert state.num_sleeps == alone.state.num_sleeps
+        assert state.counters.tokens_seen == alone.state.counters.tokens_seen
+        assert state.counters.num_sleeps == alone.state.counters.num_sleeps
         assert store.measure().leftovers == 0
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kernel_generators import vary_kernels
-from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType, ModelConfig
 
 VOCAB = 11
 

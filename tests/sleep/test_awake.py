@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import Eviction, Recirculate, SleepConfig
 from slowwave.sleep.consolidate import consolidate, reread
 from slowwave.sleep.schedule import NO_LOSS

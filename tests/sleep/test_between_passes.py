@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import BetweenPasses, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.unroll import unroll
-from slowwave.state import DeltaState, MemoryState
+from slowwave.state import FastWeights, MemoryState
 from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
@@ -55,7 +55,7 @@ def test_passes_that_start_again(
 def fresh(model: HybridLM, weights: tuple[Tensor, ...]) -> MemoryState:
     state, left = model.initial_state(2), list(weights)
     layers = tuple(
-        DeltaState(left.pop(0), layer.conv_tail) if isinstance(layer, DeltaState) else layer
+        FastWeights(left.pop(0), layer.conv_tail) if isinstance(layer, FastWeights) else layer
         for layer in state.layers
     )
     return dataclasses.replace(state, layers=layers)
@@ -72,7 +72,7 @@ def test_the_weights_at_a_windows_start_are_kept_where_needed(
         sizes[way] = awake.nbytes
         slept = read_pieces(model, tokens[:, :WINDOW], [3], sleep)[1]
         assert slept.window_start == ()
-    recurrent = sum(s.nbytes for s in awake.layers if isinstance(s, DeltaState))
+    recurrent = sum(s.nbytes for s in awake.layers if isinstance(s, FastWeights))
     assert sizes == {
         "carry": awake.nbytes,
         "reset": awake.nbytes + recurrent,

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kernel_generators import vary_kernels
 from numerics import assert_close
-from slowwave.model.config import Part
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import Part
 from slowwave.sleep.config import Recirculate, SleepConfig
 from slowwave.sleep.consolidate import consolidate
-from slowwave.state import AttentionState, DeltaState, MemoryState
+from slowwave.state import FastWeights, KeyValues, MemoryState
 
 DrawTokens = Callable[..., Tensor]
 
@@ -31,7 +31,7 @@ def awake(model: HybridLM, draw_tokens: DrawTokens) -> MemoryState:
 def with_weights(state: MemoryState, weights: tuple[Tensor, ...]) -> MemoryState:
     left = list(weights)
     layers = tuple(
-        DeltaState(left.pop(0), layer.conv_tail) if isinstance(layer, DeltaState) else layer
+        FastWeights(left.pop(0), layer.conv_tail) if isinstance(layer, FastWeights) else layer
         for layer in state.layers
     )
     return dataclasses.replace(state, layers=layers)
@@ -67,12 +67,12 @@ def test_the_window_is_gone_and_counted(model: HybridLM, awake: MemoryState, pas
     assert slept.window_fill == 0
     assert slept.cache_nbytes == 0
     assert slept.window_mask is None
-    assert (slept.tokens_seen, slept.num_sleeps) == (6, 1)
+    assert (slept.counters.tokens_seen, slept.counters.num_sleeps) == (6, 1)
     for layer in slept.layers:
-        if isinstance(layer, DeltaState):
+        if isinstance(layer, FastWeights):
             assert not layer.conv_tail.any()
         else:
-            assert isinstance(layer, AttentionState)
+            assert isinstance(layer, KeyValues)
             assert layer.keys.shape[1] == layer.values.shape[1] == 0
 
 

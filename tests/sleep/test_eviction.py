@@ -11,18 +11,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
-from slowwave.layers.attention import Attention
-from slowwave.layers.block import Block
-from slowwave.layers.recurrent import RecurrentLayer
-from slowwave.model.config import LayerType
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.block import Block
+from slowwave.models.config import LayerType
+from slowwave.models.mixers.attention import Attention
+from slowwave.models.mixers.mixer import Context
+from slowwave.models.mixers.recurrent import RecurrentLayer
 from slowwave.ops.attention import exact_rotation
 from slowwave.sleep.config import BetweenPasses, KeptCache, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS, cut_stream
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
-from slowwave.state import AttentionState, DeltaState, LayerState, MemoryState
+from slowwave.state import FastWeights, KeyValues, LayerState, MemoryState
 from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
@@ -90,7 +91,7 @@ def band_masked_forward(model: HybridLM, tokens: Tensor, window: int, sinks: int
         else:
             assert isinstance(block.mixer, RecurrentLayer)
             start = block.mixer.initial_state(len(tokens))
-            x = x + block.mixer(normed, start, mask=None, keep_state=True)[0]
+            x = x + block.mixer(normed, start, Context())[0]
         x = x + block.mlp(block.mlp_norm(x))
     return x
 
@@ -126,13 +127,13 @@ def one_pass(
     for block, state in zip(blocks_of(model), memory, strict=True):
         normed = block.mixer_norm(x)
         if isinstance(block.mixer, Attention):
-            assert isinstance(state, AttentionState)
+            assert isinstance(state, KeyValues)
             q, k, v = keys_and_values(block.mixer, normed, positions, model.config.rope_theta)
             k, v = torch.cat([state.keys, k], dim=1), torch.cat([state.values, v], dim=1)
-            mixed, state = attend(block.mixer, q, k, v, seen), AttentionState(k, v)
+            mixed, state = attend(block.mixer, q, k, v, seen), KeyValues(k, v)
         else:
-            assert isinstance(state, DeltaState)
-            mixed, state = block.mixer(normed, state, mask=None, keep_state=True)
+            assert isinstance(state, FastWeights)
+            mixed, state = block.mixer(normed, state, Context())
         x = x + mixed
         x = x + block.mlp(block.mlp_norm(x))
         after.append(state)
@@ -151,15 +152,15 @@ def sliding_passes(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> Tenso
         for _ in range(1, sleep.passes if chunk.shape[1] == sleep.window else 1):
             before = {"carry": passes[-1], "reset": memory, "frozen": passes[0]}
             begun: list[LayerState] = [
-                old if isinstance(old, AttentionState) else new.evict()
+                old if isinstance(old, KeyValues) else new.evict()
                 for old, new in zip(memory, before[sleep.between_passes], strict=True)
             ]
             x, after = one_pass(model, x, begun, start, sleep)
             passes.append(after)
         cached = passes[0 if sleep.kept_cache == "first_pass" else -1]
         memory = [
-            DeltaState(new.fast_weights, first.conv_tail)
-            if isinstance(new, DeltaState) and isinstance(first, DeltaState)
+            FastWeights(new.weights, first.conv_tail)
+            if isinstance(new, FastWeights) and isinstance(first, FastWeights)
             else kept
             for new, first, kept in zip(passes[-1], passes[0], cached, strict=True)
         ]
@@ -221,7 +222,7 @@ def test_streaming_equals_unrolling(
         rollout = unroll(model, tokens, tokens, sleep)
     hidden, state = read_pieces(model, tokens, sorted(cuts), sleep)
     assert_close(hidden, rollout.hidden, 1e-10)
-    assert state.num_sleeps == T // window
+    assert state.counters.num_sleeps == T // window
     assert state.num_carried == min(sinks + window - 1, T // window * window)
     for actual, expected in zip(tensors(state), tensors(rollout.state), strict=True):
         assert_close(actual, expected, 1e-10)
@@ -251,9 +252,7 @@ def test_narrow_numbers_stream_alike(
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 @pytest.mark.parametrize("passes", [1, 2])
@@ -265,12 +264,12 @@ def test_memory_is_constant(model: HybridLM, passes: int, padded: bool) -> None:
     mask = torch.tensor([[True, False, True]]) if padded else None
     held: dict[int, tuple[int, ...]] = {}
     with torch.no_grad():
-        while state.num_sleeps < 200:
+        while state.counters.num_sleeps < 200:
             _, state = read_stream(model, tokens, state, sleep, mask=mask)
-            if state.num_sleeps in (2, 200):
+            if state.counters.num_sleeps in (2, 200):
                 _, awake = read_stream(model, tokens[:, :1], state, sleep)
                 sizes = (state.nbytes, awake.nbytes, storage_nbytes(state), storage_nbytes(awake))
-                held[state.num_sleeps] = sizes
+                held[state.counters.num_sleeps] = sizes
     assert held[200] == held[2]
     assert all(tensor.isfinite().all() for tensor in tensors(state))
 
@@ -400,7 +399,7 @@ def test_without_eviction_all_is_one_window(
     assert_close(unroll(model, tokens, tokens, sleep).hidden, expected, 1e-12)
     hidden, state = read_pieces(model, tokens, [2, 9, 10], sleep)
     assert_close(hidden, expected, 1e-10)
-    assert (state.num_sleeps, state.window_fill) == (0, T)
+    assert (state.counters.num_sleeps, state.window_fill) == (0, T)
     assert cut_stream(0, sleep) == []
 
 

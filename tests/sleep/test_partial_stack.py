@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.layers.block import Block
-from slowwave.layers.delta_net import GatedDeltaNet
-from slowwave.model.config import LayerType
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.block import Block
+from slowwave.models.config import LayerType
+from slowwave.models.mixers.mixer import Context
+from slowwave.models.mixers.recurrent import GatedDeltaNet
 from slowwave.ops.attention import rotation
 from slowwave.sleep.config import BetweenPasses, Eviction, KeptCache, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
-from slowwave.state import DeltaState, LayerState, MemoryState
+from slowwave.state import FastWeights, LayerState, MemoryState
 from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
@@ -41,7 +42,7 @@ def apply(model: HybridLM, x: Tensor, states: list[LayerState], places: range) -
     for i in places:
         block = model.blocks[i]
         assert isinstance(block, Block)
-        x, states[i] = block(x, states[i], rotary=rotary, mask=None, key_mask=None, keep_state=True)
+        x, states[i] = block(x, states[i], Context(rotary))
     return x
 
 
@@ -80,7 +81,7 @@ def test_each_part_is_read_as_often_as_it_should(
     targets[:, -2:] = 1
     rollout = unroll(model, tokens, targets, sleep)
     assert_close(rollout.hidden, torch.cat(outs, dim=1), 1e-10)
-    expected = [state.fast_weights for state in states if isinstance(state, DeltaState)]
+    expected = [state.weights for state in states if isinstance(state, FastWeights)]
     spared = unroll(model, tokens, targets, sleep, keep_hidden=False).state
     for state in (rollout.state, spared):
         for actual, weights in zip(state.fast_weights, expected, strict=True):
@@ -148,10 +149,10 @@ def test_a_coda_that_slides_reads_the_last_passes_on_end(
     block = model.blocks[-1]
     assert isinstance(block, Block) and isinstance(block.mixer, GatedDeltaNet)
     slept = block.mixer_norm(torch.cat(seen[1::2], dim=1))
-    _, expected = block.mixer(slept, block.mixer.initial_state(2), mask=None, keep_state=True)
+    _, expected = block.mixer(slept, block.mixer.initial_state(2), Context())
     actual = state.layers[-1]
-    assert isinstance(actual, DeltaState)
-    assert_close(actual.fast_weights, expected.fast_weights, 1e-10)
+    assert isinstance(actual, FastWeights)
+    assert_close(actual.weights, expected.weights, 1e-10)
     assert_close(actual.conv_tail, expected.conv_tail, 1e-10)
 
 

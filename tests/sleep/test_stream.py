@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import Recirculate, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import unroll
-from slowwave.state import DeltaState, MemoryState
+from slowwave.state import FastWeights, MemoryState
 from stream_pieces import read_pieces
 
 DrawTokens = Callable[..., Tensor]
@@ -57,7 +57,7 @@ def test_streaming_equals_unrolling(
     assert_close(model.logits(hidden[targets != NO_LOSS]), rollout.logits, tolerance)
     for actual, expected in zip(state.fast_weights, rollout.state.fast_weights, strict=True):
         assert_close(actual, expected, tolerance)
-    assert (state.tokens_seen, state.num_sleeps, state.window_fill) == (T, 4, 3)
+    assert (state.counters.tokens_seen, state.counters.num_sleeps, state.window_fill) == (T, 4, 3)
     assert torch.equal(state.window_tokens, tokens[:, -3:])
 
 
@@ -80,7 +80,7 @@ def test_streaming_equals_unrolling_with_loss_everywhere(
     assert_close(model.logits(hidden[targets != NO_LOSS]), rollout.logits, tolerance)
     for actual, expected in zip(state.fast_weights, rollout.state.fast_weights, strict=True):
         assert_close(actual, expected, tolerance)
-    assert rollout.state.num_sleeps == state.num_sleeps == T // WINDOW
+    assert rollout.state.counters.num_sleeps == state.counters.num_sleeps == T // WINDOW
     assert torch.equal(rollout.state.window_tokens, state.window_tokens)
 
 
@@ -94,7 +94,7 @@ def test_any_cutting_of_any_windows(
     expected, whole = read_pieces(model, tokens, [], sleep)
     hidden, state = read_pieces(model, tokens, sorted(cuts), sleep)
     assert_close(hidden, expected, 1e-10)
-    assert state.num_sleeps == whole.num_sleeps == T // window
+    assert state.counters.num_sleeps == whole.counters.num_sleeps == T // window
 
 
 @pytest.mark.parametrize("cuts", [[], [1, 64, 65, 66, 130]])
@@ -136,7 +136,7 @@ def test_one_pass_is_the_ordinary_hybrid(model: HybridLM, draw_tokens: DrawToken
 def set_weights(state: MemoryState, weights: tuple[Tensor, ...]) -> MemoryState:
     left = list(weights)
     layers = tuple(
-        DeltaState(left.pop(0), layer.conv_tail) if isinstance(layer, DeltaState) else layer
+        FastWeights(left.pop(0), layer.conv_tail) if isinstance(layer, FastWeights) else layer
         for layer in state.layers
     )
     return dataclasses.replace(state, layers=layers)
@@ -182,7 +182,7 @@ def test_padding_anywhere_is_as_if_it_were_not_there(
         assert_close(hidden[:, piece][:, mask[0, piece]], row, 1e-10)
     for actual, weights in zip(state.fast_weights, expected.fast_weights, strict=True):
         assert_close(actual, weights, 1e-10)
-    assert state.num_sleeps == 3
+    assert state.counters.num_sleeps == 3
 
 
 def test_memory_is_constant() -> None:
@@ -200,18 +200,18 @@ def test_memory_is_constant() -> None:
     state = model.initial_state(1)
     held: dict[int, list[int]] = {}
     with torch.no_grad():
-        while state.num_sleeps < 1000:
+        while state.counters.num_sleeps < 1000:
             _, state = read_stream(model, torch.ones(1, 2, dtype=torch.int64), state, sleep)
-            if state.num_sleeps in (1, 1000):
+            if state.counters.num_sleeps in (1, 1000):
                 _, awake = read_stream(model, torch.ones(1, 1, dtype=torch.int64), state, sleep)
-                held[state.num_sleeps] = [
+                held[state.counters.num_sleeps] = [
                     state.nbytes,
                     awake.nbytes,
                     storage_nbytes(state),
                     storage_nbytes(awake),
                 ]
     assert held[1000] == held[1]
-    assert state.tokens_seen == 2000
+    assert state.counters.tokens_seen == 2000
     assert all(weights.isfinite().all() for weights in state.fast_weights)
 
 

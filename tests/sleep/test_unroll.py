@@ -12,13 +12,13 @@ from torch.func import functional_call
 
 from kernel_generators import vary_kernels
 from numerics import assert_close
-from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import LossWindows, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
-from slowwave.state import DeltaState, MemoryState
+from slowwave.state import FastWeights, MemoryState
 
 DrawTokens = Callable[..., Tensor]
 
@@ -32,8 +32,8 @@ def score(tokens: Tensor, *positions: int) -> Tensor:
 def map_weights(state: MemoryState, function: Callable[[Tensor], Tensor]) -> MemoryState:
     """The state with `function` applied to the fast weights alone."""
     layers = tuple(
-        DeltaState(function(layer.fast_weights), layer.conv_tail)
-        if isinstance(layer, DeltaState)
+        FastWeights(function(layer.weights), layer.conv_tail)
+        if isinstance(layer, FastWeights)
         else layer
         for layer in state.layers
     )

@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType, ModelConfig
 from slowwave.storage.checkpoint import load_model, save_model
 from slowwave.storage.files import read_json, write_atomically
 

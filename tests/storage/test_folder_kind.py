@@ -12,7 +12,7 @@ import pytest
 from slowwave.evaluation.tables import TASKS
 from slowwave.experiment import ExperimentConfig, export_run, load_run
 from slowwave.generation.model_folder import TalkerConfig, load
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import save_model
 from slowwave.storage.folder_kind import TEXT_TASKS
@@ -101,7 +101,7 @@ def test_a_checkpoint_leads_to_its_run(tmp_path: Path) -> None:
     run = write(tmp_path / "run", run_of(DepoConfig()))
     (run / "checkpoint").mkdir()
     assert refusals(run / "checkpoint")[1].endswith(f"has no config.json; did you mean {run}?")
-    from slowwave.model.hybrid import HybridLM
+    from slowwave.models.backbone import HybridLM
     from tiny_models import TWO_LAYERS
 
     save_model(run / "checkpoint", HybridLM(TWO_LAYERS))

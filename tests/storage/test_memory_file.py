@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
@@ -83,14 +83,13 @@ def draw_tokens(B: int, T: int, seed: int = 0) -> Tensor:
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 def assert_same(actual: MemoryState, expected: MemoryState) -> None:
     counters = [
-        (s.tokens_seen, s.num_sleeps, s.window_fill, s.num_carried) for s in (actual, expected)
+        (s.counters.tokens_seen, s.counters.num_sleeps, s.window_fill, s.num_carried)
+        for s in (actual, expected)
     ]
     assert counters[0] == counters[1]
     for mine, other in zip(tensors(actual), tensors(expected), strict=True):

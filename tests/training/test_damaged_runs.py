@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from slowwave.experiment import ExperimentConfig, build, load_run, look_up, run_training
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, save_tensors
 from slowwave.tasks.config import DepoConfig

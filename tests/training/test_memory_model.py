@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.ops import attention, gated_mix
 from slowwave.sleep.config import Eviction, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from numerics import TOLERANCE, assert_close
-from slowwave.layers.linear import Linear
-from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType, ModelConfig
+from slowwave.models.linear import Linear
 from slowwave.training.config import TrainConfig
 from slowwave.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalize
 from slowwave.training.optimizer import make_optimizers

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType, ModelConfig
 from slowwave.training.config import TrainConfig
 from slowwave.training.optimizer import (
     learning_rate_factor,

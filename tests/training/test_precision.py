@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from slowwave.experiment import ExperimentConfig, load_run, run_training
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.files import read_json
 from slowwave.tasks.config import DepoConfig

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from slowwave.experiment import ExperimentConfig, build, run_training
-from slowwave.model.config import LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType, ModelConfig
 from slowwave.reproduction.runs import PlannedRun, planned_cost
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors

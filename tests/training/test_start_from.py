@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slowwave.experiment import ExperimentConfig, run_training
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.tasks.config import Rule110Config

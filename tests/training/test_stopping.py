@@ -12,7 +12,7 @@ import pytest
 
 from slowwave.evaluation.evaluate import Scored
 from slowwave.experiment import ExperimentConfig, look_up, run_training
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.tasks.config import DepoConfig
 from slowwave.training.config import TrainConfig

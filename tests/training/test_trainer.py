@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from slowwave.experiment import ExperimentConfig, build, load_run, run_training
-from slowwave.model.config import LayerType, ModelConfig
+from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.storage.files import read_json, write_json

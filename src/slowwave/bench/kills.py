@@ -26,8 +26,8 @@ from slowwave.generation.model_folder import Talker
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 from slowwave.storage.tokenizer import ByteTokenizer
@@ -189,9 +189,7 @@ def _start(talker: Talker) -> Session:
 
 def is_same(state: MemoryState, other: MemoryState) -> bool:
     """Whether counters and all tensors are equal, to the bit."""
-    tensors: list[list[torch.Tensor]] = [[], []]
-    state.map(lambda tensor: (tensors[0].append(tensor), tensor)[1])
-    other.map(lambda tensor: (tensors[1].append(tensor), tensor)[1])
-    return (state.tokens_seen, state.num_sleeps) == (other.tokens_seen, other.num_sleeps) and all(
-        torch.equal(mine, theirs) for mine, theirs in zip(*tensors, strict=True)
-    )
+    mine, theirs = state.tensors(), other.tensors()
+    if state.counters != other.counters or mine.keys() != theirs.keys():
+        return False
+    return all(torch.equal(mine[name], theirs[name]) for name in mine)

@@ -12,8 +12,8 @@ from slowwave.bench.machine import Machine, matmul_gflops
 from slowwave.bench.report import Row, Section, timed_row
 from slowwave.bench.timing import Times, Work, time_in_turn
 from slowwave.evaluation.flops import batch_flops, training_flops
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM, Run
+from slowwave.models.backbone import HybridLM, Run
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.sleep.unroll import unroll

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from slowwave.bench.progress import LOG
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
@@ -45,7 +45,7 @@ def read_random_window(
     model: HybridLM, sleep: SleepConfig, state: MemoryState, count: int
 ) -> MemoryState:
     """Reads `count` tokens that depend on how many were read before."""
-    tokens = draw_tokens(model, count, seed=state.tokens_seen)
+    tokens = draw_tokens(model, count, seed=state.counters.tokens_seen)
     return read_stream(model, tokens, state, sleep)[1]
 
 

@@ -19,7 +19,7 @@ from slowwave.bench.peers import Rule
 from slowwave.bench.report import Row, Section, timed_row
 from slowwave.bench.timing import Times, Work, time_in_turn
 from slowwave.evaluation.flops import delta_rule_flops, training_flops
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.ops import native
 from slowwave.ops.delta_rule import Backend, gated_delta_rule
 from slowwave.ops.norm import l2_norm

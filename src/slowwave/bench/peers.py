@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from slowwave.extras import say_how_to_install
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.ops.delta_rule import fla_is_available
 
 Rule = Callable[..., tuple[Tensor, Tensor]]

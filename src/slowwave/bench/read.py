@@ -17,12 +17,12 @@ from slowwave.bench.models import MODEL, draw_tokens, generate, moved_nbytes, re
 from slowwave.bench.report import Row, Section, timed_row
 from slowwave.bench.timing import Times, Work, time_in_turn
 from slowwave.evaluation.flops import forward_flops, head_flops, stream_flops
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.ops.append import reserve
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_stream
 from slowwave.sleep.stream import read_stream
-from slowwave.state import AttentionState, MemoryState
+from slowwave.state import KeyValues, MemoryState
 
 WINDOW = 512
 STREAMS = (1024, 32_768)
@@ -210,9 +210,7 @@ def _read_on(
 def _with_room(state: MemoryState) -> MemoryState:
     """The state with caches that can grow in place, which is not what is to be timed."""
     grow: Callable[[Tensor], Tensor] = functools.partial(reserve, count=0)
-    layers = tuple(
-        layer.map(grow) if isinstance(layer, AttentionState) else layer for layer in state.layers
-    )
+    layers = tuple(layer.map(grow) if layer.per_token else layer for layer in state.layers)
     return dataclasses.replace(
         state,
         layers=layers,
@@ -229,10 +227,10 @@ def _fill_cache(full: HybridLM, context: int) -> MemoryState:
     keys = torch.randn(shape, generator=generator).to(full.device)
     return dataclasses.replace(
         state,
-        layers=tuple(AttentionState(keys, keys) for _ in state.layers),
+        layers=tuple(KeyValues(keys, keys) for _ in state.layers),
         window_tokens=torch.zeros(1, context, dtype=torch.int64, device=full.device),
         window_hidden=torch.zeros(1, context, full.config.width, device=full.device),
-        tokens_seen=context,
+        tokens_seen=torch.full((1,), context, device=full.device),
     )
 
 

@@ -40,7 +40,7 @@ from slowwave.generation.model_folder import Talker
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import start_session
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
 
@@ -167,7 +167,7 @@ def check(talker: Talker, memories: Path, talk: Talk) -> Check:
     return Check(
         lost=_count_lost(talk.said, found),
         is_mixed=foreign or not is_same(state, again.state),
-        tokens=state.tokens_seen,
+        tokens=state.counters.tokens_seen,
     )
 
 

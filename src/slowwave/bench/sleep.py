@@ -12,7 +12,7 @@ from slowwave.bench.models import MODEL, draw_tokens
 from slowwave.bench.report import Section, timed_row
 from slowwave.bench.timing import Work, time_in_turn
 from slowwave.evaluation.flops import forward_flops
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.consolidate import consolidate
 
 WINDOW = 512

@@ -16,7 +16,7 @@ from slowwave.bench.timing import Work, time_in_turn
 from slowwave.generation.model_folder import Talker
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
 

@@ -17,8 +17,8 @@ from slowwave.bench.report import Row, Section, timed_row
 from slowwave.bench.timing import Times, Work, time_in_turn
 from slowwave.evaluation.evaluate import predict
 from slowwave.evaluation.flops import batch_flops, training_flops
-from slowwave.layers.linear import Linear
-from slowwave.model.hybrid import HybridLM, Run
+from slowwave.models.backbone import HybridLM, Run
+from slowwave.models.linear import Linear
 from slowwave.ops.delta_rule import fastest_backend
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training

@@ -15,7 +15,7 @@ from slowwave.bench.memory import measure_paused
 from slowwave.bench.models import MODEL, generate, moved_nbytes, read_random, read_random_window
 from slowwave.bench.report import Row, Section, timed_row
 from slowwave.bench.timing import Work, time_in_turn
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
@@ -77,9 +77,9 @@ def stream_with_pauses(passes: str) -> Iterator[int]:
         model = HybridLM(MODEL).eval()
         state = model.initial_state(1)
         for windows in NUM_WINDOWS:
-            while state.num_sleeps < windows:
+            while state.counters.num_sleeps < windows:
                 state = read_random_window(model, sleep, state, WINDOW)
-            yield state.tokens_seen
+            yield state.counters.tokens_seen
 
 
 def _measure_resident() -> list[Section]:

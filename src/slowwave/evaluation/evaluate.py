@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from slowwave.evaluation.flops import batch_flops
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM, Run
+from slowwave.models.backbone import HybridLM, Run
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.sleep.unroll import answer_forks, unroll

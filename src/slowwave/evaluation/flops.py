@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from slowwave.evaluation.passes import Fill, Pass, follow_fill, list_passes
-from slowwave.model.config import LayerType, ModelConfig, Part
+from slowwave.models.config import LayerType, ModelConfig, Part
 from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:

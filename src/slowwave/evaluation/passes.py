@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from slowwave.model.config import ModelConfig, Part
+from slowwave.models.config import ModelConfig, Part
 from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slowwave.evaluation.evaluate import evaluate
 from slowwave.evaluation.linear_probe import Samples, probe_accuracy
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate

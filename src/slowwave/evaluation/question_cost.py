@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from slowwave.evaluation.flops import batch_flops
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_stream
 from slowwave.tasks.base import Task

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import cut_stream
-from slowwave.state import DeltaState, MemoryState
+from slowwave.state import MemoryState
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def trace_stream(
 
 def _read_event(state: MemoryState) -> ReadEvent:
     return ReadEvent(
-        tokens_seen=state.tokens_seen,
+        tokens_seen=state.counters.tokens_seen,
         window_fill=state.window_fill,
         cache_nbytes=state.cache_nbytes,
         fast_weights_nbytes=_fast_weights_nbytes(state),
@@ -145,9 +145,9 @@ def _sleep(
     )
     _wait_for(model.device)
     seconds = time.perf_counter() - began
-    layers = [i for i, layer in enumerate(state.layers) if isinstance(layer, DeltaState)]
+    layers = [i for i, layer in enumerate(state.layers) if not layer.per_token]
     return slept, SleepEvent(
-        tokens_seen=state.tokens_seen,
+        tokens_seen=state.counters.tokens_seen,
         window_tokens=state.window_fill,
         passes=sleep.passes,
         milliseconds=1e3 * seconds,

@@ -10,8 +10,8 @@ import torch
 
 from slowwave.config import Config
 from slowwave.generation.chat import ChatFormat
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_tensors
 from slowwave.storage.files import write_atomically, write_json

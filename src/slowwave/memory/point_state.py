@@ -24,12 +24,11 @@ def load_state(
 ) -> MemoryState:
     """The state in a point's file; raises Damaged if it is not one that the ledger leads to."""
     state = files.load(point.file, talker)
-    counters = (state.tokens_seen, state.num_sleeps, state.window_fill)
     _, entries = read_tail(catalogue, point)
     tokens = [token for entry in entries for token in entry.tokens]
     window = tokens[len(tokens) - state.window_fill :]
     if (
-        counters != (point.tokens_seen, point.num_sleeps, point.window_fill)
+        state.counters != (point.tokens_seen, point.num_sleeps, point.window_fill)
         or window != state.window_tokens[0].tolist()
     ):
         assert point.file is not None, "a fresh state is that of an empty ledger"

@@ -26,7 +26,7 @@ from slowwave.memory.talker import Talker
 from slowwave.memory.telling import say, tell
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn_steps import Progress, Steps, finish
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_stream
@@ -155,7 +155,8 @@ class Session:
             return
         assert hidden is not None
         try:
-            reply = Reply(self.state.tokens_seen, text, end, "assistant" if is_chat else None)
+            start, role = self.state.counters.tokens_seen, "assistant" if is_chat else None
+            reply = Reply(start, text, end, role)
             yield from self._reply(hidden, reply, max_new_tokens, sampling or self.sampling)
         except BaseException:
             if len(self.entries) == known + len(told):  # it ended in its first token
@@ -236,10 +237,10 @@ class Session:
     def status(self) -> Status:
         """Where the session stands."""
         return Status(
-            tokens_seen=self.state.tokens_seen,
+            tokens_seen=self.state.counters.tokens_seen,
             window_fill=self.state.window_fill,
             window=self.sleep_config.window,
-            num_sleeps=self.state.num_sleeps,
+            num_sleeps=self.state.counters.num_sleeps,
             nbytes=self.state.nbytes,
             num_entries=len(self.entries),
             is_replying=self._is_replying,
@@ -346,13 +347,13 @@ class Session:
         self._is_replying = False
         deferred, self._deferred = self._deferred, None
         # An interrupt may have come between a token's draw and its reading.
-        del reply.tokens[self.state.tokens_seen - reply.start :]
+        del reply.tokens[self.state.counters.tokens_seen - reply.start :]
         try:
             if reply.tokens:
                 finish(self._end_line(reply))
         finally:
             # Or within the end of the line.
-            read = tuple(reply.tokens[: self.state.tokens_seen - reply.start])
+            read = tuple(reply.tokens[: self.state.counters.tokens_seen - reply.start])
             if read:
                 self.entries.append(reply.enter(read, self.tokenizer.decode(read)))
         if deferred and self.state.window_fill:

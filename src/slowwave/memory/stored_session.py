@@ -347,4 +347,4 @@ def start_session(talker: Talker, gate: GateConfig | None = None) -> Session:
 
 def reach(file: str | None, state: MemoryState) -> Reached:
     """What the catalogue keeps of a state and its file."""
-    return Reached(file, state.tokens_seen, state.num_sleeps, state.window_fill)
+    return Reached(file, *state.counters)

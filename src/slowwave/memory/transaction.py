@@ -65,7 +65,7 @@ def sleep_by_pass(
         after, verdict = yield from judging
     return after, SleepReport(
         trigger=trigger,
-        number=slept.num_sleeps,
+        number=slept.counters.num_sleeps,
         tokens=state.window_fill,
         passes=passes,
         milliseconds=1000 * seconds,

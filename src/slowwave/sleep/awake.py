@@ -13,10 +13,10 @@ import dataclasses
 
 from torch import Tensor
 
-from slowwave.model.hybrid import HybridLM, Run
+from slowwave.models.backbone import HybridLM, Run
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import reread
-from slowwave.state import DeltaState, LayerState, MemoryState
+from slowwave.state import LayerState, MemoryState
 
 
 def read_awake(
@@ -82,7 +82,7 @@ def open_window(model: HybridLM, state: MemoryState, sleep: SleepConfig) -> Memo
     if not places:
         return state
     start = (
-        layer if i in places and isinstance(layer, DeltaState) else None
+        layer if i in places and not layer.per_token else None
         for i, layer in enumerate(state.layers)
     )
     return dataclasses.replace(state, window_start=tuple(start))

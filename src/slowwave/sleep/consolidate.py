@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from slowwave.model.hybrid import HybridLM, Run
+from slowwave.models.backbone import HybridLM, Run
 from slowwave.sleep.config import Recirculate, SleepConfig
-from slowwave.state import AttentionState, Band, DeltaState, LayerState, MemoryState
+from slowwave.state import Band, LayerState, MemoryState
 
 PAPER = SleepConfig()
 
@@ -95,7 +95,7 @@ def consolidate_by_pass(
         layers = state.layers if passes == 1 else _keep_layers(model, state, slept, sleep)
         band = Band(sleep.window, sleep.sinks)
         slept = dataclasses.replace(state, layers=layers).slide(band)
-    return dataclasses.replace(slept, num_sleeps=state.num_sleeps + 1)
+    return slept.after_sleep()
 
 
 def reread(model: HybridLM, hidden: Tensor, tokens: Tensor, recirculate: Recirculate) -> Tensor:
@@ -119,7 +119,7 @@ def reread(model: HybridLM, hidden: Tensor, tokens: Tensor, recirculate: Recircu
             return model.embed(tokens)
 
 
-def _noted_start(read: MemoryState) -> tuple[DeltaState | None, ...]:
+def _noted_start(read: MemoryState) -> tuple[LayerState | None, ...]:
     """The recurrent layers as they were when the window opened."""
     if not read.window_start:
         raise ValueError(
@@ -147,12 +147,12 @@ def _keep_layers(
     layers = list(read.layers)
     for i in range(model.config.prelude, len(layers)):
         old, new = read.layers[i], slept.layers[i]
-        if isinstance(old, AttentionState) or isinstance(new, AttentionState):
+        if old.per_token:
             layers[i] = new if sleep.keeps_last_cache else old
         elif i in model.config.span("coda"):
             layers[i] = new
         else:
-            layers[i] = old.with_fast_weights(new)
+            layers[i] = old.with_midterm(new)
     return tuple(layers)
 
 
@@ -161,8 +161,6 @@ def _rewrite(
 ) -> tuple[LayerState, ...]:
     """The layers with the fast weights of others."""
     return tuple(
-        layer.with_fast_weights(other)
-        if isinstance(layer, DeltaState) and isinstance(other, DeltaState)
-        else layer
+        layer if other is None else layer.with_midterm(other)
         for layer, other in zip(layers, others, strict=True)
     )

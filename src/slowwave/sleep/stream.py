@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate

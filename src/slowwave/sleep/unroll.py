@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from slowwave.model.hybrid import HybridLM, Run
+from slowwave.models.backbone import HybridLM, Run
 from slowwave.sleep.awake import ask_awake, read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import PAPER, consolidate

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.storage.files import read_json, write_atomically, write_json
 
 

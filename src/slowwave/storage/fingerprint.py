@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from slowwave.config import Config
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 
 _KNOWN: weakref.WeakKeyDictionary[HybridLM, tuple[list[Any], str]] = weakref.WeakKeyDictionary()
 

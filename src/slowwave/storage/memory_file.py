@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from slowwave.config import Config, Many
-from slowwave.model.config import LayerType
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import LayerType
 from slowwave.sleep.awake import open_window
 from slowwave.sleep.config import SleepConfig
-from slowwave.state import AttentionState, Band, Carried, DeltaState, LayerState, MemoryState
+from slowwave.state import Band, Carried, LayerState, MemoryState
 from slowwave.storage.files import write_atomically
 from slowwave.storage.fingerprint import fingerprint_model
 from slowwave.storage.strict_json import parse_json
@@ -97,8 +97,8 @@ def save_memory(
     reading a stream with this model and these settings leaves, or holds NaN or infinity.
     """
     header = _describe(state, model, tokenizer, sleep)
-    tensors = _name_tensors(state)
-    expected = _name_tensors(_outline(header, model))
+    tensors = state.tensors()
+    expected = _outline(header, model).tensors()
     _compare("the state", measure_sizes(tensors), measure_sizes(expected))
     _check_values("the state", tensors, header, model)
     # Cloned: parts may share memory, or show a part of a buffer that has room to grow.
@@ -130,7 +130,7 @@ def load_memory(
         header = _parse_header(file)
         _check_owner(path, header, model, tokenizer, sleep, batch_size)
         outline = _outline(header, model)
-        names = _name_tensors(outline)
+        names = outline.tensors()
         _compare(str(path), file.sizes, measure_sizes(names))
         found = file.read(header.checksum)
     # Copied, for their places in what was read would change how kernels round. A copy's truth
@@ -138,7 +138,12 @@ def load_memory(
     tensors = {name: found[name].to(model.device, copy=True) for name in names}
     _check_values(str(path), tensors, header, model)
     place = {id(tensor): name for name, tensor in names.items()}
-    return outline.map(lambda tensor: tensors[place[id(tensor)]])
+
+    def find(outlined: Tensor) -> Tensor:
+        name = place.get(id(outlined))
+        return outlined.to(model.device) if name is None else tensors[name]  # or a counter
+
+    return outline.map(find)
 
 
 def read_memory(path: Path, *, follow: bool = True) -> tuple[MemoryHeader, dict[str, Tensor]]:
@@ -213,8 +218,8 @@ def _describe(
         window_padded=state.window_mask is not None,
         carried=None if carried is None else carried.count,
         carried_padded=carried is not None and carried.mask is not None,
-        tokens_seen=state.tokens_seen,
-        num_sleeps=state.num_sleeps,
+        tokens_seen=state.counters.tokens_seen,
+        num_sleeps=state.counters.num_sleeps,
         checksum=NO_CHECKSUM,
     )
 
@@ -256,59 +261,33 @@ def _outline(header: MemoryHeader, model: HybridLM) -> MemoryState:
     B, W, carried = header.batch_size, header.window_fill, header.carried or 0
     fresh = model.initial_state(1)
 
-    def resize(like: Tensor, *shape: int) -> Tensor:
-        return torch.empty(B, *shape, dtype=like.dtype, device="meta")
+    def empty(*shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(B, *shape, dtype=dtype, device="meta")
 
     def mask(length: int, padded: bool) -> Tensor | None:
-        return torch.empty(B, length, dtype=torch.bool, device="meta") if padded else None
+        return empty(length, dtype=torch.bool) if padded else None
 
-    def resize_layer(layer: LayerState) -> LayerState:
-        if isinstance(layer, DeltaState):
-            return layer.map(lambda like: resize(like, *like.shape[1:]))
-        return layer.map(lambda like: resize(like, carried + W, *like.shape[2:]))
+    def outline_layers() -> tuple[LayerState, ...]:
+        return tuple(layer.outline(B, carried + W) for layer in fresh.layers)
 
     noted = open_window(model, fresh, header.sleep).window_start if W else ()
     further = header.sleep.wake_passes - 1 if W else 0
     band = Band(header.sleep.window, header.sleep.sinks)
-    start = torch.empty(B, dtype=torch.int64, device="meta")
+    start = empty(dtype=torch.int64)
+    hidden = empty(W, model.config.width, dtype=fresh.window_hidden.dtype)
     return MemoryState(
-        layers=tuple(resize_layer(layer) for layer in fresh.layers),
-        window_tokens=resize(fresh.window_tokens, W),
+        layers=outline_layers(),
+        window_tokens=empty(W, dtype=torch.int64),
         window_mask=mask(W, header.window_padded),
-        window_hidden=resize(fresh.window_hidden, W, model.config.width),
-        tokens_seen=header.tokens_seen,
-        num_sleeps=header.num_sleeps,
+        window_hidden=hidden,
+        tokens_seen=torch.full((B,), header.tokens_seen),
+        num_sleeps=torch.full((B,), header.num_sleeps),
         carried=None
         if header.carried is None
         else Carried(carried, band, start, mask(carried, header.carried_padded)),
-        window_start=tuple(
-            None if s is None else s.map(lambda like: resize(like, *like.shape[1:])) for s in noted
-        ),
-        wake_layers=tuple(
-            tuple(resize_layer(layer) for layer in fresh.layers) for _ in range(further)
-        ),
+        window_start=tuple(None if layer is None else layer.outline(B, 0) for layer in noted),
+        wake_layers=tuple(outline_layers() for _ in range(further)),
     )
-
-
-def _name_tensors(state: MemoryState) -> dict[str, Tensor]:
-    """Every tensor of the state by its name in the file."""
-    tensors = {"window.tokens": state.window_tokens, "window.hidden": state.window_hidden}
-    if state.window_mask is not None:
-        tensors["window.mask"] = state.window_mask
-    if state.carried is not None:
-        tensors["carried.start"] = state.carried.start
-        if state.carried.mask is not None:
-            tensors["carried.mask"] = state.carried.mask
-    stacks = {"layers": state.layers, "window_start": state.window_start}
-    stacks |= {f"wake.{m}": layers for m, layers in enumerate(state.wake_layers, start=2)}
-    for stack, layers in stacks.items():
-        for i, layer in enumerate(layers):
-            if isinstance(layer, AttentionState):
-                tensors |= {f"{stack}.{i}.keys": layer.keys, f"{stack}.{i}.values": layer.values}
-            elif layer is not None:
-                tensors[f"{stack}.{i}.fast_weights"] = layer.fast_weights
-                tensors[f"{stack}.{i}.conv_tail"] = layer.conv_tail
-    return tensors
 
 
 def _compare(source: str, found: Sizes, expected: Sizes) -> None:

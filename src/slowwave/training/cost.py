@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slowwave.evaluation.evaluate import predict_flops
 from slowwave.evaluation.flops import training_flops, unread_flops
-from slowwave.model.config import ModelConfig
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_training
 from slowwave.tasks.base import Batch

@@ -52,7 +52,7 @@ from typing import TYPE_CHECKING
 
 from slowwave.evaluation.flops import CHUNK_SIZE, PAPER, generator_weights, generator_width
 from slowwave.evaluation.passes import Fill, list_passes
-from slowwave.model.config import LayerType, ModelConfig, Part
+from slowwave.models.config import LayerType, ModelConfig, Part
 from slowwave.sleep.config import SleepConfig
 
 if TYPE_CHECKING:

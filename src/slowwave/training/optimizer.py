@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from slowwave.layers.linear import Linear
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.linear import Linear
 from slowwave.training.config import TrainConfig
 from slowwave.training.muon import Muon
 from slowwave.training.precision import iteration_dtype

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from slowwave.evaluation.run_files import read_counters
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_model, save_tensors
 from slowwave.storage.files import sync_folder, write_json
 from slowwave.training.progress import Progress

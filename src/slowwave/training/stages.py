@@ -11,8 +11,8 @@ import dataclasses
 
 from torch import nn
 
-from slowwave.layers.recurrent import RecurrentLayer
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.mixers.recurrent import RecurrentLayer
 from slowwave.sleep.config import SleepConfig
 from slowwave.training.config import TrainConfig
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from slowwave.evaluation.evaluate import Scored, evaluate, predict
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
 from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, load_weights

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from kernel_generators import vary_kernels
 from numerics import assert_close
-from slowwave.layers.delta_net import GatedDeltaNet
-from slowwave.layers.hebbian import GatedHebbian
-from slowwave.layers.jet import JetLayer
-from slowwave.layers.recurrent import RecurrentLayer
-from slowwave.state import DeltaState
+from slowwave.models.mixers.jet import JetLayer
+from slowwave.models.mixers.mixer import Context
+from slowwave.models.mixers.recurrent import GatedDeltaNet, GatedHebbian, RecurrentLayer
+from slowwave.state import FastWeights
 
 WIDTH, HEADS, VALUE_HEADS, K, V, TAPS = 12, 2, 4, 5, 3, 4
 
@@ -49,9 +48,9 @@ def draw(B: int, T: int) -> Tensor:
 
 
 def read(
-    layer: RecurrentLayer, x: Tensor, state: DeltaState, mask: Tensor | None = None
-) -> tuple[Tensor, DeltaState]:
-    return layer(x, state, mask=mask, keep_state=True)
+    layer: RecurrentLayer, x: Tensor, state: FastWeights, mask: Tensor | None = None
+) -> tuple[Tensor, FastWeights]:
+    return layer(x, state, Context(mask=mask))
 
 
 def equations(layer: RecurrentLayer, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +99,7 @@ def test_is_the_papers_equations(max_beta: float, kind: type[RecurrentLayer]) ->
     for b in range(2):
         expected_out, expected_weights = equations(layer, x[b])
         assert_close(out[b], expected_out, 1e-12)
-        assert_close(state.fast_weights[b], expected_weights, 1e-12)
+        assert_close(state.weights[b], expected_weights, 1e-12)
 
 
 @KINDS
@@ -115,7 +114,7 @@ def test_pieces_equal_one_call(cuts: list[int], kind: type[RecurrentLayer]) -> N
         out, state = read(layer, piece, state)
         outs.append(out)
     assert_close(torch.cat(outs, dim=1), expected, 1e-12)
-    assert_close(state.fast_weights, whole.fast_weights, 1e-12)
+    assert_close(state.weights, whole.weights, 1e-12)
     assert_close(state.conv_tail, whole.conv_tail, 1e-12)
 
 
@@ -127,7 +126,7 @@ def test_masked_tokens_are_as_if_they_were_not_there(kind: type[RecurrentLayer])
     out, state = read(layer, x, before, mask)
     expected_out, expected = read(layer, x[:, mask[0]], before)
     assert_close(out[:, mask[0]], expected_out, 1e-12)
-    assert_close(state.fast_weights, expected.fast_weights, 1e-12)
+    assert_close(state.weights, expected.weights, 1e-12)
     assert_close(state.conv_tail, expected.conv_tail, 1e-12)
 
 
@@ -139,8 +138,9 @@ def test_a_write_leaves_the_fast_weights_of_a_read(
     layer = make_layer(kind)
     _, before = read(layer, draw(2, 3), layer.initial_state(2))
     x, mask = draw(2, 5), torch.arange(10).view(2, 5) % 3 != 1 if masked else None
-    written = layer.write(x, before, mask=mask)
-    assert_close(written.fast_weights, read(layer, x, before, mask)[1].fast_weights, 1e-12)
+    written = layer.write(x, before, Context(mask=mask))
+    assert isinstance(written, FastWeights)
+    assert_close(written.weights, read(layer, x, before, mask)[1].weights, 1e-12)
     assert written.conv_tail is before.conv_tail
 
 
@@ -149,7 +149,7 @@ def test_a_masked_call_leaves_the_state_bit_identical(kind: type[RecurrentLayer]
     layer = make_layer(kind).float()
     _, before = read(layer, draw(2, 3).float(), layer.initial_state(2))
     _, after = read(layer, draw(2, 5).float(), before, torch.zeros(2, 5, dtype=torch.bool))
-    assert torch.equal(after.fast_weights, before.fast_weights)
+    assert torch.equal(after.weights, before.weights)
     assert torch.equal(after.conv_tail, before.conv_tail)
 
 
@@ -181,7 +181,7 @@ def test_questions_of_many_leave_the_state_that_they_share(kind: type[RecurrentL
     layer = make_layer(kind)
     _, before = read(layer, draw(2, 3), layer.initial_state(2))
     x = draw(6, 4)
-    out, after = layer(x, before, mask=None, keep_state=False)
+    out, after = layer(x, before, Context(keep_state=False))
     assert after is before
     copies = before.map(lambda tensor: tensor.repeat_interleave(3, dim=0))
     assert_close(out, read(layer, x, copies)[0], 1e-12)
@@ -192,7 +192,7 @@ def test_states_keep_nothing_else_alive(kind: type[RecurrentLayer]) -> None:
     layer = make_layer(kind).float()
     with torch.no_grad():
         _, state = read(layer, draw(1, 50).float(), layer.initial_state(1))
-    for tensor in (state.fast_weights, state.conv_tail):
+    for tensor in (state.weights, state.conv_tail):
         assert tensor.untyped_storage().nbytes() <= 2 * tensor.nbytes
 
 

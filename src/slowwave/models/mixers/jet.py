@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slowwave.layers.linear import Linear
-from slowwave.layers.recurrent import RecurrentLayer
+from slowwave.models.linear import Linear
+from slowwave.models.mixers.mixer import Context
+from slowwave.models.mixers.recurrent import RecurrentLayer
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.ops.dynamic_conv import dynamic_conv
 from slowwave.ops.gated_mix import mix_heads, write_heads
 from slowwave.ops.norm import l2_norm
-from slowwave.state import DeltaState
+from slowwave.state import FastWeights
 
 REDUCTION = 8
 """Channels of the convolution over hidden units of its kernel generator, as in Jet-Nemotron."""
@@ -79,42 +80,39 @@ class JetLayer(RecurrentLayer):
         """Channels C of the convolution: values alone."""
         return self.sections[-1]
 
-    def forward(
-        self, x: Tensor, state: DeltaState, *, mask: Tensor | None, keep_state: bool
-    ) -> tuple[Tensor, DeltaState]:
-        """See `RecurrentLayer.forward`."""
+    def mix(self, x: Tensor, state: FastWeights, context: Context) -> tuple[Tensor, FastWeights]:
+        """See `RecurrentLayer.mix`."""
         keys, _, values = self.sections
         qk, v = self.qkv(x).split([2 * keys, values], dim=-1)
         q, k = self._norm(qk).chunk(2, dim=2)
-        v, tail = self._convolve(x, v, state.conv_tail, mask)
-        mixed, fast_weights = mix_heads(
+        v, tail = self._convolve(x, v, state.conv_tail, context.mask)
+        mixed, weights = mix_heads(
             gated_delta_rule,
             q,
             k,
             v,
             self.gates(x),
             self.out_gate(x),
-            state.fast_weights,
+            state.weights,
             self.mix_weights,
-            mask=mask,
-            keep_writes=keep_state,
+            mask=context.mask,
+            keep_writes=context.keep_state,
         )
-        return self.out(mixed), DeltaState(fast_weights, tail) if keep_state else state
+        return mixed, FastWeights(weights, tail)
 
-    def write(self, x: Tensor, state: DeltaState, *, mask: Tensor | None) -> DeltaState:
-        """See `RecurrentLayer.write`."""
+    def write_only(self, x: Tensor, state: FastWeights, mask: Tensor | None) -> Tensor:
+        """See `RecurrentLayer.write_only`."""
         k, v = self.keys_and_values(x).split(self.sections[1:], dim=-1)
         v, _ = self._convolve(x, v, state.conv_tail, mask)
-        fast_weights = write_heads(
+        return write_heads(
             gated_delta_rule,
             self._norm(k),
             v,
             self.gates(x),
-            state.fast_weights,
+            state.weights,
             self.mix_weights,
             mask=mask,
         )
-        return DeltaState(fast_weights, state.conv_tail)
 
     def _norm(self, keys: Tensor) -> Tensor:
         """keys (B, T, heads K) -> (B, T, heads, K), wide: SiLU, then l2-normalised."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from kernel_generators import vary_kernels
 from numerics import TOLERANCE, assert_close
-from slowwave.model.config import InitialWeights, LayerType, ModelConfig
-from slowwave.model.hybrid import HybridLM
-from slowwave.state import AttentionState, DeltaState, MemoryState
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import InitialWeights, LayerType, ModelConfig
+from slowwave.state import FastWeights, KeyValues, MemoryState
 
 CONFIG = ModelConfig(
     vocab_size=11,
@@ -58,14 +58,12 @@ def read_pieces(
 def assert_states_close(actual: MemoryState, expected: MemoryState, tolerance: float) -> None:
     for tensor, other in zip(tensors(actual), tensors(expected), strict=True):
         assert_close(tensor.double(), other.double(), tolerance)
-    assert actual.tokens_seen == expected.tokens_seen
-    assert actual.num_sleeps == expected.num_sleeps
+    assert actual.counters.tokens_seen == expected.counters.tokens_seen
+    assert actual.counters.num_sleeps == expected.counters.num_sleeps
 
 
 def tensors(state: MemoryState) -> list[Tensor]:
-    found: list[Tensor] = []
-    state.map(lambda tensor: (found.append(tensor), tensor)[1])
-    return found
+    return list(state.tensors().values())
 
 
 @pytest.mark.parametrize("cuts", CUTS)
@@ -148,8 +146,8 @@ def test_padding_leaves_every_delta_state_bit_identical(model: HybridLM) -> None
     nothing = torch.zeros(2, 4, dtype=torch.bool)
     _, after = model.read(draw_tokens(2, 4, seed=1), before, mask=nothing)
     for old, new in zip(before.layers, after.layers, strict=True):
-        if isinstance(old, DeltaState) and isinstance(new, DeltaState):
-            assert torch.equal(new.fast_weights, old.fast_weights)
+        if isinstance(old, FastWeights) and isinstance(new, FastWeights):
+            assert torch.equal(new.weights, old.weights)
             assert torch.equal(new.conv_tail, old.conv_tail)
 
 
@@ -230,11 +228,11 @@ def test_what_stays_wide_in_every_precision(model: HybridLM, dtype: torch.dtype)
     logits, state = model(tokens[:, 5:], state)
     assert logits.dtype == state.window_hidden.dtype == wide
     for layer in state.layers:
-        if isinstance(layer, DeltaState):
-            assert layer.fast_weights.dtype == wide
+        if isinstance(layer, FastWeights):
+            assert layer.weights.dtype == wide
             assert layer.conv_tail.dtype == dtype
         else:
-            assert isinstance(layer, AttentionState)
+            assert isinstance(layer, KeyValues)
             assert layer.keys.dtype == layer.values.dtype == dtype
     logits.sum().backward()
     assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {wide}

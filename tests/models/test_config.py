@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import pytest
 
-from slowwave.model.config import LayerType, ModelConfig
+from slowwave.models.config import LayerType, ModelConfig
 
 
 @pytest.mark.parametrize(

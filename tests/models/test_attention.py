@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.layers.attention import Attention
+from slowwave.models.mixers.attention import Attention
+from slowwave.models.mixers.mixer import Context
 from slowwave.ops.attention import Rotation, rotate, rotation, windowed_attention
-from slowwave.state import AttentionState
+from slowwave.state import KeyValues
 
 
 @pytest.fixture
@@ -26,11 +27,12 @@ def turn(positions: Tensor) -> Rotation:
 
 
 def read(
-    layer: Attention, x: Tensor, state: AttentionState, *, keep_state: bool = True
-) -> tuple[Tensor, AttentionState]:
+    layer: Attention, x: Tensor, state: KeyValues, *, keep_state: bool = True
+) -> tuple[Tensor, KeyValues]:
     W = state.keys.shape[1]
     rotary = turn(torch.arange(W, W + x.shape[1]))
-    return layer(x, state, rotary=rotary, key_mask=None, keep_state=keep_state)
+    out, after = layer(x, state, Context(rotary, keep_state=keep_state))
+    return out, after
 
 
 def test_sections_of_the_projection_are_queries_keys_and_values(layer: Attention) -> None:

@@ -8,20 +8,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from slowwave.layers.attention import Attention
-from slowwave.layers.block import Block
-from slowwave.layers.delta_net import GatedDeltaNet
-from slowwave.layers.hebbian import GatedHebbian
-from slowwave.layers.jet import JetLayer, KernelGenerator
-from slowwave.layers.linear import Linear, RMSNorm
-from slowwave.layers.recurrent import OUT_NORM_EPS, RecurrentLayer
-from slowwave.model.config import LayerType, ModelConfig, Part
-from slowwave.ops import native
-from slowwave.ops.append import append, reserve
+from slowwave.models import one_call
+from slowwave.models.block import Block
+from slowwave.models.config import LayerType, ModelConfig, Part
+from slowwave.models.linear import Linear, RMSNorm
+from slowwave.models.mixers.attention import Attention
+from slowwave.models.mixers.jet import JetLayer, KernelGenerator
+from slowwave.models.mixers.mixer import Context, Mixer
+from slowwave.models.mixers.recurrent import GatedDeltaNet, GatedHebbian, RecurrentLayer
+from slowwave.ops.append import append
 from slowwave.ops.attention import Rotation, exact_rotation, rotation, window_rotation
-from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
-from slowwave.state import AttentionState, DeltaState, MemoryState
+from slowwave.state import MemoryState
 
 Run = Callable[..., tuple[Tensor, MemoryState]]
 SMALL_STD = 0.02
@@ -30,7 +28,6 @@ RECURRENT: dict[LayerType, type[RecurrentLayer]] = {
     "hebbian": GatedHebbian,
     "jet": JetLayer,
 }
-COMPILED: set[LayerType] = {"attn", "gdn"}
 
 
 class HybridLM(nn.Module):
@@ -44,7 +41,6 @@ class HybridLM(nn.Module):
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size is 0; set it, or build the model for a task")
         self.config = config
-        self._has_one_call = COMPILED.issuperset(config.layers)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(
             Block(config.width, _build_mixer(kind, config), config.mlp_hidden)
@@ -112,6 +108,8 @@ class HybridLM(nn.Module):
             window_hidden=torch.zeros(
                 batch_size, 0, self.config.width, dtype=dtype, device=self.device
             ),
+            tokens_seen=torch.zeros(batch_size, dtype=torch.int64, device=self.device),
+            num_sleeps=torch.zeros(batch_size, dtype=torch.int64, device=self.device),
         )
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -150,28 +148,19 @@ class HybridLM(nn.Module):
         outlives that is computed, and the hidden that comes back means nothing.
         Returns (hidden (B, T, D), state with new layer states; its window is left as it was).
         """
-        sizes = self.config
+        sizes, blocks, layers = self.config, self._blocks, list(state.layers)
         key_mask = _mask_keys(hidden, state, mask)
         rotary = self._rotate_window(hidden, state, key_mask)
         band = None if state.carried is None else state.carried.band
-        plain = mask is None and key_mask is None and band is None and keep_state and not evicts
-        if plain and self._suits_one_call(hidden, state):
-            return self._read_token(hidden, state, rotary, sizes.span(part))
-        layers = list(state.layers)
-        blocks = self._blocks
+        context = Context(rotary, mask, key_mask, band, keep_state)
         span, last_writer = sizes.written_span(part) if evicts else (sizes.span(part), None)
+        if not evicts and one_call.suits(blocks, hidden, state, context):
+            hidden, layers = one_call.read_token(self, blocks, hidden, state, rotary, span)
+            return hidden, dataclasses.replace(state, layers=tuple(layers))
         for i in span:
-            hidden, layers[i] = blocks[i](
-                hidden,
-                layers[i],
-                rotary=rotary,
-                mask=mask,
-                key_mask=key_mask,
-                keep_state=keep_state,
-                band=band,
-            )
+            hidden, layers[i] = blocks[i](hidden, layers[i], context)
         if last_writer is not None:
-            layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], mask=mask)
+            layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], context)
         return hidden, dataclasses.replace(state, layers=tuple(layers))
 
     def _rotate_window(
@@ -193,54 +182,6 @@ class HybridLM(nn.Module):
             return rotation(places, size, theta, dtype)
         start = state.carried.start.repeat_interleave(len(hidden) // state.batch_size)
         return exact_rotation(start[:, None] + places, size, theta, dtype)
-
-    def _suits_one_call(self, hidden: Tensor, state: MemoryState) -> bool:
-        """Whether `native` can read a token: one a row, few rows, mixers and dtypes it takes."""
-        rows, T, _ = hidden.shape
-        if T != 1 or not 0 < rows < ONEDNN_ROWS or not self._has_one_call:
-            return False
-        if not native.can_read(hidden):
-            return False
-        narrow = self._blocks[0].mlp.up.compute_dtype or hidden.dtype
-        wide = hidden.dtype == wide_dtype(narrow) and narrow in native.DTYPES
-        return wide and all(layer.narrow_dtype == narrow for layer in state.layers)
-
-    def _read_token(
-        self, hidden: Tensor, state: MemoryState, rotary: Rotation, span: range
-    ) -> tuple[Tensor, MemoryState]:
-        """As `run` for one token a row, without gradients: one call for all blocks of the span."""
-        sizes, norm = self.config, self.final_norm
-        caches: list[Tensor] = []
-        recurrences: list[Tensor] = []
-        kinds = [sizes.layers[i] for i in span]
-        for layer in state.layers[span.start : span.stop]:
-            if isinstance(layer, AttentionState):
-                caches += [reserve(layer.keys, 1), reserve(layer.values, 1)]
-            else:
-                recurrences += [layer.fast_weights, layer.conv_tail]
-        hidden, written = torch.ops.slowwave.read_token(
-            hidden,
-            *rotary,
-            "".join("a" if kind == "attn" else "g" for kind in kinds),
-            [weight for i in span for weight in self._blocks[i].weights()],
-            caches,
-            recurrences,
-            sizes.attn_heads,
-            sizes.kv_heads,
-            sizes.head_dim,
-            sizes.max_beta,
-            norm.eps,
-            OUT_NORM_EPS,
-        )
-        attention, recurrent = iter(caches), iter(written)
-        layers = list(state.layers)
-        layers[span.start : span.stop] = [
-            AttentionState(next(attention), next(attention))
-            if kind == "attn"
-            else DeltaState(next(recurrent), next(recurrent))
-            for kind in kinds
-        ]
-        return hidden, dataclasses.replace(state, layers=tuple(layers))
 
     def read(
         self,
@@ -296,7 +237,7 @@ class HybridLM(nn.Module):
         return list(self.blocks)  # pyright: ignore[reportReturnType]
 
 
-def _build_mixer(kind: LayerType, config: ModelConfig) -> Attention | RecurrentLayer:
+def _build_mixer(kind: LayerType, config: ModelConfig) -> Mixer:
     if kind == "attn":
         return Attention(
             config.width,

@@ -3,7 +3,7 @@
 import torch
 
 from numerics import TOLERANCE, assert_close
-from slowwave.layers.linear import Linear, RMSNorm
+from slowwave.models.linear import Linear, RMSNorm
 
 
 def draw(*shape: int) -> torch.Tensor:

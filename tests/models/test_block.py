@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from numerics import assert_close
-from slowwave.layers.attention import Attention
-from slowwave.layers.block import Block, SwiGLU
+from slowwave.models.block import Block, SwiGLU
+from slowwave.models.mixers.attention import Attention
+from slowwave.models.mixers.mixer import Context
 from slowwave.ops.attention import Rotation, rotation
 
 
@@ -27,8 +28,8 @@ def test_block_is_pre_norm_with_two_residuals() -> None:
     block = Block(8, mixer, 12).double()
     x = torch.randn(2, 5, 8, dtype=torch.float64)
     rotary, state = turn(5, torch.float64), mixer.initial_state(2)
-    out, _ = block(x, state, rotary=rotary, mask=None, key_mask=None, keep_state=True)
-    mixed, _ = mixer(block.mixer_norm(x), state, rotary=rotary, key_mask=None, keep_state=True)
+    out, _ = block(x, state, Context(rotary))
+    mixed, _ = mixer(block.mixer_norm(x), state, Context(rotary))
     expected = x + mixed
     expected = expected + block.mlp(block.mlp_norm(expected))
     assert_close(out, expected, 1e-12)
@@ -40,13 +41,7 @@ def test_residual_stream_keeps_its_dtype_in_bfloat16() -> None:
     block = Block(8, mixer, 12)
     for linear in (mixer.qkv, mixer.out, block.mlp.up, block.mlp.out):
         linear.compute_dtype = torch.bfloat16
-    out, state = block(
-        torch.randn(2, 5, 8),
-        mixer.initial_state(2),
-        rotary=turn(5, torch.float32),
-        mask=None,
-        key_mask=None,
-        keep_state=True,
-    )
+    context = Context(turn(5, torch.float32))
+    out, state = block(torch.randn(2, 5, 8), mixer.initial_state(2), context)
     assert out.dtype == torch.float32
     assert state.keys.dtype == torch.bfloat16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slowwave.model.config import ModelConfig
-from slowwave.model.hybrid import HybridLM
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import unroll

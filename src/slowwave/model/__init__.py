@@ -1,1 +1,0 @@
-"""The hybrid language model and its config."""

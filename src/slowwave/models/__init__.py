@@ -1,0 +1,1 @@
+"""Language models whose memory goes in and comes out, and what they are made of."""

@@ -1,0 +1,86 @@
+"""A token through all blocks in one compiled call, where the processor, mixers and dtypes allow it.
+
+`HybridLM.run` is the specification; tests hold one against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from slowwave.models.block import Block
+from slowwave.models.mixers.attention import Attention
+from slowwave.models.mixers.mixer import Context
+from slowwave.models.mixers.recurrent import OUT_NORM_EPS, GatedDeltaNet
+from slowwave.ops import native
+from slowwave.ops.append import reserve
+from slowwave.ops.attention import Rotation
+from slowwave.ops.linear import ONEDNN_ROWS
+from slowwave.ops.norm import wide_dtype
+from slowwave.state import FastWeights, KeyValues, LayerState, MemoryState
+
+if TYPE_CHECKING:
+    from slowwave.models.backbone import HybridLM
+
+LETTERS = {Attention: "a", GatedDeltaNet: "g"}
+"""The mixers that the call knows, by their names in it."""
+
+
+def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: Context) -> bool:
+    """Whether this is one token a row, in few rows, of which all is kept and nothing hidden."""
+    rows, T, _ = hidden.shape
+    if T != 1 or not 0 < rows < ONEDNN_ROWS or not context.keep_state:
+        return False
+    if any(given is not None for given in (context.mask, context.key_mask, context.band)):
+        return False
+    if any(type(block.mixer) not in LETTERS for block in blocks) or not native.can_read(hidden):
+        return False
+    narrow = blocks[0].mlp.up.compute_dtype or hidden.dtype
+    wide = hidden.dtype == wide_dtype(narrow) and narrow in native.DTYPES
+    return wide and all(layer.narrow_dtype == narrow for layer in state.layers)
+
+
+def read_token(
+    model: HybridLM,
+    blocks: Sequence[Block],
+    hidden: Tensor,
+    state: MemoryState,
+    rotary: Rotation,
+    span: range,
+) -> tuple[Tensor, list[LayerState]]:
+    """As `HybridLM.run` of a span of blocks, without gradients: hidden, and the state's layers."""
+    sizes = model.config
+    kinds = [LETTERS[type(blocks[i].mixer)] for i in span]
+    layers = list(state.layers)
+    caches: list[Tensor] = []
+    recurrences: list[Tensor] = []
+    for layer in layers[span.start : span.stop]:
+        if isinstance(layer, KeyValues):
+            caches += [reserve(layer.keys, 1), reserve(layer.values, 1)]
+        elif isinstance(layer, FastWeights):
+            recurrences += [layer.weights, layer.conv_tail]
+    hidden, written = torch.ops.slowwave.read_token(
+        hidden,
+        *rotary,
+        "".join(kinds),
+        [weight for i in span for weight in blocks[i].weights()],
+        caches,
+        recurrences,
+        sizes.attn_heads,
+        sizes.kv_heads,
+        sizes.head_dim,
+        sizes.max_beta,
+        model.final_norm.eps,
+        OUT_NORM_EPS,
+    )
+    attention, recurrent = iter(caches), iter(written)
+    layers[span.start : span.stop] = [
+        KeyValues(next(attention), next(attention))
+        if kind == "a"
+        else FastWeights(next(recurrent), next(recurrent))
+        for kind in kinds
+    ]
+    return hidden, layers

@@ -40,12 +40,6 @@ WAY = """
 """
 
 
-def read_sessions(db: sqlite3.Connection) -> list[SessionRow]:
-    """All sessions, by name."""
-    found = db.execute("SELECT * FROM sessions ORDER BY name").fetchall()
-    return [read_session(db, row) for row in found]
-
-
 def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
     """A row of the sessions with its head."""
     return SessionRow(
@@ -70,10 +64,13 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     sql = "SELECT * FROM sessions WHERE name = ?"
     row = db.execute(sql, (name,)).fetchone() if is_readable(name) else None
     if row is None:
-        rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
-        names = [check.name(each, "name") for each in rows]
-        raise UnknownName(f"no session {name!r}; there are {list_names(names)}")
+        raise UnknownName(f"no session {name!r}; there are {list_names(read_names(db))}")
     return read_session(db, row)
+
+
+def read_names(db: sqlite3.Connection) -> list[str]:
+    rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
+    return [check.name(row, "name") for row in rows]
 
 
 def has_session(db: sqlite3.Connection, name: str) -> bool:
@@ -252,7 +249,9 @@ def read_carriers(db: sqlite3.Connection, entries: Iterable[int]) -> list[tuple[
 def read_file_names(db: sqlite3.Connection) -> dict[str, bool]:
     """Every state file that is named, and whether a session stands there or did a turn ago."""
     sql = """
-        SELECT file, EXISTS (SELECT 1 FROM sessions WHERE points.id IN (head, before)) AS is_head
+        SELECT file,
+            EXISTS (SELECT 1 FROM sessions WHERE head = points.id)
+            OR EXISTS (SELECT 1 FROM sessions WHERE before = points.id) AS is_head
         FROM points WHERE file IS NOT NULL
     """
     found = dict[str, bool]()

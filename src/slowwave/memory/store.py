@@ -7,6 +7,7 @@ docs/memory-store.md describes them.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from slowwave.memory.owner import own, require_gate, require_talker
 from slowwave.memory.point_state import check_replay, check_tail, load_state
 from slowwave.memory.private_store import CATALOGUE, FILES, FOLDERS, RESERVE, make_private
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
-from slowwave.memory.refusals import Damaged, TakenName
+from slowwave.memory.refusals import Damaged, TakenName, UnknownName
 from slowwave.memory.replay import OnRead, replay, resleep
 from slowwave.memory.session_file import gather_session, pack_session, read_session_file
 from slowwave.memory.session_import import plant_session
@@ -87,10 +88,18 @@ class Store:
         """Whether nothing is left on disk of what was deleted; see `StoredSession.is_wiped`."""
         return self._leftovers.is_wiped()
 
+    def names(self) -> list[str]:
+        """The names of all sessions, in order."""
+        return self._catalogue.names()
+
     def sessions(self) -> list[SessionInfo]:
-        """All sessions, by name."""
-        with self._catalogue.holding():
-            return [self._describe(row) for row in self._catalogue.sessions()]
+        """All sessions, by name; others get their turn between each two."""
+        found = list[SessionInfo]()
+        for name in self.names():
+            with contextlib.suppress(UnknownName):  # it has gone meanwhile
+                found.append(self.info(name))
+            time.sleep(0)  # a lock goes to whoever waits for it only if its holder pauses
+        return found
 
     def info(self, name: str) -> SessionInfo:
         """One session; raises ValueError, which lists those there are."""

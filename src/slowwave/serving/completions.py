@@ -41,8 +41,7 @@ async def list_models(access: Asked) -> Response:
     store = await server.sessions.store(access.owner)
 
     def describe() -> dict[str, Any]:
-        memories = (info.name for info in store.sessions())
-        data = describe_models(server.model_name, memories, server.started)
+        data = describe_models(server.model_name, store.names(), server.started)
         return {"object": "list", "data": data}
 
     return await answer_json(server.engine, describe)

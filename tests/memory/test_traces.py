@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from slowwave.memory.catalogue_types import Owner, Reached, Step
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.session_file import Node, SessionFile, pack_session, read_session_file
+from slowwave.memory.replay import resleep
+from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.telling import say
@@ -290,6 +293,32 @@ def test_an_import_that_fails_at_its_end_leaves_no_text(
     with pytest.raises(OSError, match="the disk fails"):
         store.import_session(tmp_path / "eve.memory", "bob")
     assert store.is_wiped()
+    assert find_traces(store.directory) == []
+
+
+@pytest.mark.parametrize("what", ["forget", "delete", "make anew", "go on"])
+def test_a_resleep_brings_nothing_back_that_was_deleted_meanwhile(
+    store: Store, talker: Talker, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    with begin(store, talker) as session:
+        tell(session)
+
+    def change_meanwhile(*arguments: Any) -> Session:
+        with Store(store.directory) as other:
+            if what in ("delete", "make anew"):
+                other.delete("ann")
+            if what != "delete":
+                with begin(other, talker) as session:
+                    forget(session) if what == "forget" else session.read("On.")
+        return resleep(*arguments)
+
+    monkeypatch.setattr("slowwave.memory.store.resleep", change_meanwhile)
+    if what == "go on":
+        assert store.resleep("ann", "bob", talker).num_entries == 2
+        return
+    with pytest.raises(ValueError, match="something was deleted from 'ann' while|no session 'ann'"):
+        store.resleep("ann", "bob", talker)
+    assert [info.name for info in store.sessions()] == ([] if what == "delete" else ["ann"])
     assert find_traces(store.directory) == []
 
 

@@ -292,6 +292,7 @@ ANN = "(SELECT head FROM sessions WHERE name = 'ann')"
         ("UPDATE points SET file = NULL", "has no entry or no file"),
         ("UPDATE points SET file = x'00'", "is no name of a state file"),
         ("UPDATE points SET num_entries = num_entries + 1", "some are missing"),
+        ("UPDATE points SET num_entries = 1 << 40 WHERE entry NOT NULL", "some are missing"),
         ("UPDATE points SET num_entries = 9223372036854775807", "is no count"),
         ("UPDATE points SET num_entries = -1", "is no count"),
         ("UPDATE points SET tokens_seen = tokens_seen + 1", "not those it saw"),

@@ -119,6 +119,8 @@ def test_a_session_without_its_state_is_not_exported(
     ("changes", "message"),
     [
         ({"format": 4}, "format 4, but this slowwave reads formats 1 to 3; use the slowwave that"),
+        ({"format": True}, "format True, but this slowwave reads formats 1 to 3"),
+        ({"format": 3.0}, r"format 3\.0, but this slowwave reads formats 1 to 3"),
         ({"format": "3"}, "format '3', but this slowwave reads formats 1 to 3"),
         ({"extra": 1}, "extra: unknown key in Manifest"),
         ({"head": 99}, "an entry follows one that is not there"),

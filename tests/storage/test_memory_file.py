@@ -324,6 +324,8 @@ def test_hostile_metadata(saved: Path, text: str) -> None:
     ("key", "value", "message"),
     [
         ("format", 3, "format 3, but this slowwave reads formats 1 to 2; use the slowwave that"),
+        ("format", True, "format True, but this slowwave reads formats 1 to 2"),
+        ("format", 2.0, r"format 2\.0, but this slowwave reads formats 1 to 2"),
         ("format", "1", "format '1', but this slowwave reads formats 1 to 2"),
         ("format", 1, "checksum is .+ in format 1; restore it"),
         (

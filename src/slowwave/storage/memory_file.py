@@ -182,7 +182,7 @@ def _parse_header(file: TensorFile) -> MemoryHeader:
         found = values["format"]
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path}: not the header of a memory file; restore it") from None
-    if found not in range(1, FORMAT + 1):
+    if type(found) is not int or not 1 <= found <= FORMAT:
         raise ValueError(
             f"{path}: format {found!r:.80}, but this slowwave reads formats 1 to {FORMAT}; use the "
             "slowwave that wrote it"

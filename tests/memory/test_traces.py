@@ -21,9 +21,9 @@ from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_types import Owner, Reached, Step
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
-from slowwave.memory.session_file import Node, SessionFile, pack_session, read_session_file
 from slowwave.memory.replay import resleep
 from slowwave.memory.session import Session
+from slowwave.memory.session_file import Node, SessionFile, pack_session, read_session_file
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.telling import say

@@ -66,7 +66,9 @@ def test_requirements(things: dict[str, Path]) -> None:
             require_plain(things[name])
     os.link(things["file"], things["absent"])
     for name in ("file", "absent"):
-        with pytest.raises(ValueError, match=rf"{things[name]}: has another name too \(a hard link"):
+        with pytest.raises(
+            ValueError, match=rf"{things[name]}: has another name too \(a hard link"
+        ):
             require_plain(things[name])
     things["absent"].unlink()
     for name in ("folder", "absent"):

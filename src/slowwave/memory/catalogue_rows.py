@@ -72,7 +72,7 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     if row is None:
         rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
         names = [check.name(each, "name") for each in rows]
-        raise UnknownName(f"no session {name!r}; there are {list_names(names)}")
+        raise UnknownName(f"no session {name!r:.130}; there are {list_names(names)}")
     return read_session(db, row)
 
 
@@ -98,7 +98,7 @@ def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
 def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
     snapshots = {snapshot.name: snapshot for snapshot in read_snapshots(db, session)}
     if name not in snapshots:
-        raise UnknownName(f"no snapshot {name!r}; there are {list_names([*snapshots])}")
+        raise UnknownName(f"no snapshot {name!r:.130}; there are {list_names([*snapshots])}")
     return snapshots[name]
 
 

@@ -336,11 +336,11 @@ class Store:
         manifest = file.manifest
         if name is None and not is_fit(manifest.name):
             raise ValueError(
-                f"{path}: its session is called {manifest.name!r}, which is unfit; name it anew"
+                f"{path}: its session is called {manifest.name!r:.80}, which is unfit; name it anew"
             )
         for snapshot in manifest.snapshots:
             if not is_readable(snapshot.name):
-                raise ValueError(f"{path}: snapshot name {snapshot.name!r} is unfit")
+                raise ValueError(f"{path}: snapshot name {snapshot.name!r:.80} is unfit")
         name = manifest.name if name is None else check_name("session", name)
         try:
             with self._sweeping(), self._catalogue.writing():

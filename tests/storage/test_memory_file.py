@@ -346,8 +346,8 @@ def test_hostile_metadata(saved: Path, text: str) -> None:
         ("window_fill", "many", "window_fill: Input should be a valid integer"),
         ("window_padded", True, "tensor window.mask is missing"),
         ("carried", 3, "carried is 3 after 2 sleeps with sleep.eviction all"),
-        ("batch_size", 10**4000, "a count is too large; restore the file"),
-        ("window_fill", 10**4000, "a count is too large; restore the file"),
+        ("batch_size", 10**80, "a count is too large; restore the file"),
+        ("window_fill", 10**80, "a count is too large; restore the file"),
         ("more", 1, "more: unknown key in MemoryHeader"),
     ],
 )

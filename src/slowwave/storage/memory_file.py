@@ -245,8 +245,8 @@ def _check_owner(
         theirs, ours = getattr(header.sleep, field.name), getattr(sleep, field.name)
         if theirs != ours:
             raise ValueError(
-                f"{path}: was read with sleep.{field.name} {theirs!s:.80}, not {ours}; go on with the "
-                "settings it was read with"
+                f"{path}: was read with sleep.{field.name} {theirs!s:.80}, not {ours}; go on with "
+                "the settings it was read with"
             )
     if header.batch_size != batch_size:
         raise ValueError(

@@ -133,7 +133,7 @@ def test_older_texts_were_said_by_nobody(text: str) -> None:
 def live(store: Store, talker: Talker) -> list[Entry]:
     """A session of every kind of entry, called ann."""
     with store.open("ann", talker, create=True) as session:
-        session.read("> a note\n", source="notes")
+        session.read("a > note", source="notes")
         told = [
             say(talker.tokenizer, CHAT, "system", "Be brief.", "system"),
             say(talker.tokenizer, CHAT, "user", "Hi", "bob"),

@@ -64,7 +64,7 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     sql = "SELECT * FROM sessions WHERE name = ?"
     row = db.execute(sql, (name,)).fetchone() if is_readable(name) else None
     if row is None:
-        raise UnknownName(f"no session {name!r}; there are {list_names(read_names(db))}")
+        raise UnknownName(f"no session {name!r:.130}; there are {list_names(read_names(db))}")
     return read_session(db, row)
 
 
@@ -95,7 +95,7 @@ def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
 def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
     snapshots = {snapshot.name: snapshot for snapshot in read_snapshots(db, session)}
     if name not in snapshots:
-        raise UnknownName(f"no snapshot {name!r}; there are {list_names([*snapshots])}")
+        raise UnknownName(f"no snapshot {name!r:.130}; there are {list_names([*snapshots])}")
     return snapshots[name]
 
 
@@ -125,7 +125,8 @@ def read_entries(
     for row in db.execute(sql, (point.entry, start, start, stop)).fetchall():
         found[check.whole(row, "id")] = parse_entry(row)
         places.append(check.whole(row, "place"))
-    if places != list(range(start, stop)):
+    # The count comes from the file too: a list of so many places may exceed memory.
+    if len(places) != stop - start or places != list(range(start, stop)):
         raise BadRow(f"of the entries {start} to {stop} of point {point.id} some are missing")
     num_tokens = sum(len(entry.tokens) for entry in found.values())
     is_whole = len(found) == point.num_entries

@@ -94,6 +94,20 @@ def test_toml(tmp_path: Path) -> None:
         read_toml(tmp_path / "none.toml")
 
 
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "9" * 5000])
+def test_toml_that_cannot_be_held_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"x\.toml: not valid TOML \(.*\); mend the file"):
+        read_toml(path)
+
+
+def test_toml_without_an_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"x\.toml: larger than 16 MiB; name a TOML file"):
+        read_toml(tmp_path / "x.toml")
+
+
 def test_override_sets_dotted_keys_in_a_copy() -> None:
     values = {"name": "a", "inner": {"size": 3}}
     changed = override(values, {"inner.size": 4, "name": "b", "new.deep.key": 1})

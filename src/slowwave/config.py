@@ -24,6 +24,8 @@ Many = Annotated[tuple[Item, ...], FailFast()]
 """Items of a file from elsewhere: the first wrong one ends it, for each would take a kilobyte."""
 
 MOST_TOML_BYTES = 2**24
+SHELL_PIPES = ("/dev", "/proc")
+"""Where a shell names the output of a command, `<(...)`, which comes to an end."""
 MOST_DIFFERENCES = 3
 MOST_LETTERS = 60
 
@@ -50,6 +52,8 @@ class Config:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Reads a TOML file; raises `ValueError` naming the file if it is missing or malformed."""
+    if Path(path).is_fifo() and not any(map(Path(path).is_relative_to, SHELL_PIPES)):
+        raise ValueError(f"{path}: a pipe, which may never end; name a TOML file")
     try:
         with Path(path).open("rb") as file:
             content = file.read(MOST_TOML_BYTES + 1)

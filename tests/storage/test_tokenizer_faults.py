@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -431,6 +432,12 @@ def test_what_the_package_passes_over_is_refused_by_file(tmp_path: Path, front: 
     path.write_text(front + json.dumps(values_of(make())).removeprefix("{"))
     with pytest.raises(ValueError, match=r"t\.json: cannot be read as a tokenizer"):
         FileTokenizer(path)
+
+
+def test_a_pipe_of_a_tokenizer_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.json")
+    with pytest.raises(ValueError, match=r"t\.json: no plain file; name another"):
+        FileTokenizer(tmp_path / "t.json")
 
 
 def test_an_empty_vocabulary_is_refused_by_file() -> None:

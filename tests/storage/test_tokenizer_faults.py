@@ -368,8 +368,9 @@ def test_a_text_that_comes_back_otherwise_is_a_reason_too(
         load(values_of(make(pre_tokenizers.ByteLevel())))
 
 
-NESTED = '{"version": "1.0", "truncation": {"other": %s}, ' % ("[" * 200_000 + "]" * 200_000)
-DIGITS = '{"version": "1.0", "truncation": {"other": %s}, ' % ("9" * 5000)
+CUT = '"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0'
+NESTED = "[" * 200_000 + "]" * 200_000
+DIGITS = "9" * 5000
 ONLY_B: Values = {
     "type": "TemplateProcessing",
     "single": [{"Sequence": {"id": "B", "type_id": 0}}],
@@ -426,10 +427,11 @@ def test_ids_far_above_the_count_of_tokens_are_refused() -> None:
         load(values)
 
 
-@pytest.mark.parametrize("front", [NESTED, DIGITS], ids=["nested", "digits"])
-def test_what_the_package_passes_over_is_refused_by_file(tmp_path: Path, front: str) -> None:
+@pytest.mark.parametrize("ignored", [NESTED, DIGITS], ids=["nested", "digits"])
+def test_what_the_package_passes_over_is_refused_by_file(tmp_path: Path, ignored: str) -> None:
     path = tmp_path / "t.json"
-    path.write_text(front + json.dumps(values_of(make())).removeprefix("{"))
+    values = json.dumps({**values_of(make()), "truncation": "here"})
+    path.write_text(values.replace('"here"', f'{{{CUT}, "other": {ignored}}}'))
     with pytest.raises(ValueError, match=r"t\.json: cannot be read as a tokenizer"):
         FileTokenizer(path)
 

@@ -58,7 +58,8 @@ def load_progress(
 ) -> Progress:
     """Puts weights and optimizer state back and returns the counters.
 
-    Raises ValueError naming the file if one is missing, damaged or of another model.
+    Parameters that have no gradient in the last step taken (`stages.freeze_at`) need no optimizer
+    state. Raises ValueError naming the file if one is missing, damaged or of another model.
     """
     try:
         weights = folder / "model.safetensors"
@@ -93,9 +94,11 @@ def _load_optimizers(
     for entry in sorted(expected.keys() | tensors.keys()):
         if entry not in expected:
             raise ValueError(f"{path}: entry {entry} is not of this model; restore it")
+        parameter, key = expected[entry]
+        if entry not in tensors and not parameter.requires_grad:
+            continue  # it was frozen in every step so far
         if entry not in tensors:
             raise ValueError(f"{path}: entry {entry} is missing; restore it")
-        parameter, key = expected[entry]
         _require_like(f"{path}: entry {entry}", tensors[entry], parameter, key)
         value = tensors[entry] if key == "step" else tensors[entry].to(parameter.device)
         owners[id(parameter)].state[parameter][key] = value

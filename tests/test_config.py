@@ -1,6 +1,7 @@
 """Configs are strict: unknown keys, wrong types and missing files are one clear sentence."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,31 @@ def test_toml(tmp_path: Path) -> None:
             read_toml(path)
     with pytest.raises(ValueError, match=r"none\.toml: no such file"):
         read_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "9" * 5000])
+def test_toml_that_cannot_be_held_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"x\.toml: not valid TOML \(.*\); mend the file"):
+        read_toml(path)
+
+
+def test_toml_without_an_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"x\.toml: larger than 16 MiB; name a TOML file"):
+        read_toml(tmp_path / "x.toml")
+
+
+def test_of_pipes_those_of_a_shell_alone_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.toml")
+    with pytest.raises(ValueError, match=r"x\.toml: a pipe, which may never end; name a TOML file"):
+        read_toml(tmp_path / "x.toml")
+    end, start = os.pipe()
+    os.write(start, b"x = 1\n")
+    os.close(start)
+    assert read_toml(f"/dev/fd/{end}") == {"x": 1}
+    os.close(end)
 
 
 def test_override_sets_dotted_keys_in_a_copy() -> None:

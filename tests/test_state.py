@@ -161,3 +161,28 @@ def test_eviction_lets_go_of_what_it_drops() -> None:
     evicted = make_state().evict()
     for tensor in tensors(evicted):
         assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def test_rows_stacked_again_are_the_batch() -> None:
+    state = make_carrying_state()
+    stacked = MemoryState.stack([state.row(0), state.row(1)])
+    assert stacked.tensors().keys() == state.tensors().keys()
+    for name, tensor in stacked.tensors().items():
+        assert torch.equal(tensor, state.tensors()[name]), name
+    assert stacked.counters == state.counters
+
+
+def test_rows_keep_their_own_counters() -> None:
+    state = make_state()
+    state = dataclasses.replace(state, tokens_seen=torch.tensor([10, 12]))
+    assert [state.row(i).counters.tokens_seen for i in (0, 1)] == [10, 12]
+    with pytest.raises(ValueError, match="stand at different places; take a row alone"):
+        _ = state.counters
+
+
+def test_tensors_have_the_names_that_files_have() -> None:
+    state = make_carrying_state()
+    names = state.tensors().keys()
+    assert {"window.tokens", "window.hidden", "carried.start", "layers.0.keys"} <= names
+    assert {"layers.1.fast_weights", "window_start.1.conv_tail", "wake.2.0.values"} <= names
+    assert "window_start.0.keys" not in names, "attention notes nothing at a window's start"

@@ -23,6 +23,9 @@ Item = TypeVar("Item")
 Many = Annotated[tuple[Item, ...], FailFast()]
 """Items of a file from elsewhere: the first wrong one ends it, for each would take a kilobyte."""
 
+MOST_TOML_BYTES = 2**24
+SHELL_PIPES = ("/dev", "/proc")
+"""Where a shell names the output of a command, `<(...)`, which comes to an end."""
 MOST_DIFFERENCES = 3
 MOST_LETTERS = 60
 
@@ -49,11 +52,18 @@ class Config:
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """Reads a TOML file; raises `ValueError` naming the file if it is missing or malformed."""
+    if Path(path).is_fifo() and not any(map(Path(path).is_relative_to, SHELL_PIPES)):
+        raise ValueError(f"{path}: a pipe, which may never end; name a TOML file")
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_TOML_BYTES + 1)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; name a TOML file that is there") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(content) > MOST_TOML_BYTES:
+        raise ValueError(f"{path}: larger than {MOST_TOML_BYTES >> 20} MiB; name a TOML file")
+    try:
+        return tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid TOML ({error}); mend the file") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -395,6 +396,8 @@ def test_info_of_files_and_folders_that_are_no_memory(
     said = "notes.txt: truncated or not a memory file (it does not begin as one); restore it, or"
     assert refusal("memory", "info", "notes.txt") == f"{said} name another\n"
     assert refusal("memory", "info", "some") == "some: is a folder; name a file\n"
+    os.mkfifo(folder / "pipe")
+    assert refusal("memory", "info", "pipe") == "pipe: no plain file; name another\n"
     assert refusal("memory", "info", "") == "NAME_OR_FILE is empty; name a session or a file\n"
     assert "a/b: no such file; name a session, or" in refusal("memory", "info", "a/b")
     (folder / "ann").write_text("A file of the same name is not meant.")

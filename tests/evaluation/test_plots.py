@@ -301,6 +301,33 @@ def test_a_stream_alone_is_enough(stream: dict[str, Any], tmp_path: Path) -> Non
     assert _is_png(tmp_path / "stream.png")
 
 
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("tokens_seen",), "events end with no token seen"),
+        (("window_fill",), "events has no read that fills the window"),
+        (("cache_nbytes", "fast_weights_nbytes"), "events has no read that takes a byte"),
+    ],
+)
+def test_a_stream_of_nothing_is_named(
+    stream: dict[str, Any], tmp_path: Path, names: tuple[str, ...], sentence: str
+) -> None:
+    for event in stream["events"]:
+        event.update((name, 0) for name in names if name in event)
+    write_json(tmp_path / "stream.json", stream)
+    with pytest.raises(ValueError, match=rf"stream\.json: .*{sentence}; restore the file"):
+        draw_all(tmp_path, tmp_path)
+
+
+def test_changes_too_large_to_add_up_are_named(stream: dict[str, Any], tmp_path: Path) -> None:
+    for event in stream["events"]:
+        for writes in event.get("writes", []):
+            writes[0]["change"] = 1.7e308
+    write_json(tmp_path / "stream.json", stream)
+    with pytest.raises(ValueError, match=r"stream\.json: events\..*change: .*; restore the file"):
+        draw_all(tmp_path, tmp_path)
+
+
 def test_a_damaged_stream_is_named_or_drawn(stream: dict[str, Any], tmp_path: Path) -> None:
     refused, path = 0, tmp_path / "stream.json"
     for seed in range(200):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,9 @@ def change(*keys: str | int, to: Any) -> Callable[[], Any]:
         (change("floors", to=None), "floors: "),
         (change("tokens", to=1.5), "tokens: "),
         (change("step", to=-1), "step: "),
+        (change("flops", to=10**400), "flops: "),
+        (change("seconds", to=1.7e308), "seconds: "),
+        (change("bytes_per_token", to=0), "bytes_per_token: "),
         (lambda: [], "Summary: "),
         (lambda: None, "Summary: "),
         (lambda: {}, "step: is missing; restore the file"),
@@ -87,6 +91,12 @@ def test_lines_of_metrics(tmp_path: Path) -> None:
     path.write_text(json.dumps({**COUNTERS, "step": "1"}) + "\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl: line 1: step: .* got '1'; restore"):
         read_metrics(path)
+
+
+def test_a_pipe_of_metrics_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: no plain file; name another"):
+        read_metrics(tmp_path / "metrics.jsonl")
 
 
 def test_counters_are_those_alone(tmp_path: Path) -> None:

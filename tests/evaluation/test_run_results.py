@@ -176,3 +176,21 @@ def test_broken_metrics_are_named(folder: Path) -> None:
     (folder / "row" / "metrics.jsonl").write_text('{"step": 1')
     with pytest.raises(ValueError, match=r"row/metrics\.jsonl: its last line is not JSON"):
         find_runs(folder)
+
+
+def test_a_run_that_was_not_tested_as_trained_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, DEPO, exact=0.5)
+    settings = read_json(tmp_path / "config.json")
+    write_json(tmp_path / "config.json", {**settings, "sleep": {**settings["sleep"], "passes": 3}})
+    with pytest.raises(
+        ValueError, match=r"config\.json: sleep\.passes is 3, which summary\.json has"
+    ):
+        find_runs(tmp_path)
+
+
+def test_an_evaluation_that_is_null_is_none(tmp_path: Path) -> None:
+    write_run(tmp_path, DEPO, exact=0.5)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f'{line[:-1]}, "evaluation": null}}\n' for line in lines))
+    assert find_runs(tmp_path)[0].evaluations == ()

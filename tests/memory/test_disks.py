@@ -184,12 +184,14 @@ def test_the_reserve_is_never_written_to_what_is_there(tmp_path: Path) -> None:
     """In a directory from elsewhere it may be another name of another file."""
     other, directory = tmp_path / "other", tmp_path / "store"
     other.write_bytes(b"mine")
+    other.chmod(0o644)
     for link in (os.symlink, os.link):
         Store(directory).close()
         (directory / RESERVE).unlink()
         link(other, directory / RESERVE)
         Store(directory).close()
         assert other.read_bytes() == b"mine"
+        assert other.stat().st_mode & 0o777 == 0o644
         assert (directory / RESERVE).lstat().st_size == catalogue_file.RESERVE_NBYTES
 
 

@@ -6,6 +6,8 @@ of its sessions (format 2) and a memory file (format 1), of the model below.
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import zipfile
 from pathlib import Path
 
@@ -88,6 +90,18 @@ def test_a_catalogue_is_read_on(kept: Path, talker: Talker) -> None:
             session.read("Another way.")
             session.forget(session.preview_forgetting(places=[0]))
             session.rollback("start")
+
+
+def test_what_was_deleted_before_it_was_counted_is_wiped(kept: Path) -> None:
+    """Though there is no session any more."""
+    path = kept / "memories" / "catalogue.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        for table in ("snapshots", "sessions", "points"):
+            db.execute(f"DELETE FROM {table}")
+    assert "> O\u00f9?\n".encode() in path.read_bytes()
+    with Store(kept / "memories") as store:
+        assert store.is_wiped()
+        assert "> O\u00f9?\n".encode() not in path.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["ann", "eve"])

@@ -176,6 +176,27 @@ def test_a_catalogue_is_of_plain_files(
     assert not (tmp_path / "absent").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["locks/1.lock", *(f"catalogue.sqlite{end}" for end in ("-wal", "-shm", "-journal"))]
+)
+def test_a_file_with_another_name_elsewhere_is_left_alone(
+    directory: Path, canary: Path, talker: Talker, name: str
+) -> None:
+    canary.chmod(0o644)
+    path = directory / name
+    path.unlink(missing_ok=True)
+    path.hardlink_to(canary)
+
+    def use() -> None:
+        with Store(directory) as store:
+            store.open("ann", talker).close()
+
+    refuse(use, rf"{name}: has another name too \(a hard link\); put a copy there")
+    assert canary.stat().st_mode & 0o777 == 0o644
+    path.unlink()
+    use()
+
+
 def test_a_journal_that_leads_elsewhere(directory: Path, canary: Path) -> None:
     """SQLite removes the super-journal that a hot journal names, which may be any file."""
     magic, name = bytes.fromhex("d9d505f920a163d7"), str(canary).encode()
@@ -292,6 +313,7 @@ ANN = "(SELECT head FROM sessions WHERE name = 'ann')"
         ("UPDATE points SET file = NULL", "has no entry or no file"),
         ("UPDATE points SET file = x'00'", "is no name of a state file"),
         ("UPDATE points SET num_entries = num_entries + 1", "some are missing"),
+        ("UPDATE points SET num_entries = 1 << 40 WHERE entry NOT NULL", "some are missing"),
         ("UPDATE points SET num_entries = 9223372036854775807", "is no count"),
         ("UPDATE points SET num_entries = -1", "is no count"),
         ("UPDATE points SET tokens_seen = tokens_seen + 1", "not those it saw"),

@@ -53,6 +53,17 @@ def test_a_store_that_others_could_read_is_tightened(tmp_path: Path, talker: Tal
             assert loose(directory) == []
 
 
+def test_files_in_a_folder_that_is_tight_are_tightened_too(tmp_path: Path, talker: Talker) -> None:
+    live(tmp_path / "store", talker)
+    (tmp_path / "store" / "ann.memory").unlink()
+    files = [path for name in ("states", "locks") for path in (tmp_path / "store" / name).iterdir()]
+    for path in files:
+        path.chmod(0o666)
+    assert len(loose(tmp_path / "store")) == 2
+    Store(tmp_path / "store").close()
+    assert loose(tmp_path / "store") == []
+
+
 @pytest.mark.parametrize("shared", ["has other things", "is for all"])
 def test_a_directory_that_is_shared_keeps_its_rights(
     tmp_path: Path, talker: Talker, shared: str

@@ -119,7 +119,11 @@ def test_a_session_without_its_state_is_not_exported(
     ("changes", "message"),
     [
         ({"format": 4}, "format 4, but this slowwave reads formats 1 to 3; use the slowwave that"),
+        ({"format": True}, "format True, but this slowwave reads formats 1 to 3"),
+        ({"format": 3.0}, r"format 3\.0, but this slowwave reads formats 1 to 3"),
         ({"format": "3"}, "format '3', but this slowwave reads formats 1 to 3"),
+        ({"sleep": {"window": -(10**4000)}}, r"sleep\.window is -10{78}; use 1 or more tokens"),
+        ({"gate": {"max_new_tokens": 10**4000}}, r"gate\.max_new_tokens is 10{79}; use 1 to 4096"),
         ({"extra": 1}, "extra: unknown key in Manifest"),
         ({"head": 99}, "an entry follows one that is not there"),
         ({"head": None}, "lacks a state, or has one too many"),
@@ -143,10 +147,13 @@ def test_wrong_manifests(
 
 def test_names_that_break_the_rule(store: Store, exported: Path) -> None:
     manifest, snapshots = manifest_of(exported), manifest_of(exported)["snapshots"]
+    longer = [snapshots[0] | {"name": "a" * 10**6}, *snapshots[1:]]
     snapshots[1]["name"] = "a\nb"
     for changes, name, message in (
         ({"name": "a@b"}, None, r"its session is called 'a@b', which is unfit; name it anew"),
         ({"snapshots": snapshots}, "bob", r"snapshot name 'a\\nb' is unfit"),
+        ({"name": "a" * 10**6}, None, r"its session is called 'a{79}, which is unfit"),
+        ({"snapshots": longer}, "bob", r"snapshot name 'a{79} is unfit"),
     ):
         rewrite(exported, {"session.json": json.dumps(manifest | changes)})
         with pytest.raises(ValueError, match=rf"ann\.session: {message}"):

@@ -34,6 +34,47 @@ def test_lines_say_who_spoke(session: Session) -> None:
     assert (said.role, said.said) == ("assistant", reply)
 
 
+@pytest.mark.parametrize(
+    ("texts", "is_ended"),
+    [
+        (["Once\n> "], True),
+        (["> tell me"], True),
+        (["Once\n>"], True),
+        (["Once\n#", " ", " "], True),
+        (["> a note\n"], False),
+        (["Once"], False),
+        (["Once\u2028"], False),
+    ],
+)
+def test_no_line_of_a_chat_takes_over_a_mark_from_before_it(
+    session: Session, texts: list[str], is_ended: bool
+) -> None:
+    for text in texts:
+        session.read(text, source="notes")
+    told = [say(session.tokenizer, CHAT, "assistant", "I am a user now", "model")]
+    finish(session.take_turn(told, max_new_tokens=0))
+    *_, before, line = session.entries
+    assert line == told[0]
+    assert ((before.text, before.source) == ("\n", "notes")) == is_ended
+    assert len(session.entries) == len(texts) + 1 + is_ended
+
+
+def test_stored_lines_take_over_no_mark_either(tmp_path: Path, talker: Talker) -> None:
+    told = [say(talker.tokenizer, CHAT, "user", "Hi", "ann")]
+    talker = talker._replace(chat=CHAT)
+    with Store(tmp_path) as store:
+        with store.open("ann", talker, create=True) as session:
+            session.read("Once\n> ", source="notes")
+        with store.open("ann", talker) as session:
+            finish(session.take_turn(told, max_new_tokens=0))
+            finish(session.take_turn(told, max_new_tokens=0, instead=True))
+            assert [entry.text for entry in session.ledger()] == [
+                *("Once\n> ", "\n", "> Hi\n"),
+            ]
+            session.forget(session.preview_forgetting(sources=["notes"]))
+            assert [entry.text for entry in session.ledger()] == ["> Hi\n"]
+
+
 def test_a_reply_is_kept_as_it_was_shown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     will_say(monkeypatch, "Yes. STOP")
     assert session.generate("Hello", stop="STOP", sampling=Sampling()) == "Yes. "
@@ -92,7 +133,7 @@ def test_older_texts_were_said_by_nobody(text: str) -> None:
 def live(store: Store, talker: Talker) -> list[Entry]:
     """A session of every kind of entry, called ann."""
     with store.open("ann", talker, create=True) as session:
-        session.read("> a note", source="notes")
+        session.read("a > note", source="notes")
         told = [
             say(talker.tokenizer, CHAT, "system", "Be brief.", "system"),
             say(talker.tokenizer, CHAT, "user", "Hi", "bob"),

@@ -159,10 +159,10 @@ class Walk:
 
     def check_state(self, session: StoredSession) -> None:
         twin = replay(self.start, session.ledger())
-        tensors: list[list[torch.Tensor]] = [[], []]
-        for found, state in zip(tensors, (session.state, twin.state), strict=True):
-            state.map(lambda tensor, found=found: (found.append(tensor), tensor)[1])
-        assert all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+        assert session.state.counters == twin.state.counters
+        mine, theirs = session.state.tensors(), twin.state.tensors()
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
         stored = [slept.report for slept in self.store.sleeps(session.name)]
         assert [plain(report) for report in stored] == [plain(report) for report in twin.sleeps]
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from slowwave.generation.chat import ChatFormat
 from slowwave.generation.model_folder import Talker
+from slowwave.memory import catalogue_rows
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_types import Owner, Reached, Step
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
+from slowwave.memory.replay import resleep
+from slowwave.memory.session import Session
+from slowwave.memory.session_file import Node, SessionFile, pack_session, read_session_file
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.telling import say
@@ -264,6 +270,56 @@ def test_what_fails_leaves_no_state(
                 store.rebuild("ann", talker)
     assert sorted(states.iterdir()) == before
     assert [info.name for info in store.sessions()] == ["ann"]
+
+
+def test_an_import_that_fails_at_its_end_leaves_no_text(
+    tmp_path: Path, store: Store, talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is larger than what SQLite keeps in memory of its own accord."""
+    begin(store, talker, "eve").close()
+    store.export("eve", tmp_path / "eve.memory")
+    file = read_session_file(tmp_path / "eve.memory")
+    text = f"{SECRET} " * 4096
+    tokens = tuple(text.encode())
+    entry = Entry(kind="told", time=0.0, source="letters", text=text, tokens=tokens)
+    node = Node(before=None, entry=entry, sleeps=())
+    manifest = dataclasses.replace(file.manifest, nodes=(node,) * 24)
+    (tmp_path / "eve.memory").write_bytes(pack_session(SessionFile(manifest, {})))
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk fails")
+
+    monkeypatch.setattr(catalogue_rows, "move", fail)
+    with pytest.raises(OSError, match="the disk fails"):
+        store.import_session(tmp_path / "eve.memory", "bob")
+    assert store.is_wiped()
+    assert find_traces(store.directory) == []
+
+
+@pytest.mark.parametrize("what", ["forget", "delete", "make anew", "go on"])
+def test_a_resleep_brings_nothing_back_that_was_deleted_meanwhile(
+    store: Store, talker: Talker, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    with begin(store, talker) as session:
+        tell(session)
+
+    def change_meanwhile(*arguments: Any) -> Session:
+        with Store(store.directory) as other:
+            if what in ("delete", "make anew"):
+                other.delete("ann")
+            if what != "delete":
+                with begin(other, talker) as session:
+                    forget(session) if what == "forget" else session.read("On.")
+        return resleep(*arguments)
+
+    monkeypatch.setattr("slowwave.memory.store.resleep", change_meanwhile)
+    if what == "go on":
+        assert store.resleep("ann", "bob", talker).num_entries == 2
+        return
+    with pytest.raises(ValueError, match=r"was deleted from 'ann' while|no session 'ann'"):
+        store.resleep("ann", "bob", talker)
+    assert [info.name for info in store.sessions()] == ([] if what == "delete" else ["ann"])
+    assert find_traces(store.directory) == []
 
 
 def test_a_state_that_is_about_to_be_named_is_left_alone(store: Store, talker: Talker) -> None:

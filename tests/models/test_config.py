@@ -35,6 +35,17 @@ from slowwave.models.config import LayerType, ModelConfig
         ({"attn_head_dim": 0}, r"model\.attn_head_dim is 0; use an even size"),
         ({"attn_head_dim": 7}, r"model\.attn_head_dim is 7; use an even size"),
         ({"delta_value_heads": 4}, r"model\.delta_value_heads is 4; use a multiple of .* = 3"),
+        ({"width": 4 * 10**12}, r"model\.width is 4000000000000; use 1,048,576 or less"),
+        ({"mlp_hidden": 10**11}, r"model\.mlp_hidden is 100000000000; use 1,048,576 or less"),
+        ({"attn_head_dim": 2**20 + 2}, r"model\.attn_head_dim is 1048578; use 1,048,576 or less"),
+        (
+            {"delta_value_heads": 3 * 2**20},
+            r"model\.delta_value_heads is 3145728; use 1,048,576 or",
+        ),
+        ({"vocab_size": 10**12}, r"model\.vocab_size is 1000000000000; use 16,777,216 or less"),
+        ({"layers": ("gdn",) * 20_000}, r"model\.layers has 20,000 mixers; use 4,096 or fewer"),
+        ({"conv_width": 65}, r"model\.conv_width is 65; use 64 or less"),
+        ({"initial_decay": 1e7}, r"model\.initial_decay is 10000000\.0; use 1,000,000 or less"),
         ({"delta_value_heads": 0}, r"model\.delta_value_heads is 0; use a multiple of .* = 3"),
     ],
 )
@@ -51,6 +62,12 @@ def test_parts_of_a_stack() -> None:
     assert parts == [range(5), range(3), range(1, 3), range(3, 5)]
     assert config.written_span("core") == (range(1, 2), 2)
     assert config.written_span("coda") == (range(3, 5), None)
+
+
+def test_the_largest_sizes_are_taken() -> None:
+    heads = {"attn_heads": 1, "attn_head_dim": 2**20, "delta_value_heads": 3 * 2**18}
+    sizes = {"width": 2**20, "vocab_size": 2**24, "conv_width": 64, "initial_decay": 1e6}
+    ModelConfig.from_dict({"layers": ["gdn"] * 4096, **sizes, **heads})
 
 
 def test_unknown_mixers_are_refused() -> None:

@@ -294,3 +294,18 @@ def test_a_busy_port_is_said() -> None:
             bind("127.0.0.1", port)
         with pytest.raises(ValueError, match=f"--port is {port}, where another program listens"):
             bind("localhost", port)  # of whose addresses one is free
+
+
+@pytest.mark.parametrize("pause", [False, True])
+def test_what_is_no_http_is_told_so_or_hung_up_on(
+    address: str, caplog: pytest.LogCaptureFixture, pause: bool
+) -> None:
+    head = b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(address) as connection:
+        connection.sendall(head if pause else b"ZZZ\r\n\r\n")
+        answer = connection.recv(2**16) if pause else b""
+        if pause:
+            connection.sendall(b"ZZZ\r\n")
+        answer += read_to_the_end(connection)
+    assert answer.startswith(b"HTTP/1.1 404 " if pause else b"HTTP/1.1 400 ")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -261,3 +261,32 @@ def test_progress_is_told_in_order() -> None:
         return heard
 
     assert run(scenario()) == [str(i) for i in range(50)]
+
+
+def test_two_threads_do_not_push_newcomers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is worked on counts among those who share the time, not only what waits."""
+    own = threading.local()
+    monkeypatch.setattr(
+        engine_module, "time", SimpleNamespace(perf_counter=lambda: getattr(own, "now", 0.0))
+    )
+    together = threading.Barrier(2)
+
+    def long() -> Steps[None]:
+        for _ in range(50):
+            together.wait()  # both are in the hands of a thread
+            own.now = getattr(own, "now", 0.0) + 1.0
+            together.wait()
+            yield Progress("draw")
+
+    async def scenario() -> tuple[float, float]:
+        engine = Engine(2)
+        jobs = [engine.start(long()) for _ in range(2)]
+        for job in jobs:
+            await job.wait()
+        newcomer = engine.start(work([], "short", 1, [0.0], 0.0))
+        await newcomer.wait()
+        await engine.close()
+        return newcomer.start, max(job.spent for job in jobs)
+
+    start, spent = run(scenario())
+    assert 0 < start <= spent + 1

@@ -11,6 +11,7 @@ import pytest
 
 from serving_app import Make, chat, listen, run, serve
 from slowwave import cli
+from slowwave.generation.model_folder import Talker
 from slowwave.serving.api_keys import ApiKey, ApiKeys, _digest
 
 CHAT = "/v1/chat/completions"
@@ -188,3 +189,47 @@ def test_a_lenient_server_refuses_what_is_wrong_as_others_do(make: Make) -> None
     assert "only 'text' can be read" in told.json()["error"]["message"]
     assert wrong.json()["error"]["message"].startswith("temperature ")
     assert "source is not known here" in forget.json()["error"]["message"]
+
+
+UNREAD: dict[str, Any] = {
+    "tool_calls": [{"id": "1", "type": "function"}],
+    "function_call": {"name": "f"},
+    "audio": {"id": "1"},
+    "images": ["abc"],
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_nothing_of_a_message_is_left_out_without_a_word(make: Make, name: str) -> None:
+    said = {"role": "assistant", "content": None, name: UNREAD[name]}
+    body = {**chat("Hi"), "messages": [said, {"role": "user", "content": "Hi"}]}
+    (refused,) = ask(make(), (CHAT, body))
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == f"messages.0.{name}"
+    (answered,) = ask(make(lenient=True), (CHAT, body))
+    assert answered.status_code == 200
+    assert f"messages.{name}" in answered.headers["warning"]
+
+
+def test_what_clients_send_back_of_a_reply_is_taken(make: Make, talker: Talker) -> None:
+    reply = {"role": "assistant", "content": None, "refusal": "I will not.", "audio": None}
+    reply = {**reply, "annotations": [], "tool_calls": [], "function_call": None}
+    body = {**chat("Hi", memory="ann"), "messages": [reply, {"role": "user", "content": "Hi"}]}
+
+    async def scenario() -> list[str]:
+        async with serve(make()) as client:
+            assert (await client.post(CHAT, json=body)).status_code == 200
+            found = (await client.get("/v1/memories/ann/ledger")).json()["data"]
+            return [entry["said"] for entry in found[:2]]
+
+    assert run(scenario()) == ["I will not.", "Hi"]
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_is_named_as_it_was_sent(make: Make, field: str) -> None:
+    body = {**chat("Hi"), field: 5000}
+    if field != "max_tokens":
+        del body["max_tokens"]
+    (response,) = ask(make(), (CHAT, body))
+    assert response.json()["error"]["param"] == field
+    assert response.json()["error"]["message"] == f"{field} is 5000; use 4096 or less"

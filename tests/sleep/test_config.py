@@ -11,8 +11,10 @@ from slowwave.sleep.config import SleepConfig
     ("values", "message"),
     [
         ({"window": 0}, r"sleep\.window is 0; use 1 or more tokens"),
-        ({"passes": 0}, r"sleep\.passes is 0; use 1 \(plain eviction\) or more"),
-        ({"wake_passes": 0}, r"sleep\.wake_passes is 0; use 1 or more"),
+        ({"passes": 0}, r"sleep\.passes is 0; use 1 \(plain eviction\) to 64$"),
+        ({"passes": 10**9}, r"sleep\.passes is 1000000000; use 1 \(plain eviction\) to 64$"),
+        ({"wake_passes": 0}, r"sleep\.wake_passes is 0; use 1 to 64$"),
+        ({"wake_passes": 65}, r"sleep\.wake_passes is 65; use 1 to 64$"),
         (
             {"passes": 2, "eviction": "none"},
             r"sleep\.passes is 2 with sleep\.eviction none, which never sleeps; use 1 pass",
@@ -31,6 +33,16 @@ from slowwave.sleep.config import SleepConfig
 def test_contradictions_are_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         SleepConfig(**values)
+
+
+@pytest.mark.parametrize("name", ["window", "passes", "wake_passes", "sinks"])
+@pytest.mark.parametrize("value", [-(10**4000), 10**4000], ids=["less", "more"])
+def test_refusals_are_short(name: str, value: int) -> None:
+    if name == "window" and value > 0:
+        return  # whoever never sleeps may have any window
+    with pytest.raises(ValueError, match=rf"^sleep\.{name} is .{{4,80}}[; ]") as refusal:
+        SleepConfig.from_dict({name: value})
+    assert len(str(refusal.value)) < 300
 
 
 def test_unknown_ways_to_recirculate_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +13,7 @@ import torch
 
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
-from slowwave.storage.checkpoint import load_model, save_model
+from slowwave.storage.checkpoint import load_model, load_tensors, save_model
 from slowwave.storage.files import read_json, write_atomically
 
 SIZES = ModelConfig(
@@ -102,3 +103,43 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(path, "not bytes")  # pyright: ignore[reportArgumentType]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_or_a_device_is_not_read(saved: Path) -> None:
+    path = saved / "model.safetensors"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"model\.safetensors: no plain file; name another"):
+        load_model(saved)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"model\.safetensors: no plain file; name another"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("shape", [[0, 2**62, 2**62], [0, 2**63], [2**64 - 1, 0]])
+def test_shapes_of_no_tensor_are_damage(tmp_path: Path, shape: list[int]) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ValueError, match=r"a\.safetensors: truncated or not .*; restore it$"):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (torch.full((7, 16), float("nan")), "has NaN or infinity"),
+        (torch.full((7, 16), float("-inf")), "has NaN or infinity"),
+        (torch.ones(7, 16, dtype=torch.complex64), "is complex64, not float32"),
+        (torch.ones(7, 16, dtype=torch.int64), "is int64, not float32"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(
+    saved: Path, value: torch.Tensor, fault: str
+) -> None:
+    path = saved / "model.safetensors"
+    tensors = safetensors.torch.load(path.read_bytes())
+    path.write_bytes(safetensors.torch.save({**tensors, "head.weight": value}))
+    with pytest.raises(ValueError, match=rf"tensor head\.weight {fault}; restore the file"):
+        load_model(saved)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.storage.files import write_atomically
+from slowwave.storage.files import read_json, write_atomically
 from slowwave.storage.private import is_loose, make_private_folder, tighten
 
 
@@ -147,3 +147,19 @@ def test_what_is_somebody_elses_is_left_alone(
     monkeypatch.setattr(os, "geteuid", lambda: other)
     tighten(file)
     assert mode(file) == 0o644
+
+
+def test_no_pipe_and_nothing_endless_is_read_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    for name in ("pipe.json", "device.json"):
+        with pytest.raises(ValueError, match=rf"{name}: no plain file; name another"):
+            read_json(tmp_path / name)
+    path = tmp_path / "large.json"
+    path.write_text("[1, 2]" + " " * 2**20)
+    assert read_json(path) == [1, 2]
+    monkeypatch.setattr("slowwave.storage.files.MOST_BYTES", 2**20)
+    with pytest.raises(ValueError, match=r"large\.json: larger than 1 MiB; name another"):
+        read_json(path)

@@ -323,6 +323,8 @@ def test_hostile_metadata(saved: Path, text: str) -> None:
     ("key", "value", "message"),
     [
         ("format", 3, "format 3, but this slowwave reads formats 1 to 2; use the slowwave that"),
+        ("format", True, "format True, but this slowwave reads formats 1 to 2"),
+        ("format", 2.0, r"format 2\.0, but this slowwave reads formats 1 to 2"),
         ("format", "1", "format '1', but this slowwave reads formats 1 to 2"),
         ("format", 1, "checksum is .+ in format 1; restore it"),
         (
@@ -343,6 +345,8 @@ def test_hostile_metadata(saved: Path, text: str) -> None:
         ("window_fill", "many", "window_fill: Input should be a valid integer"),
         ("window_padded", True, "tensor window.mask is missing"),
         ("carried", 3, "carried is 3 after 2 sleeps with sleep.eviction all"),
+        ("batch_size", 10**80, "a count is too large; restore the file"),
+        ("window_fill", 10**80, "a count is too large; restore the file"),
         ("more", 1, "more: unknown key in MemoryHeader"),
     ],
 )

@@ -64,6 +64,13 @@ def test_requirements(things: dict[str, Path]) -> None:
     for name in ("link", "loop", "pipe", "folder", "linked", "device"):
         with pytest.raises(ValueError, match=f"{things[name]}: a link or no plain file"):
             require_plain(things[name])
+    os.link(things["file"], things["absent"])
+    for name in ("file", "absent"):
+        with pytest.raises(
+            ValueError, match=rf"{things[name]}: has another name too \(a hard link"
+        ):
+            require_plain(things[name])
+    things["absent"].unlink()
     for name in ("folder", "absent"):
         require_own_folder(things[name])
     for name in ("file", "link", "loop", "pipe", "linked", "device"):

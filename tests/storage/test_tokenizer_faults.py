@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -365,3 +366,82 @@ def test_a_text_that_comes_back_otherwise_is_a_reason_too(
     monkeypatch.setattr("slowwave.storage.tokenizer.find_inexact_parts", lambda _: [])
     with pytest.raises(ValueError, match=r"encoded, for 'A' comes back otherwise;"):
         load(values_of(make(pre_tokenizers.ByteLevel())))
+
+
+CUT = '"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0'
+NESTED = "[" * 200_000 + "]" * 200_000
+DIGITS = "9" * 5000
+ONLY_B: Values = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "B", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+    "special_tokens": {},
+}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"model": {**values_of(make())["model"], "continuing_subword_prefix": "######"}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+    ],
+)
+def test_files_that_the_package_fails_on_are_refused(part: Values) -> None:
+    with pytest.raises(ValueError, match=r"json: cannot be read as a tokenizer \(.*; name a tok"):
+        load({**values_of(make()), **part})
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "FixedLength", "length": 0},
+                    values_of(make())["pre_tokenizer"],
+                ],
+            }
+        },
+        {"post_processor": ONLY_B},
+    ],
+)
+def test_files_that_fail_on_any_text_are_refused(part: Values) -> None:
+    with pytest.raises(ValueError, match=r"json: the tokenizer cannot encode the text \("):
+        load({**values_of(make()), **part})
+
+
+def test_a_text_that_a_pattern_fails_on_is_refused() -> None:
+    tokenizer = load(values_of(make(cut("(a+)+$", "isolated"), BYTES)))
+    assert tokenizer.decode(tokenizer.encode("aac")) == "aac"
+    with pytest.raises(
+        ValueError, match=r"^the tokenizer cannot encode the text \(.*; use another"
+    ):
+        tokenizer.encode("a" * 28 + "c")
+
+
+def test_ids_far_above_the_count_of_tokens_are_refused() -> None:
+    values = values_of(make())
+    values["model"]["vocab"]["ab"] = 4294967000
+    with pytest.raises(ValueError, match=r"json: has id 4294967000 for one of 263 tokens; number"):
+        load(values)
+
+
+@pytest.mark.parametrize("ignored", [NESTED, DIGITS], ids=["nested", "digits"])
+def test_what_the_package_passes_over_is_refused_by_file(tmp_path: Path, ignored: str) -> None:
+    path = tmp_path / "t.json"
+    values = json.dumps({**values_of(make()), "truncation": "here"})
+    path.write_text(values.replace('"here"', f'{{{CUT}, "other": {ignored}}}'))
+    with pytest.raises(ValueError, match=r"t\.json: cannot be read as a tokenizer"):
+        FileTokenizer(path)
+
+
+def test_a_pipe_of_a_tokenizer_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.json")
+    with pytest.raises(ValueError, match=r"t\.json: no plain file; name another"):
+        FileTokenizer(tmp_path / "t.json")
+
+
+def test_an_empty_vocabulary_is_refused_by_file() -> None:
+    with pytest.raises(ValueError, match=r"json: decoding .* lacks 256 of the 256 signs"):
+        load(values_of(make(model=models.BPE({}, []))))

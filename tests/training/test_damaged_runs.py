@@ -76,6 +76,11 @@ def forbid(report: StepReport) -> None:
     raise AssertionError("trained again")
 
 
+def drop(found: dict[str, torch.Tensor], key: str) -> None:
+    """Takes out the first entry of this kind."""
+    del found[min(name for name in found if name.endswith(f":{key}"))]
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [{**line, "seconds": 0} for line in RunFolder(folder).metrics()]
 
@@ -161,7 +166,27 @@ def test_other_damage_is_told_by_its_file(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda found: found.clear(), "holds nothing; restore it"),
+        (lambda found: found.clear(), "is missing; restore it"),
+        *(
+            (lambda found, key=key: drop(found, key), f":{key} is missing; restore it")
+            for key in ("momentum_buffer", "exp_avg", "exp_avg_sq", "step")
+        ),
+        (
+            lambda found: found.update({"embedding.weight:step": torch.ones(2)}),
+            "entry embedding.weight:step is not of this model",
+        ),
+        (
+            lambda found: found.update({"embedding.weight:step": torch.tensor(3)}),
+            "entry embedding.weight:step is not of this model",
+        ),
+        (
+            lambda found: found["embedding.weight:exp_avg"].fill_(float("nan")),
+            "entry embedding.weight:exp_avg has a number that no run comes to",
+        ),
+        (
+            lambda found: found["embedding.weight:exp_avg_sq"].fill_(-1),
+            "entry embedding.weight:exp_avg_sq has a number that no run comes to",
+        ),
         (lambda found: found.update({"lost.weight:step": torch.ones(1)}), "entry lost.weight:step"),
         (lambda found: found.update({"nothing": torch.ones(1)}), "entry nothing is not of this mo"),
         (
@@ -179,6 +204,32 @@ def test_an_optimizer_of_another_model_is_refused(
     save_tensors(path, tensors)
     with pytest.raises(ValueError, match=re.escape(sentence)):
         run_training(CONFIG, killed)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("[]", "Environment: "),
+        ('{"resumed": 3}', "resumed: "),
+        ('{"resumed": [1]}', "resumed.0: "),
+    ],
+)
+def test_a_damaged_environment_is_told_by_its_file(
+    killed: Path, content: str, sentence: str
+) -> None:
+    (killed / "environment.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"environment\.json: {sentence}.*; restore the file"):
+        run_training(CONFIG, killed)
+
+
+def test_an_evaluation_that_is_null_is_none(killed: Path) -> None:
+    path = killed / "metrics.jsonl"
+    lines = [
+        json.dumps({**json.loads(line), "evaluation": None})
+        for line in path.read_text().splitlines()
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    assert run_training(CONFIG, killed) is not None
 
 
 @pytest.mark.parametrize("content", ["", '{"name": "ti', "{}", '{"step": NaN}'])

@@ -56,7 +56,7 @@ def run_wake(device: torch.device, machine: Machine) -> list[Section]:
             reference_calls=TOKENS_TIMED,
             machine=machine,
             moved_nbytes=moved_nbytes(model, states[name][0]),
-            context=states[name][0].tokens_seen,
+            context=states[name][0].counters.tokens_seen,
             nbytes=states[name][0].nbytes,
         )
         for name, each in times.items()

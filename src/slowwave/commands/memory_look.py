@@ -169,11 +169,14 @@ def _describe_file(path: Path) -> dict[str, Any]:
     """What a memory file or an exported session says of itself."""
     from slowwave.memory.session_file import read_session_file
     from slowwave.storage.memory_file import read_header
+    from slowwave.storage.plain_file import open_plain
 
     if not path.exists():
         raise ValueError(f"{path}: no such file; name a session, or a file that is there")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; name a file")
     told: dict[str, Any] = {"file": str(path), "nbytes": path.stat().st_size}
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         is_archive = file.read(2) == b"PK"
     if not is_archive:
         return {"kind": "memory file", **told, **read_header(path).to_dict()}

@@ -12,13 +12,16 @@ from slowwave.config import validate
 from slowwave.sleep.config import MOST_PASSES
 from slowwave.storage.files import read_json
 from slowwave.storage.json_lines import parse_lines
+from slowwave.storage.plain_file import read_plain
 
 Kind = TypeVar("Kind")
 
 RESTORE = "restore the file"
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+# So large that nothing is larger, so small that sums and means stay finite.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e100, le=1e100)]
+Positive = Annotated[float, Field(strict=True, ge=1e-6, le=1e6)]
+Count = Annotated[int, Field(strict=True, ge=0, le=2**200)]
 Passes = Annotated[int, Field(strict=True, ge=1, le=MOST_PASSES)]
 
 
@@ -55,6 +58,13 @@ class Counters:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What environment.json is looked into for: where a run was resumed."""
+
+    resumed: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Line(Counters):
     """Of metrics.jsonl."""
 
@@ -73,7 +83,7 @@ class Summary(Counters):
     group_name: str
     floors: dict[str, Number]
     test: Annotated[list[Record], Field(min_length=1)]
-    bytes_per_token: Number | None = None
+    bytes_per_token: Positive | None = None
 
     def __post_init__(self) -> None:
         if self.trained_passes not in {record.passes for record in self.test}:
@@ -190,6 +200,13 @@ class Stream:
         passes = [writes for event in sleeps for writes in event.writes]
         if len({tuple(write.layer for write in writes) for writes in passes}) > 1:
             raise ValueError(f"events has passes that write into other layers; {RESTORE}")
+        reads = [event for event in self.events if event.kind == "read"]
+        if self.events[-1].tokens_seen == 0:
+            raise ValueError(f"events end with no token seen; {RESTORE}")
+        if not any(event.window_fill for event in reads):
+            raise ValueError(f"events has no read that fills the window; {RESTORE}")
+        if not any(event.cache_nbytes or event.fast_weights_nbytes for event in reads):
+            raise ValueError(f"events has no read that takes a byte; {RESTORE}")
 
 
 def _is_shaped(values: Any, shape: tuple[int, ...]) -> bool:
@@ -204,6 +221,13 @@ def read_summary(path: Path) -> dict[str, Any]:
     summary = read_json(path)
     _check(Summary, summary, str(path))
     return summary
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """environment.json; raises ValueError as above."""
+    environment = read_json(path)
+    _check(Environment, environment, str(path))
+    return environment
 
 
 def read_probe(path: Path) -> dict[str, Any]:
@@ -226,7 +250,7 @@ def read_metrics(path: Path, *, drop_cut: bool = False) -> list[dict[str, Any]]:
     drop_cut: see `parse_lines`.
     """
     try:
-        lines = parse_lines(path.read_bytes(), path, drop_cut=drop_cut)
+        lines = parse_lines(read_plain(path), path, drop_cut=drop_cut)
     except FileNotFoundError:
         return []
     for number, line in enumerate(lines, 1):

@@ -290,8 +290,18 @@ def _read_run(folder: Path, complete: Complete) -> Run:
         settings = flatten(complete(recorded))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
-    evaluations = tuple(line for line in lines if "evaluation" in line)
+    evaluations = tuple(line for line in lines if line.get("evaluation") is not None)
+    _require_tested(folder, settings, summary)
     return Run(folder, settings, summary, evaluations)
+
+
+def _require_tested(folder: Path, settings: dict[str, Any], summary: dict[str, Any]) -> None:
+    passes = settings.get("sleep.passes")
+    if passes not in {record["passes"] for record in summary["test"]}:
+        raise ValueError(
+            f"{folder / 'config.json'}: sleep.passes is {passes}, which summary.json has no test "
+            "of; restore the two files of one run"
+        )
 
 
 def _shared(run: Run) -> dict[str, Any]:

@@ -42,6 +42,11 @@ class ChatFormat(Config):
         """With which no reply begins."""
         return self.user_mark, self.system_mark
 
+    def leaves_mark(self, text: str) -> bool:
+        """Whether a plain text ends within a line that begins as one of a role does."""
+        line = "" if text.endswith(BREAKS) else (text.splitlines() or [""])[-1]
+        return any(line.startswith(mark) or (line and mark.startswith(line)) for mark in self.marks)
+
     def format_user(self, text: str) -> str:
         """See `write`."""
         return self.write("user", text)

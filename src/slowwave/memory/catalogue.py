@@ -51,10 +51,10 @@ class Catalogue(Database):
 
     # Reading.
 
-    def sessions(self) -> list[SessionRow]:
-        """All sessions, by name."""
+    def names(self) -> list[str]:
+        """The names of all sessions, in order."""
         with self.reading() as db:
-            return rows.read_sessions(db)
+            return rows.read_names(db)
 
     def has(self, name: str) -> bool:
         """Whether there is a session of this name."""

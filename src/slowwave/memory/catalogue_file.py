@@ -141,6 +141,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             db.execute("PRAGMA foreign_keys = ON")
             # What is deleted is overwritten, not only unlinked.
             db.execute("PRAGMA secure_delete = ON")
+            # Nothing is in the log before it is committed: what is rolled back would stay there.
+            db.execute("PRAGMA cache_spill = OFF")
         except BaseException:
             db.close()
             raise

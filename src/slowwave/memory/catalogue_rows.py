@@ -40,12 +40,6 @@ WAY = """
 """
 
 
-def read_sessions(db: sqlite3.Connection) -> list[SessionRow]:
-    """All sessions, by name."""
-    found = db.execute("SELECT * FROM sessions ORDER BY name").fetchall()
-    return [read_session(db, row) for row in found]
-
-
 def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
     """A row of the sessions with its head."""
     return SessionRow(
@@ -70,10 +64,13 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
     sql = "SELECT * FROM sessions WHERE name = ?"
     row = db.execute(sql, (name,)).fetchone() if is_readable(name) else None
     if row is None:
-        rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
-        names = [check.name(each, "name") for each in rows]
-        raise UnknownName(f"no session {name!r}; there are {list_names(names)}")
+        raise UnknownName(f"no session {name!r:.130}; there are {list_names(read_names(db))}")
     return read_session(db, row)
+
+
+def read_names(db: sqlite3.Connection) -> list[str]:
+    rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
+    return [check.name(row, "name") for row in rows]
 
 
 def has_session(db: sqlite3.Connection, name: str) -> bool:
@@ -98,7 +95,7 @@ def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
 def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
     snapshots = {snapshot.name: snapshot for snapshot in read_snapshots(db, session)}
     if name not in snapshots:
-        raise UnknownName(f"no snapshot {name!r}; there are {list_names([*snapshots])}")
+        raise UnknownName(f"no snapshot {name!r:.130}; there are {list_names([*snapshots])}")
     return snapshots[name]
 
 
@@ -128,7 +125,8 @@ def read_entries(
     for row in db.execute(sql, (point.entry, start, start, stop)).fetchall():
         found[check.whole(row, "id")] = parse_entry(row)
         places.append(check.whole(row, "place"))
-    if places != list(range(start, stop)):
+    # The count comes from the file too: a list of so many places may exceed memory.
+    if len(places) != stop - start or places != list(range(start, stop)):
         raise BadRow(f"of the entries {start} to {stop} of point {point.id} some are missing")
     num_tokens = sum(len(entry.tokens) for entry in found.values())
     is_whole = len(found) == point.num_entries
@@ -252,7 +250,9 @@ def read_carriers(db: sqlite3.Connection, entries: Iterable[int]) -> list[tuple[
 def read_file_names(db: sqlite3.Connection) -> dict[str, bool]:
     """Every state file that is named, and whether a session stands there or did a turn ago."""
     sql = """
-        SELECT file, EXISTS (SELECT 1 FROM sessions WHERE points.id IN (head, before)) AS is_head
+        SELECT file,
+            EXISTS (SELECT 1 FROM sessions WHERE head = points.id)
+            OR EXISTS (SELECT 1 FROM sessions WHERE before = points.id) AS is_head
         FROM points WHERE file IS NOT NULL
     """
     found = dict[str, bool]()

@@ -84,6 +84,9 @@ MIGRATIONS = (
     """,
 )
 
+WIPES_SINCE = 4
+"""The version since which the catalogue counts what is to be wiped."""
+
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:
     """Makes the tables, or brings older ones up to date, in one transaction.
@@ -95,8 +98,11 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
         if _read_version(db, path) == len(MIGRATIONS):
             return  # and nobody who writes need be waited for
     with _transaction(db, "BEGIN IMMEDIATE"):
-        for script in MIGRATIONS[_read_version(db, path) :]:
+        version = _read_version(db, path)
+        for script in MIGRATIONS[version:]:
             run_script(db, script)
+        if 0 < version < WIPES_SINCE:  # where nobody counted, anything may be left
+            db.execute("UPDATE wipes SET asked = max(asked, 1)")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         db.execute("COMMIT")

@@ -77,7 +77,7 @@ class GateConfig(Config):
                 raise ValueError(f"gate.{name} is {limit}; use a number of nats per token, or none")
         if not 1 <= self.max_new_tokens <= MOST_NEW_TOKENS:
             raise ValueError(
-                f"gate.max_new_tokens is {self.max_new_tokens}; use 1 to {MOST_NEW_TOKENS}"
+                f"gate.max_new_tokens is {self.max_new_tokens!r:.80}; use 1 to {MOST_NEW_TOKENS}"
             )
 
 
@@ -92,7 +92,7 @@ def read_gate(path: str | Path) -> GateConfig:
     values = read_toml(path)
     files = values.pop("held_out_files", [])
     if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
-        raise ValueError(f"{path}: held_out_files is {files!r}; use a list of paths")
+        raise ValueError(f"{path}: held_out_files is {files!r:.80}; use a list of paths")
     try:
         gate = GateConfig.from_dict(values)
         texts = tuple(_read_text(path.parent / name) for name in files)
@@ -121,6 +121,6 @@ def _read_text(path: Path) -> str:
 
 def _check_text(field: str, text: str) -> None:
     if not text.strip():
-        raise ValueError(f"{field} is {text!r}; use a text that says something")
+        raise ValueError(f"{field} is {text!r:.80}; use a text that says something")
     if any("\ud800" <= sign <= "\udfff" for sign in text):
         raise ValueError(f"{field} holds half of a surrogate pair, which is no text; mend it")

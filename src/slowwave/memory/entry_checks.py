@@ -37,7 +37,7 @@ def check_entry(entry: Entry) -> None:
 def check_passes(passes: int | None) -> None:
     """Raises ValueError if nobody may ask for a sleep of so many passes."""
     if passes is not None and not 1 <= passes <= MOST_PASSES:
-        raise ValueError(f"passes is {passes}; use 1 (plain eviction) to {MOST_PASSES}")
+        raise ValueError(f"passes is {passes!r:.80}; use 1 (plain eviction) to {MOST_PASSES}")
 
 
 def check_vocabulary(entry: Entry, vocab_size: int) -> None:

@@ -33,7 +33,7 @@ def check_name(what: str, name: str) -> str:
     """A name for something new; raises ValueError if it is unfit."""
     if not is_fit(name):
         raise ValueError(
-            f"{what} name {name!r} is unfit; use 1 to {MOST_CHARACTERS} printable characters "
+            f"{what} name {name!r:.80} is unfit; use 1 to {MOST_CHARACTERS} printable characters "
             "without @, / and \\, no dot or dash at the beginning, and no space at either end"
         )
     return name

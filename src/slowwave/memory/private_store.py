@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from pathlib import Path
 
+from slowwave.memory.catalogue_trust import require_own_files
 from slowwave.memory.refusals import Damaged
 from slowwave.storage.plain_file import require_own_folder
 from slowwave.storage.private import is_loose, make_private_folder, tighten
@@ -18,9 +20,11 @@ FILES = (CATALOGUE, *(f"{CATALOGUE}{end}" for end in ("-journal", "-wal", "-shm"
 def make_private(directory: Path) -> None:
     """Makes the folders of a store, and takes away the rights of others to what is there.
 
-    Raises Damaged if a folder is a link: what is swept in it would lie elsewhere.
+    Raises Damaged if a folder is a link, or a file of the catalogue has another name elsewhere:
+    what is done to them would be done there.
     """
     make_private_directory(directory)
+    require_own_files(directory / CATALOGUE)
     for name in FILES:
         tighten(directory / name)
     for name in FOLDERS:
@@ -32,10 +36,10 @@ def make_private(directory: Path) -> None:
             if not (directory / CATALOGUE).exists():
                 raise
             continue  # there is one to look at, on a disk that takes nothing
-        if is_loose(folder):
+        with contextlib.suppress(OSError):
             for path in folder.iterdir():
                 tighten(path)
-            tighten(folder)
+        tighten(folder)
 
 
 def _require_own(folder: Path) -> None:

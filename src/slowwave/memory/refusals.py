@@ -29,5 +29,5 @@ MOST_NAMES = 20
 def list_names(names: Sequence[str]) -> str:
     """For a sentence that says what there is, however much that is."""
     rest = len(names) - MOST_NAMES
-    listed = ", ".join(names[:MOST_NAMES]) or "none"
+    listed = ", ".join(f"{name:.260}" for name in names[:MOST_NAMES]) or "none"
     return f"{listed} and {rest:,} more" if rest > 0 else listed

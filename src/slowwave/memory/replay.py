@@ -103,7 +103,9 @@ def plan_forgetting(
     known = sorted({entry.source for entry in entries})
     for source in sources:
         if source not in known:
-            raise ValueError(f"nothing is from source {source!r}; there are {list_names(known)}")
+            raise ValueError(
+                f"nothing is from source {source!r:.80}; there are {list_names(known)}"
+            )
     for place in [*places, *keep]:
         if not 0 <= place < len(entries):
             known = describe_range(0, len(entries) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,9 @@ from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
 from slowwave.storage.tokenizer import Tokenizer
+
+RECENT = 64
+"""Entries of plain text in which an open line is looked for."""
 
 
 class Session:
@@ -148,6 +152,7 @@ class Session:
         is_chat = told[-1].role is not None
         marks = self.chat.marks if self.chat and is_chat else ()
         text = ReplyText(self.tokenizer, [*stop, *filter(None, [end])], marks=marks)
+        told = [*(self._end_open_line() if told[0].role is not None else ()), *told]
         before, known, slept = self.state, len(self.entries), len(self.sleeps)
         hidden = yield from self._go_through(told)
         if not max_new_tokens:
@@ -288,6 +293,20 @@ class Session:
             sleep=self.sleep_config,
         )
         self.entries, self.sleeps = [], []
+
+    def _recent(self, count: int) -> list[Entry]:
+        """The last entries of the ledger, so many at most."""
+        return self.entries[-count:]
+
+    def _end_open_line(self) -> list[Entry]:
+        """What is told before a line of a chat, if plain text before it left a mark in front."""
+        if self.chat is None or not (last := self._recent(1)) or last[0].role is not None:
+            return []
+        recent = itertools.takewhile(lambda each: each.role is None, reversed(self._recent(RECENT)))
+        plain = [entry for entry in recent if entry.text]
+        if not self.chat.leaves_mark("".join(entry.text for entry in reversed(plain))):
+            return []
+        return [tell(self.tokenizer, self.chat.end, plain[0].source)]
 
     def _go_through(self, entries: Sequence[Entry]) -> Steps[Tensor | None]:
         """All entries or, interrupted, none; returns hidden (1, 1, D) of the last token read."""

@@ -204,7 +204,7 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
         raise ValueError(
             f"{path}: not the manifest of a session ({error!s:.200}); export it again"
         ) from None
-    if found not in range(1, FORMAT + 1):
+    if type(found) is not int or not 1 <= found <= FORMAT:
         raise ValueError(
             f"{path}: format {found!r:.80}, but this slowwave reads formats 1 to {FORMAT}; use the "
             "slowwave that wrote it"

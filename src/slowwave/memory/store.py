@@ -7,6 +7,7 @@ docs/memory-store.md describes them.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from slowwave.memory.owner import own, require_gate, require_talker
 from slowwave.memory.point_state import check_replay, check_tail, load_state
 from slowwave.memory.private_store import CATALOGUE, FILES, FOLDERS, RESERVE, make_private
 from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
-from slowwave.memory.refusals import Damaged, TakenName
+from slowwave.memory.refusals import Damaged, TakenName, UnknownName
 from slowwave.memory.replay import OnRead, replay, resleep
 from slowwave.memory.session_file import gather_session, pack_session, read_session_file
 from slowwave.memory.session_import import plant_session
@@ -87,10 +88,18 @@ class Store:
         """Whether nothing is left on disk of what was deleted; see `StoredSession.is_wiped`."""
         return self._leftovers.is_wiped()
 
+    def names(self) -> list[str]:
+        """The names of all sessions, in order."""
+        return self._catalogue.names()
+
     def sessions(self) -> list[SessionInfo]:
-        """All sessions, by name."""
-        with self._catalogue.holding():
-            return [self._describe(row) for row in self._catalogue.sessions()]
+        """All sessions, by name; others get their turn between each two."""
+        found = list[SessionInfo]()
+        for name in self.names():
+            with contextlib.suppress(UnknownName):  # it has gone meanwhile
+                found.append(self.info(name))
+            time.sleep(0)  # a lock goes to whoever waits for it only if its holder pauses
+        return found
 
     def info(self, name: str) -> SessionInfo:
         """One session; raises ValueError, which lists those there are."""
@@ -296,12 +305,14 @@ class Store:
     ) -> SessionInfo:
         """A new session, of another model, that went through the ledger of a point.
 
-        gate: that of the session, if none is given. on_read: is told how far it is.
+        gate: that of the session, if none is given. on_read: is told how far it is. Raises
+        ValueError if something of the ledger is deleted before it is done: nothing comes back.
         """
         check_name("session", name)
         owner = self._catalogue.find(_parse_point(point)[0]).owner
         gate = gate or owner.parse_gate()
-        entries = self._catalogue.entries(self._find(point))
+        ledger = self._catalogue.keyed_entries(self._find(point))
+        entries = [*ledger.values()]
         is_same = owner.tokenizer == talker.tokenizer.fingerprint
         check_replay(self._catalogue, enumerate(entries), talker.tokenizer if is_same else None)
         if self._catalogue.has(name):  # or an hour's replay comes to nothing
@@ -309,6 +320,7 @@ class Store:
         session = resleep(lambda: start_session(talker, gate), entries, on_read)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._sweeping(), self._catalogue.writing():
+            self._require_still_there(point, ledger)
             row = self._create(name, talker, gate)
             reached = reach(self._files.save(session, row.id), session.state)
             self._catalogue.advance(row, [*map(Step, session.entries, sleeps)], reached)
@@ -333,11 +345,11 @@ class Store:
         manifest = file.manifest
         if name is None and not is_fit(manifest.name):
             raise ValueError(
-                f"{path}: its session is called {manifest.name!r}, which is unfit; name it anew"
+                f"{path}: its session is called {manifest.name!r:.80}, which is unfit; name it anew"
             )
         for snapshot in manifest.snapshots:
             if not is_readable(snapshot.name):
-                raise ValueError(f"{path}: snapshot name {snapshot.name!r} is unfit")
+                raise ValueError(f"{path}: snapshot name {snapshot.name!r:.80} is unfit")
         name = manifest.name if name is None else check_name("session", name)
         try:
             with self._sweeping(), self._catalogue.writing():
@@ -385,6 +397,14 @@ class Store:
 
     def _find(self, point: str) -> Point:
         return self._catalogue.find_point(*_parse_point(point))
+
+    def _require_still_there(self, point: str, ledger: dict[int, Entry]) -> None:
+        """Raises ValueError if a point no longer leads through what was its ledger."""
+        found = self._catalogue.keyed_entries(self._find(point))
+        if [*found.items()][: len(ledger)] != [*ledger.items()]:
+            raise ValueError(
+                f"something was deleted from {point!r} while it was slept on anew; do it again"
+            )
 
     def _describe(self, row: SessionRow) -> SessionInfo:
         head = row.head

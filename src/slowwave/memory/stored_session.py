@@ -79,6 +79,8 @@ class StoredSession(Session):
         self._catalogue, self._files, self._leftovers = catalogue, files, leftovers
         self._row, self._lock = row, lock
         self.state = self._kept = state
+        self._start = row.head
+        """The point at which the turn began."""
         self._in_turn = self._is_closed = False
         self._turns = weakref.WeakSet[Steps[Any]]()
 
@@ -249,6 +251,12 @@ class StoredSession(Session):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _recent(self, count: int) -> list[Entry]:
+        """See `Session._recent`."""
+        stored = self._start.num_entries
+        earlier = self._catalogue.entries(self._start, max(0, stored - count), stored)
+        return [*earlier, *self.entries][-count:]
+
     def _hold(self, steps: Steps[Result], *, instead: bool = False) -> Steps[Result]:
         """The steps of a turn, which `close` ends."""
         held = self._take(steps, instead)
@@ -268,6 +276,7 @@ class StoredSession(Session):
         self._require_open()
         if instead:
             self._step_back()
+        self._start = (self._row.before if instead else None) or self._row.head
         self._in_turn = True
         try:
             yield
@@ -285,8 +294,7 @@ class StoredSession(Session):
 
     def _record_turn(self, instead: bool) -> None:
         """The state file first, then the one transaction that names it."""
-        start, file = (self._row.before if instead else self._row.head), None
-        assert start is not None
+        start, file = self._start, None
         try:
             self._require_open()
             slept = start.tokens_seen - start.window_fill

@@ -11,6 +11,13 @@ LayerType = Literal["attn", "gdn", "hebbian", "jet"]
 InitialWeights = Literal["scaled", "small"]
 Part = Literal["all", "trunk", "core", "coda"]
 
+MOST_SIZE = 2**20
+MOST_IDS = 2**24
+MOST_LAYERS = 4096
+MOST_TAPS = 64
+MOST_DECAY = 1e6
+"""Far above any model, and what memory is asked for before its weights are looked at."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
@@ -59,10 +66,7 @@ class ModelConfig(Config):
     """Scale of fresh weights: scaled to the width, or small everywhere; see `HybridLM`."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "mlp_hidden", "attn_heads", "delta_heads", "key_dim", "value_dim"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
-        _require(self.vocab_size >= 0, "vocab_size", self.vocab_size, "use 0 or more")
-        _require(len(self.layers) >= 1, "layers", self.layers, "name at least one mixer")
+        self._require_sizes()
         for name in ("prelude", "coda"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more blocks")
         _require(
@@ -71,10 +75,7 @@ class ModelConfig(Config):
             self.prelude,
             f"with model.coda = {self.coda} leave one of {len(self.layers)} blocks between or more",
         )
-        _require(self.conv_width >= 2, "conv_width", self.conv_width, "use 2 or more")
         _require(0 < self.max_beta <= 2, "max_beta", self.max_beta, "use a value in (0, 2]")
-        rate = self.initial_decay
-        _require(rate >= 1e-3, "initial_decay", rate, "use 0.001 or more")
         _require(self.rope_theta > 0, "rope_theta", self.rope_theta, "use a positive base")
         kv_heads = self.kv_heads
         _require(
@@ -101,6 +102,19 @@ class ModelConfig(Config):
             self.value_heads,
             f"use a multiple of delta_heads = {self.delta_heads}",
         )
+
+    def _require_sizes(self) -> None:
+        for name in ("width", "mlp_hidden", "attn_heads", "delta_heads", "key_dim", "value_dim"):
+            _require_within(name, getattr(self, name), 1, MOST_SIZE)
+        for name in ("attn_kv_heads", "attn_head_dim", "delta_value_heads"):
+            _require_at_most(name, getattr(self, name) or 0, MOST_SIZE)
+        _require_within("vocab_size", self.vocab_size, 0, MOST_IDS)
+        _require_within("conv_width", self.conv_width, 2, MOST_TAPS)
+        _require_within("initial_decay", self.initial_decay, 1e-3, MOST_DECAY)
+        count = len(self.layers)
+        _require(count >= 1, "layers", self.layers, "name at least one mixer")
+        if count > MOST_LAYERS:
+            raise ValueError(f"model.layers has {count:,} mixers; use {MOST_LAYERS:,} or fewer")
 
     @property
     def head_dim(self) -> int:
@@ -145,3 +159,12 @@ class ModelConfig(Config):
 def _require(condition: bool, field: str, value: object, mend: str) -> None:
     if not condition:
         raise ValueError(f"model.{field} is {value!r}; {mend}")
+
+
+def _require_within(field: str, value: float, least: float, most: float) -> None:
+    _require(value >= least, field, value, f"use {least} or more")
+    _require_at_most(field, value, most)
+
+
+def _require_at_most(field: str, value: float, most: float) -> None:
+    _require(value <= most, field, value, f"use {most:,.0f} or less")

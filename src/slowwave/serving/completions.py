@@ -41,8 +41,7 @@ async def list_models(access: Asked) -> Response:
     store = await server.sessions.store(access.owner)
 
     def describe() -> dict[str, Any]:
-        memories = (info.name for info in store.sessions())
-        data = describe_models(server.model_name, memories, server.started)
+        data = describe_models(server.model_name, store.names(), server.started)
         return {"object": "list", "data": data}
 
     return await answer_json(server.engine, describe)
@@ -107,9 +106,12 @@ async def _make_wish(
     most = server.config.max_tokens
     max_tokens = max_completion_tokens or body.max_tokens or server.config.default_max_tokens
     if max_tokens > most:
-        raise ApiError(400, f"max_tokens is {max_tokens}; use {most} or less", param="max_tokens")
+        param = "max_completion_tokens" if max_completion_tokens else "max_tokens"
+        raise ApiError(400, f"{param} is {max_tokens}; use {most} or less", param=param)
     if "" in body.stop:
-        raise ApiError(400, "stop holds an empty text, which is everywhere; leave it out")
+        raise ApiError(
+            400, "stop holds an empty text, which is everywhere; leave it out", param="stop"
+        )
     return Wish(
         key=key,
         messages=messages,

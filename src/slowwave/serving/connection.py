@@ -84,6 +84,14 @@ class Connection(H11Protocol):
         if self._send_alarm is not None:
             self._send_alarm.cancel()
 
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn where what came is no HTTP."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._tell(ApiError(400, "the request is no valid HTTP; mend it"))
+            self.transport.close()
+        else:
+            self.transport.abort()  # it comes after an answer
+
     def _should_upgrade(self) -> bool:
         return False  # to WebSockets, which are not spoken here
 

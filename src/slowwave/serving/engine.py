@@ -74,6 +74,8 @@ class Engine:
         self._background: list[tuple[float, int, Job]] = []
         self._numbers = itertools.count()
         self._level = 0.0
+        self._num_taken = 0
+        """Foreground jobs that a thread works on."""
         self.is_stopping = self._is_closed = False
         self._jobs: set[Job] = set()
         self._threads = [
@@ -157,6 +159,7 @@ class Engine:
                     rank, _, job = heapq.heappop(queue)
                     if not job.is_background:
                         self._level = max(self._level, rank)
+                        self._num_taken += 1
                     return job
                 self._ready.wait()
         return None
@@ -168,21 +171,27 @@ class Engine:
             try:
                 progress = next(job.steps)
             except BaseException as error:
+                self._charge(job, time.perf_counter() - began)
                 self._settle(job, error)
                 continue
+            self._charge(job, time.perf_counter() - began)
             self._tell(job, progress)
             if progress.next == "record":
                 self._disk.submit(self._record, job)
                 continue
             with self._ready:
-                seconds = time.perf_counter() - began
-                job.spent += seconds
-                if not job.is_background:
-                    self._level += seconds / (len(self._foreground) + 1)
                 if job.is_stopped:
                     self._disk.submit(self._abandon, job)
                 else:
                     self._push(job)
+
+    def _charge(self, job: Job, seconds: float) -> None:
+        """Counts the time of a step: a share of it for each job that waits or is worked on."""
+        with self._ready:
+            job.spent += seconds
+            if not job.is_background:
+                self._level += seconds / (len(self._foreground) + self._num_taken)
+                self._num_taken -= 1
 
     def _record(self, job: Job) -> None:
         try:

@@ -52,6 +52,8 @@ IDLE = (
     "prompt_cache_retention",
     "parallel_tool_calls",
 )
+# What a message may say beside its words.
+UNREAD = ("tool_calls", "function_call", "audio", "images")
 MOST_MESSAGES = 4096
 LONGEST_NAME = 128
 """Characters of a source, and of the name of a memory or a snapshot."""
@@ -182,6 +184,21 @@ class ChatMessage(BaseModel):
     content: Annotated[list[TextPart], Field(fail_fast=True), BeforeValidator(_read_content)] = []
     name: Name | None = None
     """Who said it, or what it is from; the request's source if not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _look_at_the_rest(cls, fields: Any, info: ValidationInfo) -> Any:
+        """Refuses what a message says beside its words; a lenient server gets the names instead."""
+        if not isinstance(fields, dict):
+            return fields
+        for name in UNREAD:
+            if not fields.get(name):
+                continue
+            if info.context is None:
+                raise refuse("cannot be read here; leave it out", name)
+            info.context.append(f"messages.{name}")
+        is_refused = not fields.get("content") and isinstance(fields.get("refusal"), str)
+        return {**fields, "content": fields["refusal"]} if is_refused else fields
 
     def read(self, source: str | None) -> Message:
         """Role, text and source."""

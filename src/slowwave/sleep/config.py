@@ -14,7 +14,7 @@ Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
 LossWindows = Literal["paper", "sleep_after"]
 
 MOST_PASSES = 64
-"""Passes of a sleep that was asked for; one that a file from elsewhere asks for has to end."""
+"""Passes of a sleep, and of what predicts: those that a file from elsewhere asks for must end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,24 +53,28 @@ class SleepConfig(Config):
 
     def __post_init__(self) -> None:
         if self.window < 1:
-            raise ValueError(f"sleep.window is {self.window}; use 1 or more tokens")
-        if self.passes < 1:
-            raise ValueError(f"sleep.passes is {self.passes}; use 1 (plain eviction) or more")
-        if self.wake_passes < 1:
-            raise ValueError(f"sleep.wake_passes is {self.wake_passes}; use 1 or more")
+            raise ValueError(f"sleep.window is {self.window!r:.80}; use 1 or more tokens")
+        if not 1 <= self.passes <= MOST_PASSES:
+            raise ValueError(
+                f"sleep.passes is {self.passes!r:.80}; use 1 (plain eviction) to {MOST_PASSES}"
+            )
+        if not 1 <= self.wake_passes <= MOST_PASSES:
+            raise ValueError(
+                f"sleep.wake_passes is {self.wake_passes!r:.80}; use 1 to {MOST_PASSES}"
+            )
         if self.eviction == "none" and self.passes > 1:
             raise ValueError(
                 f"sleep.passes is {self.passes} with sleep.eviction none, which never sleeps; "
                 "use 1 pass, or another eviction"
             )
         if self.sinks < 0:
-            raise ValueError(f"sleep.sinks is {self.sinks}; use 0 or more tokens")
+            raise ValueError(f"sleep.sinks is {self.sinks!r:.80}; use 0 or more tokens")
         for name, default in (("sinks", 0), ("kept_cache", "last_pass")):
             value = getattr(self, name)
             if self.eviction != "sliding" and value != default:
                 raise ValueError(
-                    f"sleep.{name} is {value} with sleep.eviction {self.eviction}, which keeps no "
-                    f"cache; use {default}, or eviction sliding"
+                    f"sleep.{name} is {value!s:.80} with sleep.eviction {self.eviction}, which "
+                    f"keeps no cache; use {default}, or eviction sliding"
                 )
 
     @property

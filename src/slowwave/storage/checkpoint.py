@@ -12,6 +12,10 @@ from torch import Tensor
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.storage.files import read_json, write_atomically, write_json
+from slowwave.storage.plain_file import read_plain
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""What weights may be read of."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -26,12 +30,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Tensors are cloned out of the file's buffer, whose alignment would change how kernels round.
     """
     try:
-        loaded = safetensors.torch.load(path.read_bytes())
+        content = read_plain(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; name a folder that holds one") from None
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    try:
+        loaded = safetensors.torch.load(content)
+    # Of a shape that is too large for torch it raises RuntimeError, or TypeError.
+    except (
+        safetensors.SafetensorError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+    ) as error:
         raise ValueError(
-            f"{path}: truncated or not a safetensors file ({error}); restore it"
+            f"{path}: truncated or not a safetensors file ({_first_line(error)}); restore it"
         ) from None
     return {name: tensor.clone() for name, tensor in loaded.items()}
 
@@ -43,7 +56,10 @@ def save_model(folder: Path, model: HybridLM) -> None:
 
 
 def load_weights(model: HybridLM, tensors: dict[str, Tensor], source: Path) -> None:
-    """Copies tensors into the model; raises ValueError on any missing, extra or unfit tensor."""
+    """Copies tensors into the model; raises ValueError on any missing, extra or unfit tensor.
+
+    A tensor is unfit by its shape, as one of integers or complex numbers, and with NaN or infinity.
+    """
     expected = model.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
@@ -55,7 +71,20 @@ def load_weights(model: HybridLM, tensors: dict[str, Tensor], source: Path) -> N
                 f"{source}: tensor {name} has shape {tuple(tensors[name].shape)}, the config says "
                 f"{tuple(expected[name].shape)}; use the config that made it"
             )
+        _require_numbers(name, tensors[name], source)
     model.load_state_dict(tensors)
+
+
+def _require_numbers(name: str, tensor: Tensor, source: Path) -> None:
+    if tensor.dtype not in FLOATS:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"{source}: tensor {name} is {kind}, not float32; restore the file")
+    if not tensor.isfinite().all():
+        raise ValueError(f"{source}: tensor {name} has NaN or infinity; restore the file")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> HybridLM:

@@ -6,6 +6,7 @@ meanwhile, and its merges need more than linear time in the longest word.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,17 @@ MARGIN = 128
 """Characters after a cut that were seen when it was chosen."""
 
 
+@contextlib.contextmanager
+def explain_panics(sentence: str, mend: str) -> Iterator[None]:
+    """Raises ValueError where the package fails on its own, which `except Exception` lets by."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # the class itself has no name to import
+            raise
+        raise ValueError(f"{sentence} ({error}); {mend}") from None
+
+
 def encode_in_pieces(
     tokenizer: tokenizers.Tokenizer, text: str, *, piece: int = PIECE, margin: int = MARGIN
 ) -> Iterator[list[int]]:
@@ -27,10 +39,12 @@ def encode_in_pieces(
     encodes each by itself, and texts are cut between words alone, which a tokenizer finds from left
     to right and by what is near. A word as long as a piece is cut all the same, and has the tokens
     of its parts; decoding gives back the text there too.
+
+    Raises ValueError if the tokenizer cannot encode the text, as some of its patterns may not.
     """
     start = 0
     while start < len(text):
-        encoding = tokenizer.encode(text[start : start + piece], add_special_tokens=False)
+        encoding = _encode(tokenizer, text[start : start + piece])
         stop = start + piece
         if stop >= len(text):
             yield encoding.ids
@@ -40,6 +54,11 @@ def encode_in_pieces(
             count, num_after = len(encoding.ids), 0
         yield encoding.ids[:count]
         start = stop - num_after
+
+
+def _encode(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    with explain_panics("the tokenizer cannot encode the text", "use another of the two"):
+        return tokenizer.encode(text, add_special_tokens=False)
 
 
 def _find_cut(

@@ -9,9 +9,12 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from slowwave.storage.plain_file import open_plain, read_rest
 from slowwave.storage.private import FILE
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+MOST_BYTES = 2**28
+"""No file of JSON that is read whole is larger."""
 
 
 def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
@@ -88,12 +91,22 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_small(path: Path) -> bytes:
+    """The bytes of a file; raises as `open_plain`, and ValueError if there are too many."""
+    with open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise ValueError(f"{path}: larger than {MOST_BYTES >> 20} MiB; name another")
+        return read_rest(path, file)
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file; raises ValueError naming the file if it is missing or malformed."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        content = read_small(path)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path}: no such file; name a folder that holds one") from None
+    try:
+        return json.loads(content.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}); restore the file") from None
 

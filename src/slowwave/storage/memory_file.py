@@ -36,6 +36,9 @@ FORMAT = 2  # 1 had no checksum
 MOST_TOKENS = 1 << 53
 """Tokens of a stream at most: what every reader of JSON reads exactly."""
 
+MOST_COUNT = 1 << 63
+"""No count that is told of in a sentence is longer."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemoryHeader(Config):
@@ -62,10 +65,14 @@ class MemoryHeader(Config):
 
     def __post_init__(self) -> None:
         if (self.checksum is None) != (self.format == 1):
-            raise ValueError(f"checksum is {self.checksum} in format {self.format}; restore it")
+            raise ValueError(
+                f"checksum is {self.checksum!s:.80} in format {self.format}; restore it"
+            )
         counts = (self.window_fill, self.tokens_seen, self.num_sleeps, self.carried or 0)
         if min(counts) < 0 or self.batch_size < 1:
             raise ValueError("a count is negative; restore the file")
+        if max(*counts, self.batch_size) > MOST_COUNT:
+            raise ValueError("a count is too large; restore the file")
         # Every sleep evicted a token or more.
         if not self.window_fill + self.num_sleeps <= self.tokens_seen <= MOST_TOKENS:
             raise ValueError(
@@ -187,7 +194,7 @@ def _parse_header(file: TensorFile) -> MemoryHeader:
         found = values["format"]
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{path}: not the header of a memory file; restore it") from None
-    if found not in range(1, FORMAT + 1):
+    if type(found) is not int or not 1 <= found <= FORMAT:
         raise ValueError(
             f"{path}: format {found!r:.80}, but this slowwave reads formats 1 to {FORMAT}; use the "
             "slowwave that wrote it"
@@ -243,8 +250,8 @@ def _check_owner(
         theirs, ours = getattr(header.sleep, field.name), getattr(sleep, field.name)
         if theirs != ours:
             raise ValueError(
-                f"{path}: was read with sleep.{field.name} {theirs}, not {ours}; go on with the "
-                "settings it was read with"
+                f"{path}: was read with sleep.{field.name} {theirs!s:.80}, not {ours}; go on with "
+                "the settings it was read with"
             )
     if header.batch_size != batch_size:
         raise ValueError(

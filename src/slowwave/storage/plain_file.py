@@ -50,10 +50,16 @@ def read_rest(path: Path, file: BinaryIO) -> bytes:
 
 
 def require_plain(path: Path) -> None:
-    """Raises ValueError if there is something of this name that is no file, be it a link to one."""
+    """Raises ValueError if there is something of this name that is no file, be it a link to one.
+
+    So it does if the file has another name too, under which it would be written as well.
+    """
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.lstat().st_mode):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
             raise ValueError(f"{path}: a link or no plain file; put the file itself there")
+        if found.st_nlink > 1:
+            raise ValueError(f"{path}: has another name too (a hard link); put a copy there")
 
 
 def require_own_folder(path: Path) -> None:

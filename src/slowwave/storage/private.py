@@ -28,14 +28,17 @@ def make_private_folder(path: Path) -> bool:
 
 
 def is_loose(path: Path) -> bool:
-    """Whether others have rights to a file or folder of ours; a link is not one."""
+    """Whether others have rights to a file or folder of ours; no link is one, be it hard."""
     if not hasattr(os, "geteuid"):
         return False  # a system whose files have no modes
     try:
         found = path.lstat()
     except OSError:
         return False
-    is_ours = found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode)
+    is_linked = stat.S_ISLNK(found.st_mode) or (
+        found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode)
+    )
+    is_ours = found.st_uid == os.geteuid() and not is_linked
     return is_ours and bool(found.st_mode & OTHERS)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from slowwave.extras import say_how_to_install
 from slowwave.storage import encoding
+from slowwave.storage.encoding import explain_panics
+from slowwave.storage.files import read_small
 from slowwave.storage.tokenizer_faults import find_id_faults, find_inexact_parts
 
 if TYPE_CHECKING:
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
 NUM_BYTES = 256
 
 _REPLACEMENT = "\ufffd"
+_MAX_UNUSED_IDS = 1_000_000  # and as many as there are tokens
 _MAX_OPEN = 3  # tokens that can wait for the end of a character, which has four bytes at most
 # What inexact tokenizers change: case, spaces, accents made of two code points, unknown signs.
 # Files are judged by what they say; this is for what another version of the package may make of it.
 _PROBES = ("A", " A  b\t\n\n 12 don't e\u0301 \u00e9 \u212b \u4f60 \U0001f600 \x00 ")
+
+_MEND = "name a tokenizer.json of the tokenizers package"
 
 
 class Tokenizer(Protocol):
@@ -88,12 +94,12 @@ class FileTokenizer:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._tokenizer = read_tokenizer_file(path)
+        self.content = _read_content(path)
+        self._tokenizer = _parse(path, self.content)
         self._tokenizer.encode_special_tokens = True
-        self.content = Path(path).read_bytes()
         self.vocab_size = count_ids(self._tokenizer)
         # In the alphabet of byte-level BPE a byte is a character of one or two bytes.
-        self.max_token_bytes = max(len(token.encode()) for token in self._tokenizer.get_vocab())
+        self.max_token_bytes = max(map(_count_bytes, self._tokenizer.get_vocab()), default=1)
         self.fingerprint = hashlib.sha256(self.content).hexdigest()
         faults = find_id_faults(self._tokenizer, self.content)
         if faults:
@@ -103,7 +109,7 @@ class FileTokenizer:
             )
         inexact = find_inexact_parts(self._tokenizer)
         if not inexact:
-            changed = [text for text in _PROBES if self.decode(self.encode(text)) != text]
+            changed = [text for text in _PROBES if not self._gives_back(text, path)]
             inexact = [f"{text!r} comes back otherwise" for text in changed]
         if inexact:
             raise ValueError(
@@ -111,6 +117,12 @@ class FileTokenizer:
                 f"{' and '.join(inexact)}; name a byte-level BPE without that, or leave it out to "
                 "read bytes"
             )
+
+    def _gives_back(self, text: str, path: str | Path) -> bool:
+        try:
+            return self.decode(self.encode(text)) == text
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
@@ -174,6 +186,17 @@ def read_tokenizer_file(path: str | Path) -> tokenizers.Tokenizer:
 
     Raises ValueError if the package is missing or cannot read the file.
     """
+    return _parse(path, _read_content(path))
+
+
+def _read_content(path: str | Path) -> bytes:
+    try:
+        return read_small(Path(path))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as a tokenizer ({error}); {_MEND}") from None
+
+
+def _parse(path: str | Path, content: bytes) -> tokenizers.Tokenizer:
     try:
         from tokenizers import Tokenizer
         from tokenizers.models import BPE
@@ -182,13 +205,14 @@ def read_tokenizer_file(path: str | Path) -> tokenizers.Tokenizer:
             f"{path}: the tokenizers package, which reads it, is not installed; "
             f"{say_how_to_install('text')}"
         ) from None
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(
-            f"{path}: cannot be read as a tokenizer ({error}); name a tokenizer.json of the "
-            "tokenizers package"
-        ) from None
+    unread = f"{path}: cannot be read as a tokenizer"
+    with explain_panics(unread, _MEND):
+        try:
+            json.loads(content)  # refuses what the package passes over and we would stumble on
+            tokenizer = Tokenizer.from_str(content.decode())
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ValueError(f"{unread} ({error}); {_MEND}") from None
+    _require_near_ids(path, tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if isinstance(tokenizer.model, BPE):
@@ -199,6 +223,19 @@ def read_tokenizer_file(path: str | Path) -> tokenizers.Tokenizer:
 def count_ids(tokenizer: tokenizers.Tokenizer) -> int:
     """The highest id and one, which is more than there are tokens where ids have holes."""
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
+def _require_near_ids(path: str | Path, tokenizer: tokenizers.Tokenizer) -> None:
+    """To write out a tokenizer, the package goes through all ids up to the highest."""
+    count, highest = tokenizer.get_vocab_size(), count_ids(tokenizer) - 1
+    if highest > _MAX_UNUSED_IDS + 2 * count:
+        raise ValueError(
+            f"{path}: has id {highest} for one of {count} tokens; number them without such a gap"
+        )
+
+
+def _count_bytes(token: str) -> int:
+    return len(token.encode())
 
 
 def _to_bytes(text: str) -> bytes:

@@ -8,12 +8,18 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from slowwave.evaluation.run_files import read_counters
 from slowwave.models.backbone import HybridLM
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_model, save_tensors
 from slowwave.storage.files import sync_folder, write_json
+from slowwave.training.muon import Muon
 from slowwave.training.progress import Progress
+
+MUON_STATE = ("momentum_buffer",)
+ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
+NEVER_NEGATIVE = ("exp_avg_sq", "step")
 
 
 def save_progress(
@@ -52,7 +58,8 @@ def load_progress(
 ) -> Progress:
     """Puts weights and optimizer state back and returns the counters.
 
-    Raises ValueError naming the file if one is missing, damaged or of another model.
+    Parameters that have no gradient in the last step taken (`stages.freeze_at`) need no optimizer
+    state. Raises ValueError naming the file if one is missing, damaged or of another model.
     """
     try:
         weights = folder / "model.safetensors"
@@ -79,12 +86,28 @@ def _load_optimizers(
         for parameter in group["params"]
     }
     tensors = load_tensors(path)
-    if not tensors:
-        raise ValueError(f"{path}: holds nothing; restore it")
-    for entry, value in tensors.items():
-        name, _, key = entry.rpartition(":")
-        parameter = parameters.get(name)
-        if parameter is None or (key != "step" and value.shape != parameter.shape):
+    expected = {
+        f"{name}:{key}": (parameter, key)
+        for name, parameter in parameters.items()
+        for key in (MUON_STATE if isinstance(owners[id(parameter)], Muon) else ADAMW_STATE)
+    }
+    for entry in sorted(expected.keys() | tensors.keys()):
+        if entry not in expected:
             raise ValueError(f"{path}: entry {entry} is not of this model; restore it")
-        value = value if key == "step" else value.to(parameter.device)
+        parameter, key = expected[entry]
+        if entry not in tensors and not parameter.requires_grad:
+            continue  # it was frozen in every step so far
+        if entry not in tensors:
+            raise ValueError(f"{path}: entry {entry} is missing; restore it")
+        _require_like(f"{path}: entry {entry}", tensors[entry], parameter, key)
+        value = tensors[entry] if key == "step" else tensors[entry].to(parameter.device)
         owners[id(parameter)].state[parameter][key] = value
+
+
+def _require_like(where: str, value: Tensor, parameter: Tensor, key: str) -> None:
+    """Raises ValueError if an entry is none of numbers as the optimizer keeps them."""
+    shape = () if key == "step" else parameter.shape
+    if value.shape != shape or value.dtype != torch.float32:
+        raise ValueError(f"{where} is not of this model; restore it")
+    if not value.isfinite().all() or (key in NEVER_NEGATIVE and (value < 0).any()):
+        raise ValueError(f"{where} has a number that no run comes to; restore it")

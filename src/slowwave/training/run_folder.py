@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slowwave.evaluation.run_files import read_metrics, read_summary
-from slowwave.storage.files import read_json, write_atomically, write_json
+from slowwave.evaluation.run_files import read_environment, read_metrics, read_summary
+from slowwave.storage.files import write_atomically, write_json
 from slowwave.storage.json_lines import dump_lines
 from slowwave.training.progress import find_checkpoint
 
@@ -55,8 +55,8 @@ class RunFolder:
 
     def note_resumption(self, step: int, environment: dict[str, Any]) -> None:
         """Adds to the environment what is another from `step` on, under "resumed"."""
-        recorded = read_json(self.environment_file) if self.environment_file.exists() else {}
-        resumed = recorded.get("resumed", [])
+        recorded = read_environment(self.environment_file) if self.environment_file.exists() else {}
+        resumed: list[dict[str, Any]] = recorded.get("resumed", [])
         known = recorded | {key: value for entry in resumed for key, value in entry.items()}
         changed = {key: value for key, value in environment.items() if known.get(key) != value}
         if changed:

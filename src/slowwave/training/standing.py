@@ -46,7 +46,7 @@ def find_standing(folder: RunFolder, train: TrainConfig) -> Standing:
 def find_exact(metrics: Sequence[dict[str, Any]]) -> float | None:
     """Exact match over all groups in the newest evaluation; None if there was none."""
     for line in reversed(metrics):
-        if "evaluation" in line:
+        if line.get("evaluation") is not None:
             return line["evaluation"]["overall"]["exact"]
     return None
 

@@ -22,7 +22,7 @@ from slowwave.training.cost import count_tokens, step_flops
 from slowwave.training.data import BatchesAhead
 from slowwave.training.optimizer import make_optimizers, set_learning_rates
 from slowwave.training.precision import compute_dtype
-from slowwave.training.progress import Progress, find_checkpoint
+from slowwave.training.progress import Progress, count_saved_steps, find_checkpoint
 from slowwave.training.resume import load_counters, load_progress, save_progress
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.stages import freeze_at, sleep_at
@@ -81,6 +81,7 @@ class Trainer:
         found = find_checkpoint(self.folder.checkpoint)
         if found is None:
             return False
+        freeze_at(max(0, count_saved_steps(self.folder.path) - 1), self.model, self.config)
         self.progress = load_progress(found, self.model, self.optimizers)
         self._saved_step = self.progress.step
         metrics = self.folder.drop_metrics_after(self.progress.step)

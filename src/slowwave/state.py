@@ -91,7 +91,7 @@ def _map_tensors(value: Any, function: Function) -> Any:
             return function(value)
         case Part():
             return value.map(function)
-        case tuple() if not isinstance(value, Band):
+        case tuple() if not hasattr(value, "_fields"):  # a named tuple is a plain value
             return tuple(_map_tensors(each, function) for each in cast(tuple[Any, ...], value))
         case _:
             return value
@@ -103,7 +103,7 @@ def _stack(values: Sequence[Any]) -> Any:
             return torch.cat(list(values))
         case Part():
             return type(values[0]).stack(values)
-        case tuple() if not isinstance(values[0], Band):
+        case tuple() if not hasattr(values[0], "_fields"):
             return tuple(_stack(each) for each in zip(*values, strict=True))
         case _:
             assert all(value == values[0] for value in values), "rows of a batch are alike"

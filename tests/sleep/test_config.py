@@ -39,7 +39,7 @@ def test_contradictions_are_refused_by_name(values: dict[str, Any], message: str
 @pytest.mark.parametrize("value", [-(10**4000), 10**4000], ids=["less", "more"])
 def test_refusals_are_short(name: str, value: int) -> None:
     if name == "window" and value > 0:
-        return  # whoever never sleeps may have any window
+        return  # a model that never sleeps may have any window
     with pytest.raises(ValueError, match=rf"^sleep\.{name} is .{{4,80}}[; ]") as refusal:
         SleepConfig.from_dict({name: value})
     assert len(str(refusal.value)) < 300

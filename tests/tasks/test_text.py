@@ -249,6 +249,18 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "strict.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"0\.txt: task\.tokenizer has no tokens for it \(.*\); "):
         make_text(files, tokenizer=str(tmp_path / "strict.json"))
+    values["model"]["unk_token"] = "[UNK]"
+    values["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"Regex": "(a+)+$"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    (tmp_path / "slow.json").write_text(json.dumps(values))
+    endless = write_files(tmp_path, b"a" * 28 + b"c")
+    with pytest.raises(ValueError, match=r"0\.txt: task\.tokenizer has no tokens for it \(.*\); "):
+        make_text(endless, tokenizer=str(tmp_path / "slow.json"))
+    files = write_files(tmp_path, b"to rest " * 900)
     (tmp_path / "broken.json").write_text(json.dumps({"model": 3}))
     for name in ("broken.json", "missing.json"):
         with pytest.raises(ValueError, match=rf"{name}: cannot be read as a tokenizer"):

@@ -101,7 +101,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
         version = _read_version(db, path)
         for script in MIGRATIONS[version:]:
             run_script(db, script)
-        if 0 < version < WIPES_SINCE:  # where nobody counted, anything may be left
+        if 0 < version < WIPES_SINCE:  # it did not count: anything may be left
             db.execute("UPDATE wipes SET asked = max(asked, 1)")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

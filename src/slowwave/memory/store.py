@@ -98,7 +98,7 @@ class Store:
         for name in self.names():
             with contextlib.suppress(UnknownName):  # it has gone meanwhile
                 found.append(self.info(name))
-            time.sleep(0)  # a lock goes to whoever waits for it only if its holder pauses
+            time.sleep(0)  # a thread that waits gets the lock only if its holder pauses
         return found
 
     def info(self, name: str) -> SessionInfo:

@@ -45,5 +45,5 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x)), state
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
-        """As `forward` before an eviction, when nobody reads what the block puts out."""
+        """As `forward` before an eviction, when the output is not read."""
         return self.mixer.write(self.mixer_norm(x), state, context)

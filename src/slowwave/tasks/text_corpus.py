@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from slowwave.storage.encoding import explain_panics
 from slowwave.tasks.random_bits import Integers, Words
 from slowwave.tasks.splits import SPLITS, belongs_to
 
@@ -122,13 +123,13 @@ def _read(file: Path, tokenizer: Tokenizer | None) -> Tokens:
             f"{file}: not UTF-8 ({error}); convert it, leave it out of task.files, or leave out "
             "task.tokenizer to read bytes"
         ) from None
-    try:
-        return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype="<i4")
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(
-            f"{file}: task.tokenizer has no tokens for it ({error}); leave the file out of "
-            "task.files, or name another tokenizer"
-        ) from None
+    unread = f"{file}: task.tokenizer has no tokens for it"
+    mend = "leave the file out of task.files, or name another tokenizer"
+    with explain_panics(unread, mend):
+        try:
+            return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype="<i4")
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ValueError(f"{unread} ({error}); {mend}") from None
 
 
 def _find_runs(inside: npt.NDArray[np.bool_]) -> tuple[Integers, Integers]:

@@ -41,7 +41,7 @@ class Mixer(nn.Module):
         raise NotImplementedError
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
-        """As `forward` before an eviction, when nobody reads what comes out.
+        """As `forward` before an eviction, when the output is not read.
 
         Only what outlives the eviction is computed.
         """

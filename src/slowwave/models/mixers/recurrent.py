@@ -100,7 +100,7 @@ class RecurrentLayer(Mixer):
         raise NotImplementedError
 
     def write_only(self, x: Tensor, state: FastWeights, mask: Tensor | None) -> Tensor:
-        """The fast weights that `mix` leaves, (B, G, K, V), for tokens that nobody reads with."""
+        """The fast weights that `mix` leaves, (B, G, K, V), of tokens without a reader."""
         raise NotImplementedError
 
     def keys_and_values(self, x: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.model_folder import Talker
 from slowwave.models.backbone import HybridLM
+from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.model_folder import Talker
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.run import AppServer

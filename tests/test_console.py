@@ -10,14 +10,14 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from slowwave.bench.report import Row, Section, section_table
 from slowwave.console import PlainConsole
 from slowwave.doctor import run_doctor
 from slowwave.evaluation.tables import print_summary
-from slowwave.experiment import ExperimentConfig
-from slowwave.reproduction.progress import TrainingProgress
-from slowwave.reproduction.runs import PlannedRun
+from slowwave.lab.bench.report import Row, Section, section_table
+from slowwave.lab.reproduction.progress import TrainingProgress
+from slowwave.lab.reproduction.runs import PlannedRun
 from slowwave.tasks.config import DepoConfig
+from slowwave.training.experiment import ExperimentConfig
 
 NAME = "a[red]b[/] :cat: [bold]"
 ROOT = Path(__file__).parents[1]

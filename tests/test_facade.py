@@ -11,7 +11,7 @@ import pytest
 import slowwave
 
 NAMES = {
-    "Sampling": "slowwave.generation.config",
+    "Sampling": "slowwave.runtime.config",
     "Session": "slowwave.memory.session",
     "SleepReport": "slowwave.memory.sleep_report",
     "Store": "slowwave.memory.store",

@@ -20,20 +20,16 @@ ORDER = (
     ("models",),
     ("sleep",),
     ("storage",),
-    ("generation",),
-    ("memory",),
-    ("tasks",),
-    ("evaluation",),
+    ("runtime",),
+    ("memory", "tasks"),
+    ("serving", "evaluation"),
     ("training",),
-    ("bench",),
-    ("serving",),
-    ("experiment",),
-    ("reproduction",),
-    ("demo", "doctor"),
+    ("lab", "doctor"),
     ("commands",),
     ("cli",),
     ("__init__", "__main__"),  # the facade sees everything; nothing inside imports from it
 )
+WINGS = ({"memory", "serving"}, {"tasks", "evaluation", "training"})  # living, and learning
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
 # Torch itself, and what brings it or costs as much to import.
@@ -63,7 +59,9 @@ def upward_imports(sources: dict[str, str]) -> list[str]:
             if package != PACKAGE or inside.startswith("__"):  # from slowwave import __version__
                 continue
             above = inside.split(".")[0]
-            if RANK.get(above, RANK["__init__"]) > RANK[layer]:
+            if any(layer in here and above in there for here, there in (WINGS, WINGS[::-1])):
+                faults.append(f"{path}:{line}: {layer} imports {target}, of the other wing")
+            elif RANK.get(above, RANK["__init__"]) > RANK[layer]:
                 faults.append(f"{path}:{line}: {layer} imports {target}, which is above it")
     return faults
 
@@ -163,6 +161,8 @@ def test_importing_does_not_import_torch(module: str) -> None:
         ("cli.py", "from slowwave import load"),
         ("models/block.py", "from slowwave import *"),
         ("training/trainer.py", "class A:\n    def f(self):\n        import slowwave.serving.app"),
+        ("tasks/base.py", "from slowwave.memory.session import Session"),
+        ("serving/app.py", "from slowwave.tasks.base import Task"),
         ("utils.py", ""),
         ("utils/text.py", ""),
     ],
@@ -179,7 +179,7 @@ def test_upward_import_is_caught(path: str, source: str) -> None:
         ("config.py", "from .state import MemoryState"),
         ("ops/delta_rule.py", "from .norm import rms_norm\nfrom slowwave.ops import norm"),
         ("sleep/unroll.py", "from ..models.backbone import HybridLM\nfrom slowwave.state import A"),
-        ("experiment.py", "from .sleep.config import SleepConfig"),
+        ("lab/demo.py", "from ..memory.session import Session\nfrom ..tasks.base import Task"),
         ("cli.py", "from slowwave import __version__\ndef f():\n    from .serving import app"),
         ("__init__.py", "def __getattr__(name):\n    from .memory.session import Session"),
         ("__main__.py", "from slowwave.cli import main"),

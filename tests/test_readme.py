@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli
-from slowwave.evaluation.run_results import Run, find_runs, find_variants, group_spreads
-from slowwave.experiment import complete
+from slowwave.lab.plots.run_results import Run, find_runs, find_variants, group_spreads
+from slowwave.training.experiment import complete
 
 ROOT = Path(__file__).parent.parent
 SCORES = ("exact", "sampled", "token_accuracy")

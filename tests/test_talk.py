@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.generation.model_folder import Talker, load
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import Talker, load
 from slowwave.tasks.conversation_phrases import SMALL_TALK, begin
 
 ROOT = Path(__file__).parent.parent

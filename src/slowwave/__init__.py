@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slowwave.generation.config import Sampling as Sampling
     from slowwave.memory.session import Session as Session
     from slowwave.memory.sleep_report import SleepReport as SleepReport
     from slowwave.memory.store import Store as Store
     from slowwave.memory.stored_session import StoredSession as StoredSession
     from slowwave.memory.talker import Talker as Talker
     from slowwave.memory.talker import load as load
+    from slowwave.runtime.config import Sampling as Sampling
 
     __version__: str
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Sampling": "slowwave.generation.config",
+    "Sampling": "slowwave.runtime.config",
     "Session": "slowwave.memory.session",
     "SleepReport": "slowwave.memory.sleep_report",
     "Store": "slowwave.memory.store",

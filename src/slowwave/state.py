@@ -91,10 +91,15 @@ def _map_tensors(value: Any, function: Function) -> Any:
             return function(value)
         case Part():
             return value.map(function)
-        case tuple() if not hasattr(value, "_fields"):  # a named tuple is a plain value
+        case tuple() if not _is_plain(value):
             return tuple(_map_tensors(each, function) for each in cast(tuple[Any, ...], value))
         case _:
             return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a tuple is a named one, a value like a number."""
+    return hasattr(value, "_fields")
 
 
 def _stack(values: Sequence[Any]) -> Any:
@@ -103,7 +108,7 @@ def _stack(values: Sequence[Any]) -> Any:
             return torch.cat(list(values))
         case Part():
             return type(values[0]).stack(values)
-        case tuple() if not hasattr(values[0], "_fields"):
+        case tuple() if not _is_plain(values[0]):
             return tuple(_stack(each) for each in zip(*values, strict=True))
         case _:
             assert all(value == values[0] for value in values), "rows of a batch are alike"

@@ -12,9 +12,9 @@ import pytest
 
 from slowwave import cli
 from slowwave.commands.memory_options import DIRECTORY
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.model_folder import TalkerConfig, save
 from slowwave.models.backbone import HybridLM
+from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.model_folder import TalkerConfig, save
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
 from tiny_models import THREE_LAYERS

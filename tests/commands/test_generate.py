@@ -12,8 +12,8 @@ import pytest
 
 import slowwave
 from slowwave import cli, status_line
-from slowwave.bench.kills import is_same
 from slowwave.commands.read_view import ReadView
+from slowwave.lab.bench.kills import is_same
 from slowwave.memory import pieces as memory_pieces
 from slowwave.memory.pieces import cut_text
 from slowwave.memory.replay import replay

@@ -16,10 +16,10 @@ import slowwave
 from slowwave import cli
 from slowwave.commands.memory import COMMANDS
 from slowwave.commands.printing import to_json
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import Question
 from slowwave.memory.questions import probe_point
 from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import Talker
 
 Call = Callable[..., str]
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from byte_tokenizer import ByteTokenizer
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.session import Session
 from slowwave.models.backbone import HybridLM
+from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from tiny_models import THREE_LAYERS
 

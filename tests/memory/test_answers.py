@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.answers import answer, contains, measure_answer
 from slowwave.memory.session import Session
 from slowwave.memory.telling import tell
 from slowwave.memory.turn_steps import finish
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 
 WINDOW = 12
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory import catalogue_file
 from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import Talker
 
 RESERVE = "catalogue.sqlite-reserve"
 
@@ -224,7 +224,7 @@ def test_a_disk_of_its_own(tmp_path: Path) -> None:
 
 
 def make_talker() -> Talker:
-    from slowwave.bench.kills import make_talker
+    from slowwave.lab.bench.kills import make_talker
 
     return make_talker()
 

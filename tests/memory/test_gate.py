@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.answers import measure_answer
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.gate import compare, judge, measure
 from slowwave.memory.session import Session
 from slowwave.memory.verdict import Measures, Verdict
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.refusals import Damaged
 from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import Talker
 from tensor_files import replace_tensor
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import GateConfig, Question
 from slowwave.memory.questions import Asked, Reply, probe_point, probe_session, probe_state
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from byte_tokenizer import ByteTokenizer
-from slowwave.generation.config import Sampling
 from slowwave.memory.ledger import Entry, EntryKind
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
+from slowwave.runtime.config import Sampling
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream

@@ -15,9 +15,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.session_file import read_session_file
 from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import Talker
 from tensor_files import replace_tensor
 
 

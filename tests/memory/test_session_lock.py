@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.refusals import HeldElsewhere
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import Talker
 
 FORKED = """
 import os, sys, time

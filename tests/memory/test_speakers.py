@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from byte_tokenizer import ByteTokenizer
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.ledger import Entry, recall_speaker
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.telling import say, tell
 from slowwave.memory.turn_steps import finish
+from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 
 CHAT = ChatFormat()
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.provenance import trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 
 DRAWN = Sampling(temperature=1.0, top_k=40)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory import catalogue, catalogue_schema, leftovers, state_files
 from slowwave.memory.refusals import Damaged
 from slowwave.memory.session_lock import SessionLock
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
+from slowwave.runtime.model_folder import Talker
 from slowwave.storage import memory_file
 
 

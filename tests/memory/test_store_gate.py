@@ -14,8 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue_schema import APPLICATION_ID, MIGRATIONS
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.ledger import Entry
@@ -25,6 +23,8 @@ from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 

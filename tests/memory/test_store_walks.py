@@ -10,8 +10,6 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import trace
@@ -20,6 +18,8 @@ from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 
 WINDOW = 6

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from byte_tokenizer import ByteTokenizer
-from slowwave.generation import model_folder
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import TalkerConfig
 from slowwave.memory.config import GateConfig
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker, load
 from slowwave.models.backbone import HybridLM
+from slowwave.runtime import model_folder
+from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import TalkerConfig
 from slowwave.storage import tokenizer
 from tiny_models import THREE_LAYERS
 

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.model_folder import Talker
 from slowwave.memory import catalogue_rows
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_types import Owner, Reached, Step
@@ -28,6 +26,8 @@ from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.telling import say
 from slowwave.memory.turn_steps import finish
+from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 
 SECRET = "xyzzy plugh"

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue_parse import REPORT
 from slowwave.memory.catalogue_rows import dump_report
 from slowwave.memory.config import Canary, GateConfig
@@ -19,6 +18,7 @@ from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.transaction import sleep_on
 from slowwave.models.backbone import HybridLM
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import BetweenPasses, SleepConfig
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.sleep.stream import read_stream

@@ -12,12 +12,12 @@ import openai
 import pytest
 
 from serving_app import Make, chat, listen, run, serve
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import start_session
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.feed import Key
 

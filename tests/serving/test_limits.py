@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from serving_app import Make, chat, run, serve
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.store import Store
 from slowwave.memory.turn_steps import Progress
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.engine import Engine, Job
 from slowwave.serving.errors import ApiError

@@ -16,12 +16,12 @@ import httpx2
 import pytest
 
 from serving_app import Make, chat, listen, run, serve
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.memory.turn_steps import Progress
+from slowwave.runtime.model_folder import Talker
 from slowwave.serving import memories
 from slowwave.serving.answers import FileAnswer
 from slowwave.serving.config import ServeConfig

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 from serving_app import Make, chat, run, serve
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.store import Store
+from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.model_folder import Talker
 from slowwave.serving import past
 from slowwave.serving.app import create_app
 from slowwave.serving.past import READ_AT_ONCE, describe_window

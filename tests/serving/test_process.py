@@ -18,11 +18,11 @@ import httpx2
 import pytest
 
 from serving_app import MODEL, Make, chat, listen
-from slowwave.generation import model_folder
-from slowwave.generation.model_folder import Talker, TalkerConfig
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import start_session
+from slowwave.runtime import model_folder
+from slowwave.runtime.model_folder import Talker, TalkerConfig
 from slowwave.serving import run as serving_run
 from slowwave.serving.config import ServeConfig
 from slowwave.sleep.awake import read_awake

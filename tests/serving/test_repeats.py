@@ -12,11 +12,11 @@ import openai
 import pytest
 
 from serving_app import Make, chat, listen, run, serve
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import start_session
+from slowwave.runtime.model_folder import Talker
 from slowwave.serving.feed import Key
 
 CHAT = "/v1/chat/completions"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from slowwave.evaluation.tables import TASKS
-from slowwave.experiment import ExperimentConfig, export_run, load_run
-from slowwave.generation.model_folder import TalkerConfig, load
 from slowwave.models.config import ModelConfig
+from slowwave.runtime.model_folder import TalkerConfig, load
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import save_model
 from slowwave.storage.folder_kind import TEXT_TASKS
 from slowwave.tasks.config import ConversationConfig, DepoConfig, TaskConfig
+from slowwave.training.experiment import ExperimentConfig, export_run, load_run
 
 ROOT = Path(__file__).parents[2]
 TALKER = TalkerConfig(model=ModelConfig(vocab_size=9), sleep=SleepConfig())

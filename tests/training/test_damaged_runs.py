@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from slowwave.experiment import ExperimentConfig, build, load_run, look_up, run_training
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, save_tensors
 from slowwave.tasks.config import DepoConfig
 from slowwave.training import resume
 from slowwave.training.config import TrainConfig
+from slowwave.training.experiment import ExperimentConfig, build, load_run, look_up, run_training
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.trainer import StepReport, Trainer, TrainingDiverged
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.experiment import ExperimentConfig, build, run_training
+from slowwave.lab.reproduction.runs import PlannedRun, planned_cost
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
-from slowwave.reproduction.runs import PlannedRun, planned_cost
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.tasks.config import Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.cost import step_flops
+from slowwave.training.experiment import ExperimentConfig, build, run_training
 from slowwave.training.optimizer import learning_rate_factor
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.stages import recurrent_parameters, sleep_at
@@ -52,7 +52,7 @@ FROZEN = dataclasses.replace(TRAIN, first_stage_trains="recurrent")
 
 @pytest.fixture(autouse=True)
 def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 8)
+    monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 8)
 
 
 def _stop(config: ExperimentConfig, out: Path, step: int) -> dict[str, Tensor]:

@@ -42,8 +42,8 @@ def run(arguments: list[str]) -> None:
         raise ValueError(f"--seconds is {options.seconds}; use more than 0")
     with StatusLine() as status:
         status.show("loading what is measured")
-        from slowwave.bench.op import OpOptions
-        from slowwave.bench.run import run_benchmarks
+        from slowwave.lab.bench.op import OpOptions
+        from slowwave.lab.bench.run import run_benchmarks
 
     chosen = OpOptions(shape=options.shape, workers=options.workers)
     run_benchmarks(

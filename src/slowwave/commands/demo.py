@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> None:
     require_folder("--out", options.out)
     with StatusLine() as status:
         status.show("loading the models")
-        from slowwave.demo import run_demo
+        from slowwave.lab.demo import run_demo
 
     run_demo(
         options.checkpoints,

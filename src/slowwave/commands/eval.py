@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
         raise ValueError(f"--examples is {options.examples}; use 1 or more")
     with StatusLine() as status:
         status.show(f"loading {options.run}")
-        from slowwave.experiment import load_run, retask, score
+        from slowwave.training.experiment import load_run, retask, score
 
         config, model, task = load_run(options.run)
         if options.set:

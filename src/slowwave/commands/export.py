@@ -24,7 +24,7 @@ class ExportOptions:
 def run(arguments: list[str]) -> None:
     """slowwave export RUN OUT"""
     options = parse(ExportOptions, arguments, prog="slowwave export")
-    from slowwave.experiment import export_run
+    from slowwave.training.experiment import export_run
 
     export_run(options.run, options.out)
     print(options.out)

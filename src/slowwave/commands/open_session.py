@@ -17,9 +17,9 @@ from slowwave.commands.memory_options import (
     load_model,
     open_store,
 )
-from slowwave.generation.config import Sampling
 from slowwave.memory.config import read_gate
 from slowwave.memory.names import check_name, is_fit
+from slowwave.runtime.config import Sampling
 
 if TYPE_CHECKING:
     from slowwave.memory.session import Session

@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> None:
             raise ValueError(f"--{field} is {getattr(options, field)}; use 1 or more")
     with StatusLine() as status:
         status.show("loading what draws and trains")
-        from slowwave.reproduction.reproduce import list_all, make, rebuild, show_runs
+        from slowwave.lab.reproduction.reproduce import list_all, make, rebuild, show_runs
 
     if options.dry_run:
         show_runs(options.name, options.scale, seeds=options.seeds)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
-from slowwave.generation.reply_text import ReplyText
-from slowwave.generation.sampling import draw, make_generator
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
+from slowwave.runtime.reply_text import ReplyText
+from slowwave.runtime.sampling import draw, make_generator
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 

@@ -8,7 +8,6 @@ from typing import get_args
 import numpy as np
 from pydantic import TypeAdapter
 
-from slowwave.generation.chat import Role
 from slowwave.memory import row_checks as check
 from slowwave.memory.catalogue_types import Owner, Point
 from slowwave.memory.entry_checks import check_entry
@@ -16,6 +15,7 @@ from slowwave.memory.ledger import Entry, EntryKind, Finish
 from slowwave.memory.provenance import Slept
 from slowwave.memory.row_checks import BadRow
 from slowwave.memory.sleep_report import SleepReport
+from slowwave.runtime.chat import Role
 from slowwave.storage.strict_json import parse_json
 
 REPORT = TypeAdapter(SleepReport)

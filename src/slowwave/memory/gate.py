@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.answers import answer, contains, measure_answer, measure_tokens
 from slowwave.memory.config import GateConfig
 from slowwave.memory.turn_steps import Progress, Steps, finish, time_steps
 from slowwave.memory.verdict import Measures, Verdict
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.awake import ask_awake
 from slowwave.state import MemoryState
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from slowwave.config import Many
-from slowwave.generation.chat import ChatFormat, Role
+from slowwave.runtime.chat import ChatFormat, Role
 
 EntryKind = Literal["told", "reply", "sleep"]
 Finish = Literal["stop", "length"]

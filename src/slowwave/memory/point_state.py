@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_types import Point
 from slowwave.memory.entry_checks import check_passes, check_tokens, naming
 from slowwave.memory.ledger import Entry
 from slowwave.memory.refusals import Damaged
 from slowwave.memory.state_files import StateFiles
+from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 from slowwave.storage.tokenizer import Tokenizer
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.answers import answer, contains
 from slowwave.memory.config import Question
 from slowwave.memory.entry_checks import check_passes
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.consolidate import consolidate
 from slowwave.state import MemoryState
 

@@ -6,9 +6,9 @@ import dataclasses
 import time
 from typing import Literal
 
-from slowwave.generation.chat import Role
-from slowwave.generation.reply_text import ReplyText
 from slowwave.memory.ledger import MODEL, Entry
+from slowwave.runtime.chat import Role
+from slowwave.runtime.reply_text import ReplyText
 
 
 @dataclasses.dataclass

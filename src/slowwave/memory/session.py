@@ -13,10 +13,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from slowwave.generation.chat import ChatFormat
-from slowwave.generation.config import Sampling
-from slowwave.generation.reply_text import ReplyText
-from slowwave.generation.sampling import draw, make_generator
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.entry_checks import check_passes, check_vocabulary
 from slowwave.memory.ledger import USER, Entry
@@ -28,6 +24,10 @@ from slowwave.memory.telling import say, tell
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.models.backbone import HybridLM
+from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.reply_text import ReplyText
+from slowwave.runtime.sampling import draw, make_generator
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_stream

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.refusals import Damaged
 from slowwave.memory.row_checks import is_state_file
 from slowwave.memory.session import Session
+from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import load_memory, read_fast_weights, read_memory

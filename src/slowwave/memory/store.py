@@ -13,8 +13,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_types import (
     Piece,
@@ -42,6 +40,8 @@ from slowwave.memory.sleep_report import SleepReport, measure_change
 from slowwave.memory.state_files import StateFiles, measure_file
 from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
 from slowwave.memory.stored_session import StoredSession, reach, start_session
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 

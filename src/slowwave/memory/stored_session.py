@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from slowwave.generation.config import Sampling
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_types import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
@@ -29,6 +27,8 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.state_files import StateFiles
 from slowwave.memory.status import Status
 from slowwave.memory.turn_steps import Progress, Result, Steps, finish
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from slowwave.generation import model_folder
-from slowwave.generation.config import Sampling
 from slowwave.memory.config import GateConfig
 from slowwave.memory.sleep_report import SleepReport
+from slowwave.runtime import model_folder
+from slowwave.runtime.config import Sampling
 
 if TYPE_CHECKING:
     from slowwave.memory.session import Session

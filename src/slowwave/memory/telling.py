@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from slowwave.generation.chat import ChatFormat, Role
 from slowwave.memory.ledger import USER, Entry
 from slowwave.memory.turn_steps import Progress, Steps, finish
+from slowwave.runtime.chat import ChatFormat, Role
 from slowwave.storage.tokenizer import Tokenizer
 
 

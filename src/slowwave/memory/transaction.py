@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.config import GateConfig
 from slowwave.memory.gate import judge_by_step
 from slowwave.memory.sleep_report import SleepReport, Trigger, measure_changes
 from slowwave.memory.turn_steps import Progress, Steps, finish
 from slowwave.memory.verdict import Verdict
+from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.state import MemoryState
 

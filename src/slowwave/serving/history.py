@@ -7,8 +7,8 @@ import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from slowwave.generation.chat import Role, flatten
 from slowwave.memory.ledger import MODEL, USER, Entry
+from slowwave.runtime.chat import Role, flatten
 
 SYSTEM = "system"
 

@@ -11,11 +11,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from slowwave.generation.model_folder import Talker
 from slowwave.memory.private_store import make_private_directory
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
+from slowwave.runtime.model_folder import Talker
 from slowwave.serving.engine import Ended, Engine, Job
 from slowwave.serving.feed import Key
 

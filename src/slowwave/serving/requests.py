@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from slowwave.generation.config import Sampling
+from slowwave.runtime.config import Sampling
 from slowwave.serving.errors import MOST_SHOWN, shorten
 from slowwave.serving.history import Message, Role
 from slowwave.sleep.config import MOST_PASSES

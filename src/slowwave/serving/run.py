@@ -19,8 +19,8 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from slowwave.generation.model_folder import load
 from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import load
 from slowwave.serving.api_keys import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig

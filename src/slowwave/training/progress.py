@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from slowwave.evaluation.run_files import read_counters
+from slowwave.training.run_files import read_counters
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

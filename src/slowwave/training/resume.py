@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from slowwave.evaluation.run_files import read_counters
 from slowwave.models.backbone import HybridLM
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_model, save_tensors
 from slowwave.storage.files import sync_folder, write_json
 from slowwave.training.muon import Muon
 from slowwave.training.progress import Progress
+from slowwave.training.run_files import read_counters
 
 MUON_STATE = ("momentum_buffer",)
 ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")

@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slowwave.evaluation.run_files import read_environment, read_metrics, read_summary
 from slowwave.storage.files import write_atomically, write_json
 from slowwave.storage.json_lines import dump_lines
 from slowwave.training.progress import find_checkpoint
+from slowwave.training.run_files import read_environment, read_metrics, read_summary
 
 
 class RunFolder:

@@ -1,0 +1,1 @@
+"""What needs a checkout: benchmarks, figures, probes, plots, the demo."""

@@ -1,0 +1,1 @@
+"""Reads what fast weights hold, by linear probes."""

@@ -1,0 +1,61 @@
+"""A model to talk to, as a folder: weights, config and tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from slowwave.config import Config
+from slowwave.models.backbone import HybridLM
+from slowwave.models.config import ModelConfig
+from slowwave.runtime.chat import ChatFormat
+from slowwave.sleep.config import SleepConfig
+from slowwave.storage.checkpoint import load_tensors, load_weights, save_tensors
+from slowwave.storage.files import write_atomically, write_json
+from slowwave.storage.folder_kind import read_folder_config
+from slowwave.storage.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TalkerConfig(Config):
+    """What config.json of the folder says."""
+
+    model: ModelConfig
+    sleep: SleepConfig
+    chat: ChatFormat | None = None
+    """How a conversation is written; None for a model that only goes on with a text."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the matrix products."""
+
+
+class Talker(NamedTuple):
+    """All that a session needs of a model."""
+
+    model: HybridLM
+    tokenizer: Tokenizer
+    sleep: SleepConfig
+    chat: ChatFormat | None
+
+
+def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: TalkerConfig) -> None:
+    """Writes model.safetensors, config.json and, unless bytes are read, tokenizer.json."""
+    folder = Path(folder)
+    if isinstance(tokenizer, FileTokenizer):
+        write_atomically(folder / "tokenizer.json", tokenizer.content)
+    save_tensors(folder / "model.safetensors", model.state_dict())
+    write_json(folder / "config.json", config.to_dict())
+
+
+def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
+    """Reads what `save` wrote; raises ValueError that says what is missing, unfit, or no model."""
+    folder = Path(folder)
+    config = read_folder_config(folder, "talker", TalkerConfig)
+    path = folder / "tokenizer.json"
+    tokenizer = load_tokenizer(path if path.exists() else None)
+    model, weights = HybridLM(config.model), folder / "model.safetensors"
+    load_weights(model, load_tensors(weights), weights)
+    model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
+    return Talker(model.to(device), tokenizer, config.sleep, config.chat)

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 
 from slowwave.training.allocator import keep_freed_memory
-from slowwave.training.experiment import build, load_experiment
+from slowwave.training.experiment import build, load_experiment, make_trainer
 from slowwave.training.run_folder import RunFolder
-from slowwave.training.trainer import Trainer
 
 
 def time_steps(recipe: str, steps: int, overrides: dict[str, Any]) -> tuple[list[float], float]:
@@ -30,7 +29,7 @@ def time_steps(recipe: str, steps: int, overrides: dict[str, Any]) -> tuple[list
     torch.set_num_threads(config.train.threads or 1)
     model, task = build(config)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(model, task, config.sleep, config.train, RunFolder(folder))
+        trainer = make_trainer(config, model, task, RunFolder(folder))
         muon, spent, taken = trainer.optimizers["muon"], list[float](), list[float]()
         step_of_muon = muon.step
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import itertools
 import json
 import tomllib
@@ -113,6 +114,14 @@ def describe_differences(here: dict[str, Any], there: dict[str, Any], where: str
     ]
     more = len(named) - len(told)
     return ", ".join(told) + (f", and {more} more" if more else "")
+
+
+def import_object(path: str, kind: type[Kind]) -> type[Kind]:
+    """The class at "module:Name", a subclass of `kind`; for tables that must import nothing."""
+    module, _, name = path.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    assert issubclass(found, kind), f"{path} is no {kind.__name__}"
+    return found
 
 
 def validate(kind: type[Kind], values: Any, *, remedy: str = "") -> Kind:

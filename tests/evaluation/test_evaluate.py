@@ -12,12 +12,13 @@ from torch import Tensor
 
 from flop_counter import Counter
 from numerics import assert_close
-from slowwave.evaluation.evaluate import evaluate, predict
+from slowwave.evaluation.evaluate import evaluate
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.objective import Batch, Labelled, ScoredTokens, plan_batch, predict
 from slowwave.sleep.unroll import unroll
-from slowwave.tasks.base import Batch, Labelled, Task
+from slowwave.tasks.base import Task
 from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config
 from slowwave.tasks.registry import make_task
 
@@ -32,6 +33,10 @@ SIZES: dict[str, Any] = {
 
 def _model(task: Task) -> HybridLM:
     return HybridLM(ModelConfig(vocab_size=task.vocab_size, value_dim=8, **SIZES)).double()
+
+
+def run_plan(model: HybridLM, batch: Batch, sleep: SleepConfig) -> ScoredTokens:
+    return predict(model, batch, plan_batch(batch, sleep))
 
 
 def _with_logits(model: HybridLM, logits: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +99,7 @@ def test_forked_questions_see_the_stream_and_not_each_other() -> None:
     sleep = SleepConfig(window=12, passes=2)
     batch = task.batch("test", [0, 1])
     assert batch.questions is not None
-    together = predict(model, batch, sleep).logits.unflatten(0, (2, 4))
+    together = run_plan(model, batch, sleep).logits.unflatten(0, (2, 4))
     for fork in range(4):
         asked = batch.questions
         alone = Labelled(
@@ -103,7 +108,7 @@ def test_forked_questions_see_the_stream_and_not_each_other() -> None:
                 for tensor in (asked.inputs, asked.targets, asked.answers, asked.groups)
             )
         )
-        logits = predict(model, Batch(batch.stream, alone), sleep).logits
+        logits = run_plan(model, Batch(batch.stream, alone), sleep).logits
         assert_close(logits, together[:, fork], 1e-12)
 
 
@@ -131,13 +136,13 @@ def test_masked_padding_leaves_no_trace(layout: Literal["row", "forked"]) -> Non
     assert slept.counters.num_sleeps == 3
     assert all(not weights.any() for weights in slept.fast_weights)
 
-    predicted = predict(model, batch, sleep)
+    predicted = run_plan(model, batch, sleep)
     predicted.logits.logsumexp(-1).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     inputs = torch.where(mask, batch.stream.inputs, 7)
     other = dataclasses.replace(batch, stream=dataclasses.replace(batch.stream, inputs=inputs))
-    assert torch.equal(predict(model, other, sleep).logits, predicted.logits)
-    read = predict(model, dataclasses.replace(batch, mask=None), sleep).logits
+    assert torch.equal(run_plan(model, other, sleep).logits, predicted.logits)
+    read = run_plan(model, dataclasses.replace(batch, mask=None), sleep).logits
     assert not torch.allclose(read, predicted.logits, rtol=1e-3)
 
 
@@ -170,8 +175,8 @@ def test_targets_in_stream_and_forks_are_scored_alike() -> None:
     stream = batch.stream
     numbers = torch.arange(12).expand_as(stream.inputs) // 4
     told = Labelled(stream.inputs, stream.inputs, numbers, numbers + 1)
-    both = predict(model, Batch(told, batch.questions), sleep)
-    parts = [predict(model, Batch(told, None), sleep), predict(model, batch, sleep)]
+    both = run_plan(model, Batch(told, batch.questions), sleep)
+    parts = [run_plan(model, Batch(told, None), sleep), run_plan(model, batch, sleep)]
     assert_close(both.logits, torch.cat([part.logits for part in parts]), 1e-12)
     for column in ("targets", "groups"):
         assert torch.equal(getattr(both, column), torch.cat([getattr(p, column) for p in parts]))

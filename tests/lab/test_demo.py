@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from slowwave.evaluation.evaluate import evaluate, predict
+from slowwave.evaluation.evaluate import evaluate
 from slowwave.lab.demo import PASSES, run_demo
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.objective import plan_batch, predict
 from slowwave.storage.checkpoint import save_model
 from slowwave.storage.files import read_json, write_json
 from slowwave.tasks.config import DepoConfig, Rule110Config
@@ -101,7 +102,8 @@ def test_answers_are_those_of_the_models(
     for passes in (PASSES[0], PASSES[-1]):
         config, model, task = load_run(checkpoints / f"n{passes}")
         with torch.no_grad():
-            scored = predict(model, task.batch("test", [SEED]), config.sleep)
+            batch = task.batch("test", [SEED])
+            scored = predict(model, batch, plan_batch(batch, config.sleep))
         words = task.example("test", SEED)
         said = [str(token) for token in scored.logits.argmax(-1).tolist()]
         expected[str(passes)] = dict(zip(words.questions, said, strict=True))

@@ -19,7 +19,7 @@ from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.transaction import sleep_on
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime.model_folder import Talker
-from slowwave.sleep.config import BetweenPasses, SleepConfig
+from slowwave.sleep.config import BetweenPasses, Passes, SleepConfig
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
@@ -58,7 +58,9 @@ def norm_of(tensor: Tensor) -> float:
 @pytest.mark.parametrize("between", ["carry", "reset", "frozen"])
 def test_changes_of_every_pass(talker: Talker, between: BetweenPasses) -> None:
     """By hand, from what every pass leaves; also where it began elsewhere."""
-    talker = talker._replace(sleep=SleepConfig(window=WINDOW, passes=4, between_passes=between))
+    talker = talker._replace(
+        sleep=SleepConfig(window=WINDOW, passes=4, consolidator=Passes(between_passes=between))
+    )
     state = open_window(talker, 7)
     left = list[tuple[Tensor, ...]]()
     with torch.inference_mode():

@@ -5,6 +5,8 @@ from typing import Any, get_args
 import pytest
 
 from slowwave.models.config import LayerType, ModelConfig
+from slowwave.models.flops import written_span
+from slowwave.models.mixers.mixer import find_mixer
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,9 @@ def test_parts_of_a_stack() -> None:
     config = ModelConfig(layers=("gdn", "attn", "gdn", "attn", "attn"), prelude=1, coda=2)
     parts = [config.span(part) for part in ("all", "trunk", "core", "coda")]
     assert parts == [range(5), range(3), range(1, 3), range(3, 5)]
-    assert config.written_span("core") == (range(1, 2), 2)
-    assert config.written_span("coda") == (range(3, 5), None)
+    mixers = [find_mixer(kind) for kind in config.layers]
+    assert written_span(config.span("core"), mixers) == (range(1, 2), 2)
+    assert written_span(config.span("coda"), mixers) == (range(3, 5), None)
 
 
 def test_the_largest_sizes_are_taken() -> None:
@@ -84,10 +87,9 @@ def test_sizes_left_out_follow_from_others() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in get_args(LayerType) if kind != "attn"])
 def test_writing_ends_with_the_last_layer_that_has_fast_weights(kind: LayerType) -> None:
-    span, last = ModelConfig(layers=("gdn", kind, "attn")).written_span("all")
-    assert (list(span), last) == ([0], 1)
-    span, last = ModelConfig(layers=("attn", "attn")).written_span("all")
-    assert (list(span), last) == ([0, 1], None)
+    gdn, recurrent, attention = find_mixer("gdn"), find_mixer(kind), find_mixer("attn")
+    assert written_span(range(3), [gdn, recurrent, attention]) == (range(1), 1)
+    assert written_span(range(2), [attention, attention]) == (range(2), None)
 
 
 def test_round_trip() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kernel_generators import vary_kernels
 from numerics import assert_close
+from slowwave.models.config import ModelConfig
 from slowwave.models.mixers.jet import JetLayer
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import GatedDeltaNet, GatedHebbian, RecurrentLayer
@@ -35,7 +36,7 @@ def make_layer(kind: type[Layer], max_beta: float = 2.0) -> Layer:
         conv_width=TAPS,
         max_beta=max_beta,
     )
-    layer.reset_recurrence(torch.Generator().manual_seed(1), 16.0)
+    layer.reset(torch.Generator().manual_seed(1), ModelConfig())
     with torch.no_grad():
         layer.out_norm.weight.uniform_(0.5, 2.0)
     vary_kernels(layer)
@@ -164,7 +165,7 @@ def test_fresh_recurrence_has_fla_s_ranges(initial_decay: float) -> None:
         conv_width=TAPS,
         max_beta=1.0,
     )
-    layer.reset_recurrence(torch.Generator().manual_seed(0), initial_decay)
+    layer.reset(torch.Generator().manual_seed(0), ModelConfig(initial_decay=initial_decay))
     A, dt = layer.A_log.exp(), F.softplus(layer.dt_bias)
     assert A.min() > 0
     assert A.max() <= initial_decay * 1.001

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from numerics import assert_close
 from slowwave.models.backbone import HybridLM
-from slowwave.sleep.config import Eviction, Recirculate, SleepConfig
-from slowwave.sleep.consolidate import consolidate, reread
+from slowwave.sleep.config import Eviction, Passes, Recirculate, SleepConfig
+from slowwave.sleep.consolidate import consolidate
+from slowwave.sleep.consolidators.passes import reread
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
@@ -42,7 +43,10 @@ def test_each_pass_starts_where_the_window_does(
 ) -> None:
     tokens = draw_tokens(2, 8)
     sleep = SleepConfig(
-        window=WINDOW, passes=passes, wake_passes=wake_passes, recirculate=recirculate
+        window=WINDOW,
+        passes=passes,
+        wake_passes=wake_passes,
+        consolidator=Passes(recirculate=recirculate),
     )
     _, state = model.read(tokens[:, :WINDOW], model.initial_state(2))
     start = consolidate(model, state, passes=passes, sleep=sleep)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from numerics import assert_close
 from slowwave.models.backbone import HybridLM
-from slowwave.sleep.config import BetweenPasses, SleepConfig
+from slowwave.sleep.config import BetweenPasses, Passes, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.unroll import unroll
@@ -34,7 +34,9 @@ def test_passes_that_start_again(
 ) -> None:
     """Under hard eviction: later passes see the weights of one place, and only the last writes."""
     tokens = draw_tokens(2, T)
-    sleep = SleepConfig(window=WINDOW, passes=passes, between_passes=between_passes)
+    sleep = SleepConfig(
+        window=WINDOW, passes=passes, consolidator=Passes(between_passes=between_passes)
+    )
     weights = model.initial_state(2).fast_weights
     for start in range(0, T - T % WINDOW, WINDOW):
         first, after = model.read(tokens[:, start : start + WINDOW], fresh(model, weights))
@@ -67,7 +69,7 @@ def test_the_weights_at_a_windows_start_are_kept_where_needed(
     tokens = draw_tokens(2, WINDOW + 2)
     sizes: dict[str, int] = {}
     for way in ("carry", "reset", "frozen"):
-        sleep = SleepConfig(window=WINDOW, passes=2, between_passes=way)
+        sleep = SleepConfig(window=WINDOW, passes=2, consolidator=Passes(between_passes=way))
         awake = read_pieces(model, tokens, [3], sleep)[1]
         sizes[way] = awake.nbytes
         slept = read_pieces(model, tokens[:, :WINDOW], [3], sleep)[1]
@@ -82,4 +84,6 @@ def test_the_weights_at_a_windows_start_are_kept_where_needed(
     with pytest.raises(
         ValueError, match=r"the window was read without noting the state it began with"
     ):
-        consolidate(model, state, passes=2, sleep=SleepConfig(between_passes="reset"))
+        consolidate(
+            model, state, passes=2, sleep=SleepConfig(consolidator=Passes(between_passes="reset"))
+        )

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from slowwave.sleep.config import SleepConfig
+from slowwave.config import Config
+from slowwave.sleep.config import Evict, Passes, Ridge, SleepConfig
 
 
 @pytest.mark.parametrize(
@@ -26,13 +27,13 @@ from slowwave.sleep.config import SleepConfig
         ),
         (
             {"kept_cache": "first_pass", "eviction": "none"},
-            r"sleep\.kept_cache is first_pass with sleep\.eviction none, .*; use last_pass, or",
+            r"sleep\.consolidator\.kept_cache is first_pass with sleep\.eviction none, .*; use",
         ),
     ],
 )
 def test_contradictions_are_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        SleepConfig(**values)
+        SleepConfig.from_dict(values)
 
 
 @pytest.mark.parametrize("name", ["window", "passes", "wake_passes", "sinks"])
@@ -50,9 +51,54 @@ def test_unknown_ways_to_recirculate_are_refused() -> None:
         SleepConfig.from_dict({"recirculate": "logits"})
 
 
+@pytest.mark.parametrize(
+    ("older", "settings"),
+    [
+        ({"recirculate": "normed"}, Passes(recirculate="normed")),
+        ({"between_passes": "reset", "consolidator": "passes"}, Passes(between_passes="reset")),
+        ({"kept_cache": "first_pass", "eviction": "sliding"}, Passes(kept_cache="first_pass")),
+        ({"consolidator": {"recirculate": "embedding"}}, Passes(recirculate="embedding")),
+        ({"consolidator": "ridge"}, Ridge()),
+        ({"consolidator": "evict"}, Evict()),
+    ],
+)
+def test_older_and_shorter_settings_are_read(older: dict[str, Any], settings: Config) -> None:
+    config = SleepConfig.from_dict(older)
+    assert config.consolidator == settings
+    assert SleepConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"consolidator": "dreams"},
+            r"sleep\.consolidator\.kind is 'dreams'; use one of evict, passes, ridge$",
+        ),
+        ({"consolidator": 3}, r"sleep\.consolidator\.kind is 3; use one of evict"),
+        (
+            {"consolidator": "ridge", "recirculate": "normed"},
+            r"sleep\.recirculate is a setting of the consolidator passes, and "
+            r"sleep\.consolidator\.kind is ridge; leave it out$",
+        ),
+        ({"consolidator": {"kind": "ridge", "penalty": 0}}, r"sleep\.consolidator\.penalty is 0"),
+        ({"consolidator": {"penalty": 1}}, r"sleep\.consolidator\.penalty: unknown key"),
+        (
+            {"consolidator": "ridge", "passes": 3},
+            r"sleep\.passes is 3 with sleep\.consolidator ridge; use 1 \(plain eviction\) to 2$",
+        ),
+        ({"consolidator": "evict", "passes": 2}, r"sleep\.passes is 2 with .* evict; use 1$"),
+    ],
+)
+def test_wrong_consolidators_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        SleepConfig.from_dict(values)
+
+
 def test_the_default_is_plain_eviction() -> None:
     assert SleepConfig().passes == 1
-    assert SleepConfig().recirculate == "hidden"
+    assert SleepConfig().consolidator == Passes()
+    assert Passes().recirculate == "hidden"
     assert SleepConfig().eviction == "all"
-    assert SleepConfig().between_passes == "carry"
+    assert Passes().between_passes == "carry"
     assert SleepConfig().wake_passes == 1

@@ -13,7 +13,7 @@ from kernel_generators import vary_kernels
 from numerics import assert_close
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import Part
-from slowwave.sleep.config import Recirculate, SleepConfig
+from slowwave.sleep.config import Passes, Recirculate, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.state import FastWeights, KeyValues, MemoryState
 
@@ -51,7 +51,9 @@ def reread(model: HybridLM, hidden: Tensor, tokens: Tensor, way: Recirculate) ->
 def test_each_pass_reads_what_the_last_put_out_from_the_weights_it_left(
     model: HybridLM, awake: MemoryState, passes: int, way: Recirculate
 ) -> None:
-    slept = consolidate(model, awake, passes=passes, sleep=SleepConfig(recirculate=way))
+    slept = consolidate(
+        model, awake, passes=passes, sleep=SleepConfig(consolidator=Passes(recirculate=way))
+    )
     hidden, weights = awake.window_hidden, awake.fast_weights
     for _ in range(passes - 1):
         fresh = with_weights(model.initial_state(2), weights)

@@ -18,7 +18,7 @@ from slowwave.models.mixers.attention import Attention
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import RecurrentLayer
 from slowwave.ops.attention import exact_rotation
-from slowwave.sleep.config import BetweenPasses, KeptCache, SleepConfig
+from slowwave.sleep.config import BetweenPasses, KeptCache, Passes, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS, cut_stream
 from slowwave.sleep.stream import read_stream
@@ -153,11 +153,11 @@ def sliding_passes(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> Tenso
             before = {"carry": passes[-1], "reset": memory, "frozen": passes[0]}
             begun: list[LayerState] = [
                 old if isinstance(old, KeyValues) else new.evict()
-                for old, new in zip(memory, before[sleep.between_passes], strict=True)
+                for old, new in zip(memory, before[sleep.looping.between_passes], strict=True)
             ]
             x, after = one_pass(model, x, begun, start, sleep)
             passes.append(after)
-        cached = passes[0 if sleep.kept_cache == "first_pass" else -1]
+        cached = passes[0 if sleep.looping.kept_cache == "first_pass" else -1]
         memory = [
             FastWeights(new.weights, first.conv_tail)
             if isinstance(new, FastWeights) and isinstance(first, FastWeights)
@@ -184,9 +184,8 @@ def test_windows_are_slept_on_over_what_was_kept(
         window=WINDOW,
         passes=passes,
         eviction="sliding",
-        kept_cache=kept_cache,
         sinks=2,
-        between_passes=between_passes,
+        consolidator=Passes(kept_cache=kept_cache, between_passes=between_passes),
     )
     expected = sliding_passes(model, tokens, sleep)
     assert_close(unroll(model, tokens, score(tokens), sleep).hidden, expected, 1e-10)
@@ -215,8 +214,8 @@ def test_streaming_equals_unrolling(
         passes=passes,
         eviction="sliding",
         sinks=sinks,
-        kept_cache=kept_cache,
         loss_windows="sleep_after",
+        consolidator=Passes(kept_cache=kept_cache),
     )
     with torch.no_grad():
         rollout = unroll(model, tokens, tokens, sleep)
@@ -243,7 +242,11 @@ def test_narrow_numbers_stream_alike(
     model.float().set_compute_dtype(narrow)
     tokens = draw_tokens(2, T)
     sleep = SleepConfig(
-        window=WINDOW, passes=passes, eviction="sliding", sinks=1, recirculate="normed"
+        window=WINDOW,
+        passes=passes,
+        eviction="sliding",
+        sinks=1,
+        consolidator=Passes(recirculate="normed"),
     )
     with torch.no_grad():
         rollout = unroll(model, tokens, score(tokens), sleep)
@@ -313,9 +316,9 @@ def test_no_prediction_knows_what_follows_it(
         window=WINDOW,
         passes=3,
         eviction="sliding",
-        kept_cache=kept_cache,
         loss_windows="sleep_after",
         sinks=1,
+        consolidator=Passes(kept_cache=kept_cache),
     )
     before = unroll(model, tokens, tokens, sleep).hidden
     for place in (3, 4, 5, 11):

@@ -17,7 +17,7 @@ from slowwave.models.config import LayerType
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import GatedDeltaNet
 from slowwave.ops.attention import rotation
-from slowwave.sleep.config import BetweenPasses, Eviction, KeptCache, SleepConfig
+from slowwave.sleep.config import BetweenPasses, Eviction, KeptCache, Passes, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
@@ -76,7 +76,9 @@ def test_each_part_is_read_as_often_as_it_should(
                 states[i] = opened[i]
             apply(model, hidden, states, after)
         states = [state.evict() for state in states] if chunk.shape[1] == WINDOW else states
-    sleep = SleepConfig(window=WINDOW, passes=passes, between_passes=between_passes)
+    sleep = SleepConfig(
+        window=WINDOW, passes=passes, consolidator=Passes(between_passes=between_passes)
+    )
     targets = torch.full_like(tokens, NO_LOSS)
     targets[:, -2:] = 1
     rollout = unroll(model, tokens, targets, sleep)
@@ -144,7 +146,9 @@ def test_a_coda_that_slides_reads_the_last_passes_on_end(
             seen.append(hidden)
         return model.run(hidden, state, **options)
 
-    sleep = SleepConfig(window=WINDOW, passes=2, eviction="sliding", kept_cache=kept_cache)
+    sleep = SleepConfig(
+        window=WINDOW, passes=2, eviction="sliding", consolidator=Passes(kept_cache=kept_cache)
+    )
     state = unroll(model, tokens, torch.full_like(tokens, NO_LOSS), sleep, run=run).state
     block = model.blocks[-1]
     assert isinstance(block, Block) and isinstance(block.mixer, GatedDeltaNet)
@@ -187,7 +191,7 @@ def test_what_does_not_go_together_is_refused(model: HybridLM, draw_tokens: Draw
     model, tokens = make(model, 1, 1), draw_tokens(2, WINDOW)
     with pytest.raises(ValueError, match=r"wake_passes is 2 with model\.prelude 1 and model\.coda"):
         read_stream(model, tokens, model.initial_state(2), SleepConfig(wake_passes=2))
-    sleep = SleepConfig(window=WINDOW, passes=2, recirculate="embedding")
+    sleep = SleepConfig(window=WINDOW, passes=2, consolidator=Passes(recirculate="embedding"))
     with pytest.raises(ValueError, match=r"recirculate is embedding with model\.prelude 1"):
         read_stream(model, tokens, model.initial_state(2), sleep)
     _, state = model.read(tokens, model.initial_state(2))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import Eviction, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, Segment, cut_stream, cut_training
 
 
@@ -55,11 +55,24 @@ def targets_with_loss(rows: int, num_tokens: int, *scored: tuple[int, int]) -> t
 def test_windows_with_loss_get_one_pass() -> None:
     targets = targets_with_loss(2, 14, (0, 5), (1, 7), (0, 13))
     assert cut_training(targets, SleepConfig(window=4, passes=3)) == [
-        Segment(0, 4, 3, True),
-        Segment(4, 8, 1, True, scored=True),
-        Segment(8, 12, 3, True),
+        Segment(0, 4, 3, True, keeps_hidden=False),
+        Segment(4, 8, 1, True),
+        Segment(8, 12, 3, True, keeps_hidden=False),
         Segment(12, 14, 1, False),
     ]
+
+
+@pytest.mark.parametrize("eviction", ["all", "sliding"])
+def test_windows_that_nothing_reads_end_with_their_last_write(eviction: Eviction) -> None:
+    targets = targets_with_loss(2, 10, (0, 5), (1, 7))
+    sleep = SleepConfig(window=4, eviction=eviction)
+    evicts = eviction == "all"
+    kept = cut_stream(10, sleep)
+    assert cut_training(targets, sleep) == [
+        Segment(0, 4, 1, True, keeps_hidden=False, evicts=evicts),
+        *kept[1:],
+    ]
+    assert cut_training(targets, sleep, keep_hidden=True) == kept
 
 
 def test_windows_with_loss_may_be_slept_after_they_were_scored() -> None:
@@ -68,19 +81,19 @@ def test_windows_with_loss_may_be_slept_after_they_were_scored() -> None:
     sleep = SleepConfig(window=4, passes=3, loss_windows="sleep_after")
     segments = cut_training(targets, sleep)
     assert segments == [
-        Segment(0, 4, 3, True),
-        Segment(4, 8, 3, True, scored=True),
-        Segment(8, 12, 3, True, scored=True),
+        Segment(0, 4, 3, True, keeps_hidden=False),
+        Segment(4, 8, 3, True),
+        Segment(8, 12, 3, True),
         Segment(12, 14, 1, False),
     ]
-    assert [segment._replace(scored=False) for segment in segments] == cut_stream(14, sleep)
+    assert [segment._replace(keeps_hidden=True) for segment in segments] == cut_stream(14, sleep)
 
 
 def test_an_open_window_shortens_the_first_segment() -> None:
     targets = targets_with_loss(1, 7, (0, 6))
     assert cut_training(targets, SleepConfig(window=5, passes=2), window_fill=3) == [
-        Segment(0, 2, 2, True),
-        Segment(2, 7, 1, True, scored=True),
+        Segment(0, 2, 2, True, keeps_hidden=False),
+        Segment(2, 7, 1, True),
     ]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from numerics import assert_close
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.sleep.config import Recirculate, SleepConfig
+from slowwave.sleep.config import Passes, Recirculate, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import unroll
@@ -48,7 +48,7 @@ def test_streaming_equals_unrolling(
     model.to(dtype)
     tokens = draw_tokens(2, T)
     targets = score_the_end(tokens)
-    sleep = SleepConfig(window=WINDOW, passes=passes, recirculate=recirculate)
+    sleep = SleepConfig(window=WINDOW, passes=passes, consolidator=Passes(recirculate=recirculate))
     with torch.no_grad():
         rollout = unroll(model, tokens, targets, sleep)
     hidden, state = read_pieces(model, tokens, cuts, sleep)

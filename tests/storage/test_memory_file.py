@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import Passes, SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 from slowwave.storage.fingerprint import fingerprint_model
@@ -56,7 +56,7 @@ MODELS["bfloat16"].set_compute_dtype(torch.bfloat16)
 SLEEPS = {
     "all": SleepConfig(window=WINDOW, passes=3),
     "plain": SleepConfig(window=WINDOW),
-    "reset": SleepConfig(window=WINDOW, passes=2, between_passes="reset"),
+    "reset": SleepConfig(window=WINDOW, passes=2, consolidator=Passes(between_passes="reset")),
     "sliding": SleepConfig(window=WINDOW, passes=2, eviction="sliding"),
     "sinks": SleepConfig(window=WINDOW, passes=2, eviction="sliding", sinks=2),
     "none": SleepConfig(window=WINDOW, eviction="none"),

@@ -20,9 +20,16 @@ from slowwave.storage.checkpoint import load_tensors, save_tensors
 from slowwave.tasks.config import DepoConfig
 from slowwave.training import resume
 from slowwave.training.config import TrainConfig
-from slowwave.training.experiment import ExperimentConfig, build, load_run, look_up, run_training
+from slowwave.training.experiment import (
+    ExperimentConfig,
+    build,
+    load_run,
+    look_up,
+    make_trainer,
+    run_training,
+)
 from slowwave.training.run_folder import RunFolder
-from slowwave.training.trainer import StepReport, Trainer, TrainingDiverged
+from slowwave.training.trainer import StepReport, TrainingDiverged
 
 CONFIG = ExperimentConfig(
     name="tiny",
@@ -260,7 +267,7 @@ def test_the_previous_checkpoint_stands_in_for_one_that_was_being_put_in_place(
     os.replace(whole / "checkpoint", whole / "checkpoint.previous")
     _, model, _ = load_run(whole)
     model, task = build(CONFIG)
-    trainer = Trainer(model, task, CONFIG.sleep, CONFIG.train, RunFolder(whole))
+    trainer = make_trainer(CONFIG, model, task, RunFolder(whole))
     assert trainer.resume()
 
     replace = os.replace
@@ -277,13 +284,13 @@ def test_the_previous_checkpoint_stands_in_for_one_that_was_being_put_in_place(
                 whole / "checkpoint", trainer.model, trainer.optimizers, trainer.progress
             )
     assert look_up(CONFIG, whole).sentence.endswith("finished already, 6 steps")
-    again = Trainer(*build(CONFIG), CONFIG.sleep, CONFIG.train, RunFolder(whole))
+    again = make_trainer(CONFIG, *build(CONFIG), RunFolder(whole))
     assert again.resume()
 
 
 def test_an_evaluation_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     model, task = build(CONFIG)
-    trainer = Trainer(model, task, CONFIG.sleep, CONFIG.train, RunFolder(tmp_path / "run"))
+    trainer = make_trainer(CONFIG, model, task, RunFolder(tmp_path / "run"))
     trainer.folder.begin(CONFIG.to_dict(), {})
     step = trainer._step
 

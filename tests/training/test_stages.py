@@ -15,11 +15,11 @@ from torch import Tensor
 from slowwave.lab.reproduction.runs import PlannedRun, planned_cost
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import Passes, SleepConfig
+from slowwave.sleep.objective import plan_batch
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.tasks.config import Rule110Config
 from slowwave.training.config import TrainConfig
-from slowwave.training.cost import step_flops
 from slowwave.training.experiment import ExperimentConfig, build, run_training
 from slowwave.training.optimizer import learning_rate_factor
 from slowwave.training.run_folder import RunFolder
@@ -27,7 +27,9 @@ from slowwave.training.stages import recurrent_parameters, sleep_at
 from slowwave.training.trainer import StepReport
 
 STEPS, FIRST = 6, 3
-SLIDING = SleepConfig(window=6, passes=2, eviction="sliding", kept_cache="first_pass", sinks=1)
+SLIDING = SleepConfig(
+    window=6, passes=2, eviction="sliding", sinks=1, consolidator=Passes(kept_cache="first_pass")
+)
 TRAIN = TrainConfig(
     steps=STEPS,
     first_stage_fraction=FIRST / STEPS,
@@ -132,7 +134,8 @@ def test_both_stages_are_counted(tmp_path: Path) -> None:
     model, task = build(TINY)
     batch = task.batch("train", range(TRAIN.batch_size))
     hard, slid = (
-        step_flops(batch, model.config, sleep_at(step, SLIDING, TRAIN)) for step in (0, FIRST)
+        plan_batch(batch, sleep_at(step, SLIDING, TRAIN)).training_flops(model.config)
+        for step in (0, FIRST)
     )
     assert hard < slid
     assert summary["flops"] == FIRST * hard + (STEPS - FIRST) * slid

@@ -13,12 +13,18 @@ import pytest
 import torch
 
 from slowwave.models.config import LayerType, ModelConfig
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import Passes, SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.storage.files import read_json, write_json
 from slowwave.tasks.config import DepoConfig, Rule110Config
 from slowwave.training.config import TrainConfig
-from slowwave.training.experiment import ExperimentConfig, build, load_run, run_training
+from slowwave.training.experiment import (
+    ExperimentConfig,
+    build,
+    load_run,
+    make_trainer,
+    run_training,
+)
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.trainer import StepReport, Trainer, TrainingDiverged
 
@@ -53,7 +59,7 @@ def _experiment(**changes: object) -> ExperimentConfig:
 
 def _trainer(config: ExperimentConfig, out: Path) -> Trainer:
     model, task = build(config)
-    return Trainer(model, task, config.sleep, config.train, RunFolder(out))
+    return make_trainer(config, model, task, RunFolder(out))
 
 
 def _without_seconds(folder: Path) -> list[dict[str, object]]:
@@ -199,7 +205,10 @@ def test_a_loaded_run_scores_as_the_trained_model_did(tmp_path: Path) -> None:
     [
         (SleepConfig(window=7, eviction="none", wake_passes=2), [1]),
         (SleepConfig(window=12, passes=2, eviction="sliding", sinks=1), [1, 2, 3, 4]),
-        (SleepConfig(window=12, passes=2, between_passes="reset"), [1, 2, 3, 4]),
+        (
+            SleepConfig(window=12, passes=2, consolidator=Passes(between_passes="reset")),
+            [1, 2, 3, 4],
+        ),
     ],
     ids=["none", "sliding", "reset"],
 )

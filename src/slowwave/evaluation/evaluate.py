@@ -9,13 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from slowwave.evaluation.flops import batch_flops
-from slowwave.models.backbone import HybridLM, Run
-from slowwave.models.config import ModelConfig
+from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.schedule import NO_LOSS, cut_training
-from slowwave.sleep.unroll import answer_forks, unroll
-from slowwave.tasks.base import Batch, Labelled, Task
+from slowwave.sleep.objective import ScoredTokens, plan_batch, predict
+from slowwave.tasks.base import Task
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class Record:
     split: str
     passes: int
     flops: int
-    """Computed for all of its answers, contexts included; see `predict_flops`."""
+    """Computed for all of its answers, contexts included; see `Plan.flops`."""
     overall: Score
     groups: dict[str, Score]
 
@@ -68,64 +65,6 @@ class Scored(NamedTuple):
     passes: int
     done: int
     examples: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ScoredTokens:
-    """Predictions for the M scored positions of a batch.
-
-    logits: (M, vocab). targets, answers, groups: (M,) int64; answers are unique in the batch.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    answers: Tensor
-    groups: Tensor
-
-
-def predict(
-    model: HybridLM,
-    batch: Batch,
-    sleep: SleepConfig,
-    *,
-    checkpoint_activations: bool = False,
-    run: Run | None = None,
-) -> ScoredTokens:
-    """Unrolls a batch and its forked questions; differentiable."""
-    stream = batch.stream
-    rollout = unroll(
-        model,
-        stream.inputs,
-        stream.targets,
-        sleep,
-        mask=batch.mask,
-        checkpoint_activations=checkpoint_activations,
-        keep_hidden=False,
-        run=run,
-    )
-    said = _scored(rollout.logits, stream)
-    asked = batch.questions
-    if asked is None:
-        return said
-    logits = answer_forks(model, asked.inputs, asked.targets, rollout.state, sleep=sleep, run=run)
-    return _join(said, _scored(logits, asked))
-
-
-def predict_flops(batch: Batch, model: ModelConfig, sleep: SleepConfig) -> int:
-    """FLOPs of `predict`; see `evaluation.flops`."""
-    forks = (0, 0) if batch.questions is None else tuple(batch.questions.inputs.shape[1:])
-    scored = int((batch.stream.targets != NO_LOSS).sum())
-    if batch.questions is not None:
-        scored += int((batch.questions.targets != NO_LOSS).sum())
-    return batch_flops(
-        model,
-        cut_training(batch.stream.targets, sleep),
-        rows=len(batch.stream.inputs),
-        num_scored=scored,
-        forks=forks[0],
-        fork_tokens=forks[1],
-        sleep=sleep,
-    )
 
 
 def evaluate(
@@ -155,29 +94,12 @@ def evaluate(
                 tell(Scored(split, count, start, examples))
                 rows = range(start, min(start + batch_size, examples))
                 batch = task.batch(split, rows).to(model.device)
-                scored.append(_per_token(predict(model, batch, slept)))
-                flops += predict_flops(batch, model.config, slept)
+                plan = plan_batch(batch, slept)
+                scored.append(_per_token(predict(model, batch, plan)))
+                flops += plan.flops(model.config)
             tell(Scored(split, count, examples, examples))
             records.append(Record(split, count, flops, *_summarise(scored, labels)))
     return records
-
-
-def _scored(logits: Tensor, labelled: Labelled) -> ScoredTokens:
-    """logits (M, vocab) beside what was to be said; answers are numbered through the batch."""
-    scored = labelled.targets != NO_LOSS
-    rows = torch.arange(len(scored), device=scored.device)
-    per_row = labelled.answers.max() + 1
-    numbered = labelled.answers + per_row * rows.view(-1, *[1] * (scored.dim() - 1))
-    return ScoredTokens(logits, labelled.targets[scored], numbered[scored], labelled.groups[scored])
-
-
-def _join(said: ScoredTokens, asked: ScoredTokens) -> ScoredTokens:
-    """What is predicted in the stream, and then on forks."""
-    if not len(said.targets):
-        return asked
-    asked = dataclasses.replace(asked, answers=asked.answers + said.answers.max() + 1)
-    columns = ("logits", "targets", "answers", "groups")
-    return ScoredTokens(*(torch.cat([getattr(said, c), getattr(asked, c)]) for c in columns))
 
 
 def _per_token(tokens: ScoredTokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -44,7 +44,7 @@ class SleepReport:
     """For every recurrent layer |S_after - S_before| / |S_before|, in Frobenius norms."""
     pass_changes: Many[Many[float]] = ()
     """For passes 2 to N and every recurrent layer |S_n - S_(n-1)| / |S_(n-1)|, where pass n left
-    S_n; also where pass n began elsewhere (`sleep.between_passes` = reset, frozen; a coda). Empty
+    S_n; also where pass n began elsewhere (`Passes.between_passes` = reset, frozen; a coda). Empty
     in what was recorded before there was a gate."""
     verdict: Verdict | None = None
     """What the gate decided; None without a gate."""

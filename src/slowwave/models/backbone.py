@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from slowwave.models import one_call
 from slowwave.models.block import Block
-from slowwave.models.config import LayerType, ModelConfig, Part
+from slowwave.models.config import ModelConfig, Part
+from slowwave.models.flops import written_span
 from slowwave.models.linear import Linear, RMSNorm
-from slowwave.models.mixers.attention import Attention
-from slowwave.models.mixers.jet import JetLayer, KernelGenerator
-from slowwave.models.mixers.mixer import Context, Mixer
-from slowwave.models.mixers.recurrent import GatedDeltaNet, GatedHebbian, RecurrentLayer
+from slowwave.models.mixers.mixer import Context, Mixer, find_mixer
 from slowwave.ops.append import append
 from slowwave.ops.attention import Rotation, exact_rotation, rotation, window_rotation
 from slowwave.ops.norm import wide_dtype
@@ -23,11 +21,6 @@ from slowwave.state import MemoryState
 
 Run = Callable[..., tuple[Tensor, MemoryState]]
 SMALL_STD = 0.02
-RECURRENT: dict[LayerType, type[RecurrentLayer]] = {
-    "gdn": GatedDeltaNet,
-    "hebbian": GatedHebbian,
-    "jet": JetLayer,
-}
 
 
 class HybridLM(nn.Module):
@@ -43,7 +36,7 @@ class HybridLM(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(
-            Block(config.width, _build_mixer(kind, config), config.mlp_hidden)
+            Block(config.width, find_mixer(kind).build(config), config.mlp_hidden)
             for kind in config.layers
         )
         self.final_norm = RMSNorm(config.width)
@@ -59,8 +52,7 @@ class HybridLM(nn.Module):
         2 meets a stream of the scale it left.
         "small": matrices and embeddings are normal with std 0.02, as flash-linear-attention draws
         them. What blocks write soon outweighs the embeddings, and small learning rates go further.
-        Norm scales start at one. Decays and convolutions: see `RecurrentLayer.reset_recurrence`;
-        generators of kernels: `KernelGenerator.reset`.
+        Norm scales start at one. What else a mixer has it draws itself (`Mixer.reset`).
         """
         small = self.config.initial_weights == "small"
         std = SMALL_STD if small else (2 / (5 * self.config.width)) ** 0.5
@@ -73,11 +65,10 @@ class HybridLM(nn.Module):
                 nn.init.normal_(
                     module.weight, std=out_std if writes_residual else std, generator=generator
                 )
-            if isinstance(module, RecurrentLayer):
-                module.reset_recurrence(generator, self.config.initial_decay)
-        for module in self.modules():
-            if isinstance(module, KernelGenerator):
-                module.reset(generator)
+            if isinstance(module, Mixer):
+                module.reset(generator, self.config)
+        for block in self._blocks:
+            block.mixer.reset_last(generator)
 
     def set_compute_dtype(self, dtype: torch.dtype | None) -> None:
         """Lets matrix products run in `dtype`; None means the weights' own. The head stays wide."""
@@ -137,6 +128,7 @@ class HybridLM(nn.Module):
         keep_state: bool = True,
         evicts: bool = False,
         part: Part = "all",
+        ridge: float | None = None,
     ) -> tuple[Tensor, MemoryState]:
         """One pass of all blocks, or a part of them, over T tokens that follow the window.
 
@@ -145,15 +137,18 @@ class HybridLM(nn.Module):
         hidden: (B, T, D). mask: (B, T) bool or None, False is padding. With keep_state=False the
         state comes back as given, and hidden may have (B * F) rows, F forks of each stream.
         evicts: True if the window is dropped right after and nobody reads what comes out. Only what
-        outlives that is computed, and the hidden that comes back means nothing.
+        outlives that is computed, and the hidden that comes back means nothing. ridge: see
+        `Context`.
         Returns (hidden (B, T, D), state with new layer states; its window is left as it was).
         """
-        sizes, blocks, layers = self.config, self._blocks, list(state.layers)
+        blocks, layers = self._blocks, list(state.layers)
         key_mask = _mask_keys(hidden, state, mask)
         rotary = self._rotate_window(hidden, state, key_mask)
         band = None if state.carried is None else state.carried.band
-        context = Context(rotary, mask, key_mask, band, keep_state)
-        span, last_writer = sizes.written_span(part) if evicts else (sizes.span(part), None)
+        context = Context(rotary, mask, key_mask, band, keep_state, ridge)
+        span, last_writer = self.config.span(part), None
+        if evicts:
+            span, last_writer = written_span(span, [block.mixer for block in blocks])
         if not evicts and one_call.suits(blocks, hidden, state, context):
             hidden, layers = one_call.read_token(self, blocks, hidden, state, rotary, span)
             return hidden, dataclasses.replace(state, layers=tuple(layers))
@@ -235,25 +230,6 @@ class HybridLM(nn.Module):
     @property
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # pyright: ignore[reportReturnType]
-
-
-def _build_mixer(kind: LayerType, config: ModelConfig) -> Mixer:
-    if kind == "attn":
-        return Attention(
-            config.width,
-            num_heads=config.attn_heads,
-            num_kv_heads=config.kv_heads,
-            head_dim=config.head_dim,
-        )
-    return RECURRENT[kind](
-        config.width,
-        num_heads=config.delta_heads,
-        num_value_heads=config.value_heads,
-        key_dim=config.key_dim,
-        value_dim=config.value_dim,
-        conv_width=config.conv_width,
-        max_beta=config.max_beta,
-    )
 
 
 def _mask_keys(hidden: Tensor, state: MemoryState, mask: Tensor | None) -> Tensor | None:

@@ -8,6 +8,13 @@ from typing import Literal
 from slowwave.config import Config
 
 LayerType = Literal["attn", "gdn", "hebbian", "jet"]
+MIXERS: dict[LayerType, str] = {
+    "attn": "slowwave.models.mixers.attention:Attention",
+    "gdn": "slowwave.models.mixers.recurrent:GatedDeltaNet",
+    "hebbian": "slowwave.models.mixers.recurrent:GatedHebbian",
+    "jet": "slowwave.models.mixers.jet:JetLayer",
+}
+"""Where the mixer of each layer type is; its module is imported when a model is built."""
 InitialWeights = Literal["scaled", "small"]
 Part = Literal["all", "trunk", "core", "coda"]
 
@@ -140,15 +147,6 @@ class ModelConfig(Config):
             "core": range(self.prelude, first_of_coda),
             "coda": range(first_of_coda, len(self.layers)),
         }[part]
-
-    def written_span(self, part: Part) -> tuple[range, int | None]:
-        """What of a part is left to compute where only its writes matter.
-
-        Returns (places of whole blocks, place of the last recurrent layer, which ends it).
-        """
-        span = self.span(part)
-        places = [place for place in span if self.layers[place] != "attn"]
-        return (range(span.start, places[-1]), places[-1]) if places else (span, None)
 
     @property
     def value_heads(self) -> int:

@@ -106,7 +106,7 @@ def mix_heads(
     Returns (mixed (B, T, G V), fast_weights (B, G, K, V)).
     """
     G, _, V = fast_weights.shape[1:]
-    log_decay, beta = _decay_and_strength(gates, weights)
+    log_decay, beta = decay_and_strength(gates, weights)
     read, written = rule(
         q,
         k,
@@ -134,7 +134,7 @@ def write_heads(
 ) -> Tensor:
     """The fast weights that `mix_heads` leaves, for tokens that nobody reads with."""
     G, _, V = fast_weights.shape[1:]
-    log_decay, beta = _decay_and_strength(gates, weights)
+    log_decay, beta = decay_and_strength(gates, weights)
     _, written = rule(
         k,
         k,
@@ -148,7 +148,7 @@ def write_heads(
     return written
 
 
-def _decay_and_strength(gates: Tensor, weights: MixWeights) -> tuple[Tensor, Tensor]:
+def decay_and_strength(gates: Tensor, weights: MixWeights) -> tuple[Tensor, Tensor]:
     """gates (B, T, 2 G) -> log_decay and beta, (B, T, G) each, wide."""
     wide = wide_dtype(gates.dtype)
     step, strength = gates.to(wide).chunk(2, dim=-1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slowwave.models.backbone import HybridLM, Run
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.consolidate import reread
+from slowwave.sleep.consolidators.passes import reread
 from slowwave.state import LayerState, MemoryState
 
 
@@ -46,7 +46,7 @@ def read_awake(
     run = model.run if run is None else run
     wake_layers: list[tuple[LayerState, ...]] = []
     for layers in _begin_wake(model, state, sleep):
-        read = reread(model, hidden, tokens, sleep.recirculate)
+        read = reread(model, hidden, tokens, sleep.looping.recirculate)
         hidden, looped = run(read, dataclasses.replace(state, layers=layers), mask=mask)
         wake_layers.append(looped.layers)
     return hidden, dataclasses.replace(after, wake_layers=tuple(wake_layers))
@@ -67,7 +67,7 @@ def ask_awake(
     hidden = model.ask(questions, state, run=run).flatten(0, 1)
     run = model.run if run is None else run
     for layers in _begin_wake(model, state, sleep):
-        read = reread(model, hidden, questions.flatten(0, 1), sleep.recirculate)
+        read = reread(model, hidden, questions.flatten(0, 1), sleep.looping.recirculate)
         hidden, _ = run(read, dataclasses.replace(state, layers=layers), keep_state=False)
     return hidden.unflatten(0, questions.shape[:2])
 
@@ -76,9 +76,7 @@ def open_window(model: HybridLM, state: MemoryState, sleep: SleepConfig) -> Memo
     """The state; if a window opens, with what its sleep will return to noted."""
     if sleep.passes == 1 or state.window_fill > 0:
         return state
-    places = set(model.config.span("coda"))
-    if sleep.between_passes == "reset":
-        places |= set(model.config.span("core"))
+    places = sleep.consolidator.returns_to(model.config)
     if not places:
         return state
     start = (

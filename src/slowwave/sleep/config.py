@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
-from slowwave.config import Config
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from slowwave.config import Config, validate
+from slowwave.models.config import ModelConfig
 
 Eviction = Literal["all", "sliding", "none"]
 KeptCache = Literal["last_pass", "first_pass"]
@@ -13,8 +17,94 @@ BetweenPasses = Literal["carry", "reset", "frozen"]
 Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
 LossWindows = Literal["paper", "sleep_after"]
 
+LEAST_PENALTY, MOST_PENALTY = 1e-3, 1e6
 MOST_PASSES = 64
 """Passes of a sleep, and of what predicts: those that a file from elsewhere asks for must end."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConsolidatorConfig(Config):
+    """What writes a window into mid-term memory; see `slowwave.sleep.consolidators`."""
+
+    path: ClassVar[str]
+    """Where the consolidator is, "module:Name"."""
+    most_passes: ClassVar[int]
+    """Readings of a window that it has a use for, the first one counted."""
+
+    def returns_to(self, sizes: ModelConfig) -> frozenset[int]:
+        """Places of blocks whose state at the window's start it takes up again."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evict(ConsolidatorConfig):
+    """Nothing but pass 1: the window is lost to attention (N = 1)."""
+
+    path: ClassVar[str] = "slowwave.sleep.consolidators.consolidator:EvictConsolidator"
+    most_passes: ClassVar[int] = 1
+
+    kind: Literal["evict"] = "evict"
+
+    def returns_to(self, sizes: ModelConfig) -> frozenset[int]:
+        """See `ConsolidatorConfig.returns_to`."""
+        return frozenset()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Passes(ConsolidatorConfig):
+    """The paper: N passes, each reading what the one before put out."""
+
+    path: ClassVar[str] = "slowwave.sleep.consolidators.passes:PassesConsolidator"
+    most_passes: ClassVar[int] = MOST_PASSES
+
+    kind: Literal["passes"] = "passes"
+    kept_cache: KeptCache = "last_pass"
+    """Under sliding eviction, the pass whose keys and values stay."""
+    between_passes: BetweenPasses = "carry"
+    """Fast weights that pass n starts from: those that pass n-1 left (carry, the paper), those that
+    the window began with (reset), or those that pass 1 left (frozen). The last two are controls:
+    passes 2 to N-1 then leave nothing but their hidden states."""
+    recirculate: Recirculate = "hidden"
+    """What pass n reads: the raw hidden states of pass n-1 (the paper), those states normed, normed
+    with the embeddings added again, or the embeddings alone (a control without recirculation)."""
+
+    def returns_to(self, sizes: ModelConfig) -> frozenset[int]:
+        """See `ConsolidatorConfig.returns_to`."""
+        core = sizes.span("core") if self.between_passes == "reset" else ()
+        return frozenset((*core, *sizes.span("coda")))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ridge(ConsolidatorConfig):
+    """Fast weights in closed form: the regression that N passes over fixed keys and values tend to.
+
+    It reads the window once more, for the keys and values of pass 1: N = 2.
+    """
+
+    path: ClassVar[str] = "slowwave.sleep.consolidators.ridge:RidgeConsolidator"
+    most_passes: ClassVar[int] = 2
+
+    kind: Literal["ridge"] = "ridge"
+    penalty: float = 1.0
+    """How much the memory from before the window weighs against it, in tokens of write strength 1
+    with one key; less trusts the window more."""
+
+    def __post_init__(self) -> None:
+        if not LEAST_PENALTY <= self.penalty <= MOST_PENALTY:
+            raise ValueError(
+                f"sleep.consolidator.penalty is {self.penalty}; use {LEAST_PENALTY} to "
+                f"{MOST_PENALTY:,.0f}, float32 solves nothing else"
+            )
+
+    def returns_to(self, sizes: ModelConfig) -> frozenset[int]:
+        """See `ConsolidatorConfig.returns_to`."""
+        return frozenset(sizes.span("all"))
+
+
+Consolidator: TypeAlias = Evict | Passes | Ridge
+KINDS: dict[str, type[Consolidator]] = {each.kind: each for each in (Evict, Passes, Ridge)}
+MOVED = ("kept_cache", "between_passes", "recirculate")
+"""Settings of the consolidator passes that older files have in `sleep` itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,27 +115,21 @@ class SleepConfig(Config):
     """Window length L in tokens."""
     passes: int = 1
     """N, all passes counted; 1 is plain eviction."""
+    consolidator: Consolidator = dataclasses.field(default_factory=Passes)
+    """What writes the window into mid-term memory; its name alone is its `kind`."""
     eviction: Eviction = "all"
     """What attention loses after a sleep: all of the window; under sliding all but the newest L - 1
     tokens, so that every token sees itself and L - 1 before it (section 1.4 of the paper); none
     never evicts nor sleeps, whatever the window, and is full attention."""
-    kept_cache: KeptCache = "last_pass"
-    """Under sliding eviction, the pass whose keys and values stay."""
     sinks: int = 0
     """Under sliding eviction, the first tokens of the stream (padding included) that stay in the
     cache for ever (attention sinks, arXiv 2309.17453). They keep the positions they were read at,
     not places in the cache: a key is then turned once, when it is read, however a stream is cut."""
-    between_passes: BetweenPasses = "carry"
-    """Fast weights that pass n starts from: those that pass n-1 left (carry, the paper), those that
-    the window began with (reset), or those that pass 1 left (frozen). The last two are controls:
-    passes 2 to N-1 then leave nothing but their hidden states."""
     wake_passes: int = 1
     """How often what predicts is read: open windows, windows with loss and forked questions. The
     looping-at-wake baseline: pass m starts with the window or question again, from the state at its
-    start, and reads what pass m-1 put out (see `recirculate`); logits come from the last pass."""
-    recirculate: Recirculate = "hidden"
-    """What pass n reads: the raw hidden states of pass n-1 (the paper), those states normed, normed
-    with the embeddings added again, or the embeddings alone (a control without recirculation)."""
+    start, and reads what pass m-1 put out (see `Passes.recirculate`); logits come from the last
+    pass."""
     loss_windows: LossWindows = "paper"
     """What becomes in training of a full window with loss: paper gives it one pass and evicts it,
     sleep_after scores it on pass 1 and then sleeps on it as on any other, as reading a stream does.
@@ -54,10 +138,7 @@ class SleepConfig(Config):
     def __post_init__(self) -> None:
         if self.window < 1:
             raise ValueError(f"sleep.window is {self.window!r:.80}; use 1 or more tokens")
-        if not 1 <= self.passes <= MOST_PASSES:
-            raise ValueError(
-                f"sleep.passes is {self.passes!r:.80}; use 1 (plain eviction) to {MOST_PASSES}"
-            )
+        self.require_passes(self.passes, "sleep.passes")
         if not 1 <= self.wake_passes <= MOST_PASSES:
             raise ValueError(
                 f"sleep.wake_passes is {self.wake_passes!r:.80}; use 1 to {MOST_PASSES}"
@@ -69,8 +150,11 @@ class SleepConfig(Config):
             )
         if self.sinks < 0:
             raise ValueError(f"sleep.sinks is {self.sinks!r:.80}; use 0 or more tokens")
-        for name, default in (("sinks", 0), ("kept_cache", "last_pass")):
-            value = getattr(self, name)
+        kept = self.looping.kept_cache
+        for name, value, default in (
+            ("sinks", self.sinks, 0),
+            ("consolidator.kept_cache", kept, "last_pass"),
+        ):
             if self.eviction != "sliding" and value != default:
                 raise ValueError(
                     f"sleep.{name} is {value!s:.80} with sleep.eviction {self.eviction}, which "
@@ -78,6 +162,49 @@ class SleepConfig(Config):
                 )
 
     @property
-    def keeps_last_cache(self) -> bool:
-        """Whether keys and values of a window's last pass outlive its sleep."""
-        return self.eviction == "sliding" and self.kept_cache == "last_pass"
+    def looping(self) -> Passes:
+        """How hidden states recirculate, asleep or awake: as said, or as in the paper."""
+        return self.consolidator if isinstance(self.consolidator, Passes) else Passes()
+
+    def require_passes(self, passes: int, name: str = "passes") -> None:
+        """Raises ValueError if a sleep has no use for so many passes."""
+        most = self.consolidator.most_passes
+        if not 1 <= passes <= most:
+            kind = (
+                "" if most == MOST_PASSES else f" with sleep.consolidator {self.consolidator.kind}"
+            )
+            use = "1" if most == 1 else f"1 (plain eviction) to {most}"
+            raise ValueError(f"{name} is {passes!r:.80}{kind}; use {use}")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_read_consolidator, handler(source))
+
+
+def _read_consolidator(values: Any) -> Any:
+    """Plain settings with their consolidator made, also as older files have it, or its name."""
+    if not isinstance(values, dict):
+        return values
+    given = dict(cast(dict[str, Any], values))
+    moved = {name: given.pop(name) for name in MOVED if name in given}
+    chosen = given.get("consolidator", {})
+    if not isinstance(chosen, dict):
+        is_made = isinstance(chosen, ConsolidatorConfig)
+        chosen = chosen.to_dict() if is_made else {"kind": chosen}
+    inner = {"kind": "passes", **cast(dict[str, Any], chosen)}
+    kind = KINDS.get(str(inner["kind"]))
+    if kind is None:
+        raise ValueError(
+            f"sleep.consolidator.kind is {inner['kind']!r:.80}; use one of {', '.join(KINDS)}"
+        )
+    for name in moved:
+        if kind is not Passes:
+            raise ValueError(
+                f"sleep.{name} is a setting of the consolidator passes, and "
+                f"sleep.consolidator.kind is {kind.kind}; leave it out"
+            )
+    try:
+        return {**given, "consolidator": validate(kind, {**moved, **inner})}
+    except ValueError as error:
+        is_named = str(error).startswith("sleep.")
+        raise ValueError(f"{'' if is_named else 'sleep.consolidator.'}{error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from slowwave.models.backbone import HybridLM, Run
 from slowwave.sleep.awake import ask_awake, read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import PAPER, consolidate
-from slowwave.sleep.schedule import NO_LOSS, cut_training
+from slowwave.sleep.schedule import NO_LOSS, Segment, cut_training
 from slowwave.state import MemoryState
 
 
@@ -42,6 +43,7 @@ def unroll(
     mask: Tensor | None = None,
     checkpoint_activations: bool = False,
     keep_hidden: bool = True,
+    segments: Sequence[Segment] | None = None,
     run: Run | None = None,
 ) -> Rollout:
     """Runs a batch through reads and sleeps; gradients flow through all passes and windows.
@@ -50,7 +52,8 @@ def unroll(
     where there is none. mask: (B, T) bool or None, False is padding. checkpoint_activations
     recomputes each window's passes in the backward pass instead of keeping what is inside.
     keep_hidden: False if only logits and state are wanted, which spares what nobody else reads.
-    run replaces `model.run`, for a compiled one.
+    segments: how the batch is cut where that is known already (`cut_training`, with the same
+    keep_hidden). run replaces `model.run`, for a compiled one.
 
     Raises ValueError if shapes do not fit, padding has a target, or the rows cannot share a
     schedule (see `cut_training`).
@@ -61,22 +64,23 @@ def unroll(
         run = functools.partial(checkpoint, run, use_reentrant=False)
     state = model.initial_state(inputs.shape[0]) if state is None else state
     hiddens, scored = [state.window_hidden[:, :0]], [targets[:, :0]]
-    for segment in cut_training(targets, sleep, window_fill=state.window_fill):
+    if segments is None:
+        fill = state.window_fill
+        segments = cut_training(targets, sleep, window_fill=fill, keep_hidden=keep_hidden)
+    for segment in segments:
         piece = slice(segment.start, segment.stop)
         piece_mask = _cut_mask(mask, piece)
-        kept = keep_hidden or segment.scored or not segment.closes
-        evicts = segment.passes == 1 and not kept and sleep.eviction == "all"
         hidden, state = read_awake(
             model,
             inputs[:, piece],
             state,
             sleep,
             mask=piece_mask,
-            predicts=kept,
-            evicts=evicts,
+            predicts=segment.keeps_hidden,
+            evicts=segment.evicts,
             run=run,
         )
-        if kept:
+        if segment.keeps_hidden:
             hiddens.append(hidden)
             scored.append(targets[:, piece])
         if segment.closes:

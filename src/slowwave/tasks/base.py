@@ -6,68 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from slowwave.sleep.schedule import NO_LOSS
+from slowwave.sleep.objective import NONE as NONE
+from slowwave.sleep.objective import Batch as Batch
+from slowwave.sleep.objective import Labelled as Labelled
 from slowwave.tasks.config import TaskConfig
-from slowwave.tasks.random_bits import Integers
-
-NONE = -1
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Labelled:
-    """Tokens and what to predict at each of them; all int64, (B, T), or (B, F, Q) when forked.
-
-    inputs: token ids. targets: the token to predict at this position (already shifted), -100 =
-    no loss. answers: the answer of the example that the target belongs to, -1 = none; an answer
-    is right when all of its targets are. groups: the slice the answer is reported under (see
-    `Task.group_name`), -1 = none.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    answers: Tensor
-    groups: Tensor
-
-    @classmethod
-    def from_arrays(
-        cls, inputs: Integers, targets: Integers, answers: Integers, groups: Integers
-    ) -> Labelled:
-        """Arrays (B, T) or (B, F, Q); where answers are -1, any target and group is dropped."""
-        is_scored = answers != NONE
-        arrays = (
-            inputs,
-            np.where(is_scored, targets, NO_LOSS),
-            answers,
-            np.where(is_scored, groups, NONE),
-        )
-        return cls(*(torch.from_numpy(np.array(array, order="C")) for array in arrays))
-
-    def to(self, device: torch.device) -> Labelled:
-        """The same on `device`."""
-        moved = (self.inputs, self.targets, self.answers, self.groups)
-        return Labelled(*(tensor.to(device) for tensor in moved))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Batch:
-    """stream: (B, T). questions: (B, F, Q), each asked on its own fork of the state after the
-    stream; None if all questions are part of the stream. mask: (B, T) bool, False is padding of the
-    stream, which no pass sees; None if nothing is hidden."""
-
-    stream: Labelled
-    questions: Labelled | None
-    mask: Tensor | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on `device`."""
-        questions = None if self.questions is None else self.questions.to(device)
-        mask = None if self.mask is None else self.mask.to(device)
-        return Batch(self.stream.to(device), questions, mask)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

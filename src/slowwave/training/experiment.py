@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from slowwave.evaluation.evaluate import Record, Scored
     from slowwave.models.backbone import HybridLM
     from slowwave.tasks.base import Task
+    from slowwave.training.run_folder import RunFolder
     from slowwave.training.standing import Standing
-    from slowwave.training.trainer import StepReport
+    from slowwave.training.trainer import StepReport, Trainer
 
 TEST_EXAMPLES = 1024
 PASSES_TRIED = (1, 2, 3, 4)
@@ -159,7 +160,6 @@ def run_training(
         describe_slow_choice,
     )
     from slowwave.training.run_folder import RunFolder
-    from slowwave.training.trainer import Trainer
 
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
@@ -172,7 +172,7 @@ def run_training(
     if standing.summary is not None:
         return standing.summary
     folder, tell = RunFolder(out), say or (lambda _: None)
-    trainer = Trainer(model, task, config.sleep, config.train, folder)
+    trainer = make_trainer(config, model, task, folder, on_scored)
     environment = describe_environment(config.train.seed)
     environment |= describe_precision(config.train.precision, device)
     if trainer.resume(tell):
@@ -186,9 +186,10 @@ def run_training(
             tell(slow)
         if config.train.compile:
             tell("the first step also compiles the model, which takes a minute or more")
-    if not trainer.train(report, on_scored):
+    if not trainer.train(report):
         return None
-    tried = () if config.sleep.eviction == "none" else PASSES_TRIED
+    most = config.sleep.consolidator.most_passes
+    tried = () if config.sleep.eviction == "none" else (n for n in PASSES_TRIED if n <= most)
     passes = tuple(sorted({*tried, config.sleep.passes}))
     examples = config.train.test_examples
     records = score(model, task, config, passes=passes, examples=examples, on_scored=on_scored)
@@ -205,6 +206,32 @@ def run_training(
     }
     folder.write_summary(summary)
     return summary
+
+
+def make_trainer(
+    config: ExperimentConfig,
+    model: HybridLM,
+    task: Task,
+    folder: RunFolder,
+    on_scored: Callable[[Scored], object] | None = None,
+) -> Trainer:
+    """What trains an experiment; it scores the validation split as it goes (`evaluate`)."""
+    from slowwave.evaluation.evaluate import evaluate
+    from slowwave.training.trainer import Trainer, Validation
+
+    def validate() -> Validation:
+        (record,) = evaluate(
+            model,
+            task,
+            sleep=config.sleep,
+            split="validation",
+            examples=config.train.eval_examples,
+            batch_size=config.train.batch_size,
+            on_scored=on_scored,
+        )
+        return Validation(record.overall.loss, record.overall.exact, record.to_dict())
+
+    return Trainer(model, task, config.sleep, config.train, folder, validate)
 
 
 def complete(recorded: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from slowwave.models.backbone import HybridLM
 from slowwave.models.mixers.recurrent import RecurrentLayer
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import Passes, SleepConfig
 from slowwave.training.config import TrainConfig
 
 
@@ -21,7 +21,10 @@ def sleep_at(step: int, sleep: SleepConfig, config: TrainConfig) -> SleepConfig:
     """How a step is slept: under hard eviction in the first stage, then as `sleep` says."""
     if step >= config.first_stage_steps:
         return sleep
-    return dataclasses.replace(sleep, eviction="all", kept_cache="last_pass", sinks=0)
+    consolidator = sleep.consolidator
+    if isinstance(consolidator, Passes):
+        consolidator = dataclasses.replace(consolidator, kept_cache="last_pass")
+    return dataclasses.replace(sleep, eviction="all", consolidator=consolidator, sinks=0)
 
 
 def freeze_at(step: int, model: HybridLM, config: TrainConfig) -> None:

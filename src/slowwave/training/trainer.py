@@ -11,14 +11,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from slowwave.evaluation.evaluate import Scored, evaluate, predict
 from slowwave.models.backbone import HybridLM
 from slowwave.ops import native
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.objective import plan_batch, predict
 from slowwave.storage.checkpoint import load_tensors, load_weights
 from slowwave.tasks.base import Task
 from slowwave.training.config import TrainConfig
-from slowwave.training.cost import count_tokens, step_flops
+from slowwave.training.cost import count_tokens
 from slowwave.training.data import BatchesAhead
 from slowwave.training.optimizer import make_optimizers, set_learning_rates
 from slowwave.training.precision import compute_dtype
@@ -42,12 +42,24 @@ class StepReport:
     seconds_left: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Validation:
+    """Scores on the validation split: loss in nats a token, share of exact answers, the record."""
+
+    loss: float
+    exact: float
+    record: dict[str, Any]
+
+
 class TrainingDiverged(ValueError):
     """The loss or a gradient stopped being a number."""
 
 
 class Trainer:
-    """Trains `model` on `task`, slept by `sleep`, into `folder`; resumes what it finds there."""
+    """Trains `model` on `task`, slept by `sleep`, into `folder`; resumes what it finds there.
+
+    validate: scores the model as it is then, every `config.eval_every` steps.
+    """
 
     def __init__(
         self,
@@ -56,9 +68,10 @@ class Trainer:
         sleep: SleepConfig,
         config: TrainConfig,
         folder: RunFolder,
+        validate: Callable[[], Validation],
     ) -> None:
-        self.model, self.task, self.sleep, self.config = model, task, sleep, config
-        self.folder = folder
+        self.model, self.sleep, self.config = model, sleep, config
+        self.folder, self._validate = folder, validate
         self.optimizers = make_optimizers(model, config)
         self._batches = BatchesAhead(
             task, seed=config.seed, batch_size=config.batch_size, device=model.device
@@ -113,7 +126,6 @@ class Trainer:
     def train(
         self,
         report: Callable[[StepReport], None] | None = None,
-        on_scored: Callable[[Scored], object] | None = None,
     ) -> bool:
         """Runs to the end of the schedule; returns False if it was interrupted (and saved).
 
@@ -128,7 +140,7 @@ class Trainer:
                 if step % config.log_every == 0:
                     self._log(loss, norm)
                 if self._is_evaluated(step):
-                    self._evaluate(on_scored)
+                    self._evaluate()
                 if report is not None:
                     report(self._report(loss, seconds))
                 last = step == config.steps or self._has_reached_target() or signals.is_asked
@@ -148,10 +160,11 @@ class Trainer:
         began = time.perf_counter()
         config, step = self.config, self.progress.step
         batch, sleep = self._batches.take(step), self._enter_stage()
+        plan = plan_batch(batch, sleep)
         predicted = predict(
             self.model,
             batch,
-            sleep,
+            plan,
             checkpoint_activations=config.checkpoint_activations,
             run=self._run,
         )
@@ -171,7 +184,7 @@ class Trainer:
         self.progress = Progress(
             step=step + 1,
             tokens=self.progress.tokens + self._batch_tokens,
-            flops=self.progress.flops + step_flops(batch, self.model.config, sleep),
+            flops=self.progress.flops + plan.training_flops(self.model.config),
             seconds=self.progress.seconds + seconds,
         )
         return loss.item(), norm, seconds
@@ -191,21 +204,14 @@ class Trainer:
     def _is_recorded(self, step: int) -> bool:
         return step % self.config.log_every == 0 or self._is_evaluated(step)
 
-    def _evaluate(self, on_scored: Callable[[Scored], object] | None) -> None:
-        (record,) = evaluate(
-            self.model,
-            self.task,
-            sleep=self.sleep,
-            split="validation",
-            examples=self.config.eval_examples,
-            batch_size=self.config.batch_size,
-            on_scored=on_scored,
+    def _evaluate(self) -> None:
+        scored = self._validate()
+        if not math.isfinite(scored.loss):
+            raise self._diverged(f"validation loss is {scored.loss}", self.progress.step)
+        self._exact = scored.exact
+        self.folder.append_metrics(
+            {**dataclasses.asdict(self.progress), "evaluation": scored.record}
         )
-        if not math.isfinite(record.overall.loss):
-            raise self._diverged(f"validation loss is {record.overall.loss}", self.progress.step)
-        self._exact = record.overall.exact
-        line = {**dataclasses.asdict(self.progress), "evaluation": record.to_dict()}
-        self.folder.append_metrics(line)
 
     def _log(self, loss: float, norm: float) -> None:
         line: dict[str, Any] = {**dataclasses.asdict(self.progress), "loss": loss}

@@ -19,7 +19,7 @@ from slowwave.lab.plots.stream_trace import (
 )
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.sleep.config import BetweenPasses, SleepConfig
+from slowwave.sleep.config import BetweenPasses, Passes, SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import FastWeights, MemoryState
 
@@ -147,7 +147,7 @@ def test_writes_of_passes_that_start_again(
     model: HybridLM, tokens: Tensor, way: BetweenPasses
 ) -> None:
     """A pass has changed what it started from, not what the pass before it left."""
-    sleep = dataclasses.replace(SLEEP, between_passes=way)
+    sleep = dataclasses.replace(SLEEP, consolidator=Passes(between_passes=way))
     (event,) = _sleeps(trace_stream(model, tokens[:, :WINDOW], sleep))
     with torch.no_grad():
         start = model.initial_state(1)

@@ -173,7 +173,7 @@ def _starts(kept: list[tuple[Tensor, ...]], sleep: SleepConfig) -> list[tuple[Te
         "reset": [kept[0], *[kept[0]] * further],
         "frozen": [kept[0], *[kept[1]] * further],
     }
-    return starts[sleep.between_passes]
+    return starts[sleep.looping.between_passes]
 
 
 def _fast_weights_nbytes(state: MemoryState) -> int:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from slowwave.evaluation.flops import batch_flops
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.objective import Plan
 from slowwave.sleep.schedule import NO_LOSS, cut_stream
 from slowwave.tasks.base import Task
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class QuestionCost:
-    """FLOPs of inference, as `evaluation.flops` counts them."""
+    """FLOPs of inference, as `slowwave.models.flops` counts them."""
 
     context: int
     """Reading a context and sleeping on it, once."""
@@ -54,15 +54,9 @@ def question_cost(task: Task, model: ModelConfig, sleep: SleepConfig) -> Questio
     asked = batch.stream.targets if batch.questions is None else batch.questions.targets[:, :1]
     num_scored = int((asked != NO_LOSS).sum())
     sizes = dataclasses.replace(model, vocab_size=task.vocab_size)
-    segments = cut_stream(task.context_tokens, sleep)
-    context = batch_flops(sizes, segments, rows=1, num_scored=0, sleep=sleep)
-    answered = batch_flops(
-        sizes,
-        segments,
-        rows=1,
-        num_scored=num_scored,
-        forks=1,
-        fork_tokens=task.prediction_tokens,
-        sleep=sleep,
+    plan = Plan(sleep, cut_stream(task.context_tokens, sleep, keep_hidden=False))
+    context = plan.flops(sizes)
+    asked_once = dataclasses.replace(
+        plan, num_scored=num_scored, forks=1, fork_tokens=task.prediction_tokens
     )
-    return QuestionCost(context, answered - context)
+    return QuestionCost(context, asked_once.flops(sizes) - context)

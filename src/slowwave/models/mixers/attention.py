@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from slowwave.models.config import ModelConfig
 from slowwave.models.linear import Linear
-from slowwave.models.mixers.mixer import Context, Mixer
+from slowwave.models.mixers.mixer import Context, Mixer, product_flops
 from slowwave.ops.append import append, concatenate
 from slowwave.ops.attention import rotate, windowed_attention
 from slowwave.state import KeyValues, LayerState
@@ -14,6 +17,18 @@ from slowwave.state import KeyValues, LayerState
 
 class Attention(Mixer):
     """Causal self-attention whose cache is a state that goes in and comes out."""
+
+    has_midterm: ClassVar[bool] = False
+
+    @classmethod
+    def build(cls, sizes: ModelConfig) -> Attention:
+        """See `Mixer.build`."""
+        return cls(
+            sizes.width,
+            num_heads=sizes.attn_heads,
+            num_kv_heads=sizes.kv_heads,
+            head_dim=sizes.head_dim,
+        )
 
     def __init__(self, width: int, *, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
         super().__init__()
@@ -55,6 +70,24 @@ class Attention(Mixer):
     def weights(self) -> list[Tensor]:
         """See `Mixer.weights`."""
         return [self.qkv.narrow_weight(), self.out.narrow_weight()]
+
+    @classmethod
+    def forward_flops(cls, sizes: ModelConfig, T: int, *, cached: int, context: Context) -> int:
+        """See `Mixer.forward_flops`: projections; scores and their use, the full rectangle."""
+        out = product_flops(T, sizes.attn_heads * sizes.head_dim, sizes.width)
+        scores = 2 * sizes.attn_heads * product_flops(T, sizes.head_dim, cached + T)
+        return cls.state_flops(sizes, T, context=context) + out + scores
+
+    @classmethod
+    def write_flops(cls, sizes: ModelConfig, T: int, *, context: Context) -> int:
+        """See `Mixer.write_flops`."""
+        return 0
+
+    @classmethod
+    def state_flops(cls, sizes: ModelConfig, T: int, *, context: Context) -> int:
+        """See `Mixer.state_flops`: the projections to queries, keys and values."""
+        heads = sizes.attn_heads + 2 * sizes.kv_heads
+        return product_flops(T, sizes.width, heads * sizes.head_dim)
 
 
 def _share(cached: Tensor, forks: int) -> Tensor:

@@ -6,13 +6,16 @@ through none. Gates, decays, l2 norms, delta rule and gated norm are those of `G
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slowwave.models.config import ModelConfig
 from slowwave.models.linear import Linear
-from slowwave.models.mixers.mixer import Context
-from slowwave.models.mixers.recurrent import RecurrentLayer
+from slowwave.models.mixers.mixer import Context, product_flops
+from slowwave.models.mixers.recurrent import RecurrentLayer, delta_rule_flops
 from slowwave.ops.delta_rule import gated_delta_rule
 from slowwave.ops.dynamic_conv import dynamic_conv
 from slowwave.ops.gated_mix import mix_heads, write_heads
@@ -29,7 +32,7 @@ class KernelGenerator(nn.Module):
 
     def __init__(self, width: int, channels: int, conv_width: int) -> None:
         super().__init__()
-        hidden = max(1, channels // REDUCTION)
+        hidden = _count_hidden(channels)
         self.conv_width = conv_width
         self.reduce = Linear(width, hidden)
         self.expand = Linear(hidden, channels * conv_width)
@@ -53,27 +56,13 @@ class JetLayer(RecurrentLayer):
     `conv` is the kernel that all tokens have: the bias of the generator's second matrix.
     """
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        num_heads: int,
-        num_value_heads: int,
-        key_dim: int,
-        value_dim: int,
-        conv_width: int,
-        max_beta: float,
-    ) -> None:
-        super().__init__(
-            width,
-            num_heads=num_heads,
-            num_value_heads=num_value_heads,
-            key_dim=key_dim,
-            value_dim=value_dim,
-            conv_width=conv_width,
-            max_beta=max_beta,
-        )
-        self.kernels = KernelGenerator(width, self.conv_channels, conv_width)
+    def __init__(self, width: int, **sizes: Any) -> None:
+        super().__init__(width, **sizes)
+        self.kernels = KernelGenerator(width, self.conv_channels, self.conv_width)
+
+    def reset_last(self, generator: torch.Generator) -> None:
+        """See `Mixer.reset_last`."""
+        self.kernels.reset(generator)
 
     @property
     def conv_channels(self) -> int:
@@ -102,17 +91,29 @@ class JetLayer(RecurrentLayer):
 
     def write_only(self, x: Tensor, state: FastWeights, mask: Tensor | None) -> Tensor:
         """See `RecurrentLayer.write_only`."""
+        k, v = self.pairs(x, state, mask)
+        return write_heads(
+            gated_delta_rule, k, v, self.gates(x), state.weights, self.mix_weights, mask=mask
+        )
+
+    def pairs(self, x: Tensor, state: FastWeights, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `RecurrentLayer.pairs`."""
         k, v = self.keys_and_values(x).split(self.sections[1:], dim=-1)
         v, _ = self._convolve(x, v, state.conv_tail, mask)
-        return write_heads(
-            gated_delta_rule,
-            self._norm(k),
-            v,
-            self.gates(x),
-            state.weights,
-            self.mix_weights,
-            mask=mask,
-        )
+        return self._norm(k), v
+
+    @classmethod
+    def kernel_flops(cls, sizes: ModelConfig, T: int) -> int:
+        """See `RecurrentLayer.kernel_flops`: the two matrices of the generator."""
+        channels = sizes.value_heads * sizes.value_dim
+        hidden = _count_hidden(channels)
+        expand = product_flops(T, hidden, channels * sizes.conv_width)
+        return product_flops(T, sizes.width, hidden) + expand
+
+    @classmethod
+    def rule_flops(cls, sizes: ModelConfig, T: int, *, keep_writes: bool) -> int:
+        """See `RecurrentLayer.rule_flops`."""
+        return delta_rule_flops(sizes, T, keep_writes=keep_writes)
 
     def _norm(self, keys: Tensor) -> Tensor:
         """keys (B, T, heads K) -> (B, T, heads, K), wide: SiLU, then l2-normalised."""
@@ -126,3 +127,8 @@ class JetLayer(RecurrentLayer):
         kernels = self.kernels(x) + self.conv.to(v.dtype)
         mixed, new_tail = dynamic_conv(v, kernels, tail, mask)
         return F.silu(mixed), new_tail
+
+
+def _count_hidden(channels: int) -> int:
+    """Hidden units of the generator of kernels for so many channels."""
+    return max(1, channels // REDUCTION)

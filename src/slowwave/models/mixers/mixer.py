@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import ClassVar, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
+from slowwave.config import import_object
+from slowwave.models.config import MIXERS, LayerType, ModelConfig
 from slowwave.ops.attention import Rotation
 from slowwave.state import Band, LayerState
 
@@ -16,7 +20,9 @@ class Context(NamedTuple):
     rotary: angles of their positions; None if they take none. mask: (B, T) bool, False is padding,
     which leaves no trace; None when nothing is padded. key_mask: (B, carried + W + T) bool, the
     same of all that attention could see. band: how far back it sees; None for all. keep_state:
-    False for questions, which leave the state as it was given.
+    False for questions, which leave the state as it was given. ridge: the penalty with which the
+    tokens' values are fitted on their keys; the state is that fit then, and not what the mixer's
+    own rule leaves. None for the rule.
     """
 
     rotary: Rotation | None = None
@@ -24,10 +30,29 @@ class Context(NamedTuple):
     key_mask: Tensor | None = None
     band: Band | None = None
     keep_state: bool = True
+    ridge: float | None = None
 
 
 class Mixer(nn.Module):
-    """A kind of mixer; it has no bias, and norms and residual stream are the block's."""
+    """A kind of mixer; it has no bias, and norms and residual stream are the block's.
+
+    It makes, reads, writes, evicts and counts its own state. FLOPs are those of one row of T
+    tokens, for the sizes of a model; `slowwave.models.flops` says what is counted.
+    """
+
+    has_midterm: ClassVar[bool]
+    """Whether its state outlives a sleep."""
+
+    @classmethod
+    def build(cls, sizes: ModelConfig) -> Self:
+        """A mixer of these sizes, its weights not drawn yet."""
+        raise NotImplementedError
+
+    def reset(self, generator: torch.Generator, sizes: ModelConfig) -> None:
+        """Draws what is no matrix; the model draws those."""
+
+    def reset_last(self, generator: torch.Generator) -> None:
+        """Draws matrices that begin otherwise than the model's, after all of those."""
 
     def initial_state(self, batch_size: int) -> LayerState:
         """The state of `batch_size` streams that have read nothing."""
@@ -50,3 +75,30 @@ class Mixer(nn.Module):
     def weights(self) -> list[Tensor]:
         """What `native` reads a token with, in its order; only a mixer it knows has that."""
         raise NotImplementedError
+
+    @classmethod
+    def forward_flops(cls, sizes: ModelConfig, T: int, *, cached: int, context: Context) -> int:
+        """FLOPs of `forward`, after `cached` tokens that attention holds."""
+        raise NotImplementedError
+
+    @classmethod
+    def write_flops(cls, sizes: ModelConfig, T: int, *, context: Context) -> int:
+        """FLOPs of `write`."""
+        raise NotImplementedError
+
+    @classmethod
+    def state_flops(cls, sizes: ModelConfig, T: int, *, context: Context) -> int:
+        """FLOPs of `forward` that the state depends on; all of a fused product, whose gradient is
+        one too."""
+        raise NotImplementedError
+
+
+@functools.cache
+def find_mixer(kind: LayerType) -> type[Mixer]:
+    """The mixer of a layer type."""
+    return import_object(MIXERS[kind], Mixer)
+
+
+def product_flops(rows: int, inner: int, columns: int) -> int:
+    """FLOPs of a product of matrices (rows, inner) and (inner, columns)."""
+    return 2 * rows * inner * columns

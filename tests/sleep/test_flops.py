@@ -10,21 +10,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flop_counter import Counter
-from slowwave.evaluation import flops
-from slowwave.evaluation.flops import (
-    batch_flops,
-    forward_flops,
-    head_flops,
-    stream_flops,
-    training_flops,
-    unread_flops,
-)
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.models.mixers import jet
+from slowwave.models.flops import Pass, head_flops, pass_flops
+from slowwave.ops import gated_mix
 from slowwave.ops.delta_rule import gated_delta_rule
-from slowwave.sleep.config import LossWindows, SleepConfig
-from slowwave.sleep.schedule import NO_LOSS, cut_stream, cut_training
+from slowwave.sleep.config import LossWindows, Passes, Ridge, SleepConfig
+from slowwave.sleep.objective import Plan
+from slowwave.sleep.schedule import NO_LOSS, Fill, cut_stream, cut_training
 from slowwave.sleep.stream import read_stream
 from slowwave.sleep.unroll import answer_forks, unroll
 
@@ -73,15 +66,9 @@ def test_batches_with_forks_cost_what_torch_counts(
     with Counter(monkeypatch) as counter, sdpa_kernel(SDPBackend.MATH):
         rollout = unroll(model, tokens, targets, sleep, keep_hidden=False)
         answer_forks(model, questions, wanted, rollout.state)
-    count = batch_flops(
-        sizes,
-        cut_training(targets, sleep),
-        rows=2,
-        num_scored=2 * 2 + 2 * forks * 2,
-        forks=forks,
-        fork_tokens=fork_tokens,
-    )
-    assert count == counter.total
+    scored, segments = 2 * 2 + 2 * forks * 2, cut_training(targets, sleep)
+    plan = Plan(sleep, segments, 2, scored, forks, fork_tokens)
+    assert plan.flops(sizes) == counter.total
     assert (counter.solves > 0) == ("hebbian" not in sizes.layers)
 
 
@@ -99,9 +86,8 @@ def test_windows_with_loss_cost_what_torch_counts(
     targets[:, 5:10] = NO_LOSS
     with Counter(monkeypatch) as counter:
         unroll(HybridLM(sizes), tokens, targets, sleep, keep_hidden=False)
-    assert counter.total == batch_flops(
-        sizes, cut_training(targets, sleep), rows=2, num_scored=2 * 13
-    )
+    plan = Plan(sleep, cut_training(targets, sleep), rows=2, num_scored=2 * 13)
+    assert counter.total == plan.flops(sizes)
 
 
 @pytest.mark.parametrize("pieces", [[13], [1] * 13, [3, 7, 1, 2]])
@@ -117,21 +103,23 @@ def test_streams_in_pieces_cost_what_torch_counts(
             segments = cut_stream(piece.shape[1], sleep, window_fill=fill)
             hidden, state = read_stream(model, piece, state, sleep)
             model.logits(hidden)
-            count += stream_flops(GROUPED, segments, window_fill=fill, num_scored=piece.shape[1])
+            count += Plan(sleep, segments, 1, piece.shape[1], fill=Fill(fill)).flops(GROUPED)
     assert count == counter.total
 
 
 SLEEPS = {
     "sliding": SleepConfig(window=5, passes=3, eviction="sliding", sinks=2),
     "sliding, first pass": SleepConfig(
-        window=5, passes=2, eviction="sliding", kept_cache="first_pass"
+        window=5, passes=2, eviction="sliding", consolidator=Passes(kept_cache="first_pass")
     ),
     "sliding, one pass": SleepConfig(window=5, eviction="sliding"),
     "sliding, wake": SleepConfig(window=5, passes=2, eviction="sliding", wake_passes=3),
     "none": SleepConfig(window=5, eviction="none"),
     "none, wake": SleepConfig(window=5, eviction="none", wake_passes=2),
     "wake": SleepConfig(window=5, passes=2, wake_passes=3),
-    "reset": SleepConfig(window=5, passes=3, between_passes="reset"),
+    "reset": SleepConfig(window=5, passes=3, consolidator=Passes(between_passes="reset")),
+    "ridge": SleepConfig(window=5, passes=2, consolidator=Ridge()),
+    "ridge, sliding": SleepConfig(window=5, passes=2, consolidator=Ridge(), eviction="sliding"),
 }
 
 
@@ -154,11 +142,8 @@ def test_ways_to_sleep_cost_what_torch_counts(
     with Counter(monkeypatch) as counter:
         rollout = unroll(model, tokens, targets, sleep, keep_hidden=False)
         answer_forks(model, questions, wanted, rollout.state, sleep=sleep)
-    segments = cut_training(targets, sleep)
-    count = batch_flops(
-        sizes, segments, rows=2, num_scored=2 * 2 + 6 * 2, forks=3, fork_tokens=4, sleep=sleep
-    )
-    assert count == counter.total
+    plan = Plan(sleep, cut_training(targets, sleep), 2, 2 * 2 + 6 * 2, forks=3, fork_tokens=4)
+    assert plan.flops(sizes) == counter.total
 
 
 @pytest.mark.parametrize("way", SLEEPS)
@@ -173,7 +158,7 @@ def test_streams_in_pieces_cost_what_torch_counts_in_every_way(
             fill, carried = state.window_fill, state.num_carried
             segments = cut_stream(piece.shape[1], sleep, window_fill=fill)
             _, state = read_stream(model, piece, state, sleep)
-            count += stream_flops(GROUPED, segments, window_fill=fill, carried=carried, sleep=sleep)
+            count += Plan(sleep, segments, fill=Fill(fill, carried)).flops(GROUPED)
     assert count == counter.total
 
 
@@ -188,16 +173,18 @@ def test_forks_longer_than_a_chunk_cost_what_torch_counts(
     questions, _ = draw_batch(2, 70, sizes)
     with Counter(monkeypatch) as counter, sdpa_kernel(SDPBackend.MATH):
         model.ask(questions[None], state)
-    asked = forward_flops(sizes, 70, window_fill=9, keep_writes=False)
+    asked = pass_flops(sizes, Pass(70, 9), keep_state=False)
     assert 2 * asked == counter.total
 
 
 STEPS = {
-    **SLEEPS,
+    **{way: sleep for way, sleep in SLEEPS.items() if "ridge" not in way},
     "all": SleepConfig(window=5),
     "all, 3 passes": SleepConfig(window=5, passes=3),
-    "first pass, 3": SleepConfig(window=5, passes=3, eviction="sliding", kept_cache="first_pass"),
-    "embedding": SleepConfig(window=5, passes=3, recirculate="embedding"),
+    "first pass, 3": SleepConfig(
+        window=5, passes=3, eviction="sliding", consolidator=Passes(kept_cache="first_pass")
+    ),
+    "embedding": SleepConfig(window=5, passes=3, consolidator=Passes(recirculate="embedding")),
     "scored, then slept": SleepConfig(window=5, passes=3, loss_windows="sleep_after"),
 }
 LEARNERS = {
@@ -226,10 +213,8 @@ def test_training_steps_cost_what_torch_counts(
     with Counter(monkeypatch) as counter, sdpa_kernel(SDPBackend.MATH):
         rollout = unroll(HybridLM(sizes), tokens, targets, sleep, keep_hidden=False)
         rollout.logits.logsumexp(-1).sum().backward()
-    segments = cut_training(targets, sleep)
-    forward = batch_flops(sizes, segments, rows=2, num_scored=4, sleep=sleep)
-    unread = unread_flops(sizes, segments, rows=2, sleep=sleep)
-    ratio = counter.total / training_flops(forward, unread)
+    plan = Plan(sleep, cut_training(targets, sleep), rows=2, num_scored=4)
+    ratio = counter.total / plan.training_flops(sizes)
     assert ratio == 1 if name == "attention" else 1 <= ratio < 1.03
 
 
@@ -252,33 +237,32 @@ def test_a_layer_by_hand() -> None:
     value_head = products + solve + 2 * (2 * 3 * 2 * 3) + 2 * 3 * 3 * 3 + 2 * 2 * 3 * 3
     feed_forward = 2 * 3 * 4 * 10 + 2 * 3 * 5 * 4
     expected = projections + 2 * value_head + feed_forward
-    assert forward_flops(model, 3) == expected
-    assert forward_flops(model, 3, window_fill=9) == expected
-    assert forward_flops(model, 3, keep_writes=False) == expected - 2 * (2 * 2 * 3 * 3)
+    assert pass_flops(model, Pass(3, 0)) == expected
+    assert pass_flops(model, Pass(3, 9)) == expected
+    assert pass_flops(model, Pass(3, 0), keep_state=False) == expected - 2 * (2 * 2 * 3 * 3)
     assert head_flops(model, 10) == 2 * 10 * 4 * 7
 
 
 def test_more_passes_cost_the_slept_windows_again() -> None:
-    segments = cut_stream(22, SleepConfig(window=10, passes=4))
+    sleep = SleepConfig(window=10, passes=4)
+    segments = cut_stream(22, sleep)
     once = [segment._replace(passes=1) for segment in segments]
-    extra = stream_flops(PLAIN, segments) - stream_flops(PLAIN, once)
-    last = forward_flops(PLAIN, 10, evicts=True)
-    assert extra == 2 * (2 * forward_flops(PLAIN, 10) + last)
-    assert stream_flops(PLAIN, once) == 2 * forward_flops(PLAIN, 10) + forward_flops(PLAIN, 2)
+    whole, tail, last = (
+        pass_flops(PLAIN, each) for each in (Pass(10, 0), Pass(2, 0), Pass(10, 0, evicts=True))
+    )
+    read = Plan(sleep, once).flops(PLAIN)
+    assert read == 2 * whole + tail
+    assert Plan(sleep, segments).flops(PLAIN) - read == 2 * (2 * whole + last)
 
 
 def test_no_tokens_cost_nothing() -> None:
-    assert forward_flops(GROUPED, 0) == 0
-    assert batch_flops(GROUPED, [], rows=3, num_scored=0) == 0
+    assert pass_flops(GROUPED, Pass(0, 0)) == 0
+    assert Plan(SleepConfig(), [], rows=3).flops(GROUPED) == 0
 
 
 def test_chunks_are_those_of_the_op() -> None:
     default = inspect.signature(gated_delta_rule).parameters["chunk_size"].default
-    assert default == flops.CHUNK_SIZE
-
-
-def test_kernel_generators_are_those_of_the_layer() -> None:
-    assert flops.GENERATOR_REDUCTION == jet.REDUCTION
+    assert default == gated_mix.CHUNK_SIZE
 
 
 def test_a_head_of_unknown_size_is_refused() -> None:

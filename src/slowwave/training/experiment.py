@@ -226,7 +226,7 @@ def _with_precision(config: ExperimentConfig, precision: Precision) -> Experimen
 
 def read_config(folder: Path) -> ExperimentConfig:
     """The config of a run; raises ValueError naming its file if that cannot be read."""
-    from slowwave.storage.files import read_json
+    from slowwave.storage.json_files import read_json
 
     path = folder / "config.json"
     values = read_json(path)

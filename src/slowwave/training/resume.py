@@ -12,7 +12,8 @@ from torch import Tensor
 
 from slowwave.models.backbone import HybridLM
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_model, save_tensors
-from slowwave.storage.files import sync_folder, write_json
+from slowwave.storage.files import sync_folder
+from slowwave.storage.json_files import write_json
 from slowwave.training.muon import Muon
 from slowwave.training.progress import Progress
 from slowwave.training.run_files import read_counters

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slowwave.storage.files import write_atomically, write_json
-from slowwave.storage.json_lines import dump_lines
+from slowwave.storage.files import write_atomically
+from slowwave.storage.json_files import dump_lines, write_json
 from slowwave.training.progress import find_checkpoint
 from slowwave.training.run_files import read_environment, read_metrics, read_summary
 

@@ -9,7 +9,7 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_training
 from slowwave.tasks.base import Batch
 from slowwave.training.config import TrainConfig
-from slowwave.training.stages import sleep_at
+from slowwave.training.schedule import sleep_at
 
 
 def count_tokens(batch: Batch) -> int:

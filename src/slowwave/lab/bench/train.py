@@ -25,10 +25,10 @@ from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch
 from slowwave.tasks.config import Rule110Config
 from slowwave.tasks.rule110 import Rule110
-from slowwave.training.allocator import keep_freed_memory
 from slowwave.training.config import TrainConfig
 from slowwave.training.optimizer import make_optimizers
 from slowwave.training.precision import choose_precision, compute_dtype
+from slowwave.training.process import keep_freed_memory
 
 BATCH = 256
 GPU_BATCH = 512

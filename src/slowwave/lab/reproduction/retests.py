@@ -19,7 +19,7 @@ from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
 from slowwave.storage.json_files import dump_lines, parse_lines
 from slowwave.training.experiment import ExperimentConfig, complete
-from slowwave.training.run_view import RunView
+from slowwave.training.process import RunView
 
 RECORDED = {"changes", "examples", "test"}
 

@@ -14,9 +14,9 @@ from slowwave.models.backbone import HybridLM
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_model, save_tensors
 from slowwave.storage.files import sync_folder
 from slowwave.storage.json_files import write_json
-from slowwave.training.muon import Muon
-from slowwave.training.progress import Progress
+from slowwave.training.optimizer import Muon
 from slowwave.training.run_files import read_counters
+from slowwave.training.run_folder import Progress
 
 MUON_STATE = ("momentum_buffer",)
 ADAMW_STATE = ("exp_avg", "exp_avg_sq", "step")
@@ -59,7 +59,7 @@ def load_progress(
 ) -> Progress:
     """Puts weights and optimizer state back and returns the counters.
 
-    Parameters that have no gradient in the last step taken (`stages.freeze_at`) need no optimizer
+    Parameters that have no gradient in the last step taken (`schedule.freeze_at`) need no optimizer
     state. Raises ValueError naming the file if one is missing, damaged or of another model.
     """
     try:

@@ -21,9 +21,8 @@ from slowwave.tasks.config import Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.cost import step_flops
 from slowwave.training.experiment import ExperimentConfig, build, run_training
-from slowwave.training.optimizer import learning_rate_factor
 from slowwave.training.run_folder import RunFolder
-from slowwave.training.stages import recurrent_parameters, sleep_at
+from slowwave.training.schedule import learning_rate_factor, recurrent_parameters, sleep_at
 from slowwave.training.trainer import StepReport
 
 STEPS, FIRST = 6, 3

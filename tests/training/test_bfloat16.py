@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from slowwave.ops import bfloat16
-from slowwave.ops.bfloat16 import is_bfloat16_slow
+from slowwave.training import precision
+from slowwave.training.precision import is_bfloat16_slow
 
 WITHOUT_AVX512 = {
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -54,7 +54,7 @@ def test_the_faster_dtype_wins_by_its_best_time(
         threads.append(torch.get_num_threads())
         return next(times)
 
-    monkeypatch.setattr(bfloat16, "_time", measure)
+    monkeypatch.setattr(precision, "_time", measure)
     assert is_bfloat16_slow("cpu") == slow
     asked = len(threads)
     assert is_bfloat16_slow("cpu") == slow, "measured once a process"
@@ -73,7 +73,9 @@ def test_a_gpu_is_asked(monkeypatch: pytest.MonkeyPatch, supported: bool) -> Non
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="about processors with AVX")
 def test_it_is_slow_without_avx512() -> None:
-    code = "from slowwave.ops.bfloat16 import is_bfloat16_slow; print(is_bfloat16_slow('cpu'))"
+    code = (
+        "from slowwave.training.precision import is_bfloat16_slow; print(is_bfloat16_slow('cpu'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **WITHOUT_AVX512},

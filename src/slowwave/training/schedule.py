@@ -1,7 +1,7 @@
-"""The two stages of a run: what is evicted and what is trained at each step.
+"""What happens at which step: the eviction, what learns, and how fast.
 
 The paper's recipe for sliding windows (section 3) warms up before the whole model learns: the new
-recurrent layers alone, and with several passes under hard eviction. Both are functions of the step
+recurrent layers alone, and with several passes under hard eviction. All of it follows from the step
 alone, so a run goes on in the stage where it stopped. Steps count from 0.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import nn
 
 from slowwave.models.backbone import HybridLM
@@ -41,3 +42,30 @@ def recurrent_parameters(model: HybridLM) -> dict[str, nn.Parameter]:
     norms = [name.removesuffix("mixer") + "mixer_norm" for name in places]
     owned = tuple(f"{name}." for name in (*places, *norms))
     return {name: p for name, p in model.named_parameters() if name.startswith(owned)}
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Share of the peak rate at `step` (0-based): linear warm-up, stable, linear decay.
+
+    The last step of a warm-up has all of it, the last step of the decay `min_lr_ratio`. What
+    learns, or under which eviction, changes with the stage, so each has a warm-up.
+    """
+    since = step - config.first_stage_steps if step >= config.first_stage_steps else step
+    warmth = min(1.0, (since + 1) / max(1, config.warmup_steps))
+    decay_steps = round(config.decay_fraction * config.steps)
+    decayed = step + 1 - (config.steps - decay_steps)  # steps of the decay, this one included
+    if decayed <= 0:
+        return warmth
+    return min(warmth, 1 - (1 - config.min_lr_ratio) * decayed / decay_steps)
+
+
+def set_learning_rates(
+    optimizers: dict[str, torch.optim.Optimizer], step: int, config: TrainConfig
+) -> float:
+    """Sets every group's rate for `step`; returns the share of the peak."""
+    factor = learning_rate_factor(step, config)
+    peaks = {"muon": config.muon_lr, "adamw": config.adamw_lr}
+    for name, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = peaks[name] * factor
+    return factor

@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
-from slowwave.training.allocator import keep_freed_memory
+from slowwave.training.process import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
 from rule_inputs import Inputs, assert_all_close, draw, draw_mask, values_and_gradients
-from slowwave.ops import delta_rule, native, small_matmul
+from slowwave.ops import delta_rule, linear, native
 from slowwave.ops.delta_rule import gated_delta_rule
 
 FAST = ("chunk", "native")
@@ -375,7 +375,7 @@ def test_fast_backends_can_be_compiled_whole(backend: delta_rule.Backend) -> Non
 def test_the_rule_does_not_depend_on_how_small_products_are_taken(
     monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(small_matmul, "FEW_ROWS", few)
+    monkeypatch.setattr(linear, "FEW_ROWS", few)
     inputs = draw(T=11)
     expected = results_of(inputs, backend="reference")
     assert_all_close(results_of(inputs, backend="chunk", chunk_size=5), expected, 1e-12)

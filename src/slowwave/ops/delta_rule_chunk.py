@@ -30,7 +30,7 @@ from slowwave.ops.chunks import (
     join,
     read_shared,
 )
-from slowwave.ops.small_matmul import small_matmul, solve_unit_lower
+from slowwave.ops.linear import small_matmul, solve_unit_lower
 
 
 def delta_rule_in_chunks(

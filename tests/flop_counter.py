@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from slowwave.ops import delta_rule_chunk, linear, native
+from slowwave.ops import linear, native, rule_chunks
 
 
 class Counter(FlopCounterMode):
@@ -25,7 +25,7 @@ class Counter(FlopCounterMode):
             return solve(system, wanted, transpose=transpose)
 
         monkeypatch.setattr(linear, "FEW_ROWS", 0)
-        monkeypatch.setattr(delta_rule_chunk, "solve_unit_lower", counted_solve)
+        monkeypatch.setattr(rule_chunks, "solve_unit_lower", counted_solve)
         monkeypatch.setattr(native, "is_ready", lambda: False)
 
     @property

@@ -22,7 +22,7 @@ from slowwave.evaluation.flops import (
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.models.mixers import jet
-from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.gated_rules import gated_delta_rule
 from slowwave.sleep.config import LossWindows, SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_stream, cut_training
 from slowwave.sleep.stream import read_stream

@@ -14,8 +14,7 @@ from torch import Tensor
 from numerics import TOLERANCE, assert_close
 from rule_inputs import Inputs, assert_all_close, draw, draw_mask, values_and_gradients
 from slowwave.ops import linear
-from slowwave.ops.delta_rule import gated_delta_rule
-from slowwave.ops.hebbian_rule import HebbianBackend, gated_hebbian_rule
+from slowwave.ops.gated_rules import HebbianBackend, gated_delta_rule, gated_hebbian_rule
 
 BACKENDS: tuple[HebbianBackend, ...] = ("reference", "chunk")
 results_of = functools.partial(values_and_gradients, gated_hebbian_rule)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slowwave.ops import native
 from slowwave.ops.convolution import short_conv
-from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.gated_rules import gated_delta_rule
 from slowwave.ops.norm import l2_norm, rms_norm, wide_dtype
 
 CHUNK_SIZE = 64

@@ -19,7 +19,7 @@ from slowwave.lab.bench.report import Row, Section, timed_row
 from slowwave.lab.bench.timing import Times, Work, time_in_turn
 from slowwave.models.backbone import HybridLM, Run
 from slowwave.models.linear import Linear
-from slowwave.ops.delta_rule import fastest_backend
+from slowwave.ops.gated_rules import fastest_backend
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer
 from slowwave.ops.gated_mix import MixWeights, conv_mix, conv_write, delta_mix, delta_write
-from slowwave.ops.hebbian_rule import gated_hebbian_rule
+from slowwave.ops.gated_rules import gated_hebbian_rule
 from slowwave.ops.linear import linear
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import FastWeights, LayerState

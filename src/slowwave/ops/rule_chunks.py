@@ -160,7 +160,8 @@ class _Chunks(torch.autograd.Function):
             grad_k = grad_k + written_by_k
             kept = (k * written_by_k).sum(-1)
             grad_decay = grad_decay + _grad_decay_to_end(kept, grad_ends, starts, decay.since)
-        grad_q, grad_k = (x.unflatten(1, (H, -1)).sum(2) for x in (grad_q, grad_k))
+        if v.shape[1] > H:
+            grad_q, grad_k = (x.unflatten(1, (H, -1)).sum(2) for x in (grad_q, grad_k))
         grads = (grad_q, grad_k, strength * grad_wanted, grad_decay, grad_beta)
         joined = (_join(x, T).to(given.dtype) for x, given in zip(grads, inputs, strict=True))
         return *joined, grad_state, None, None, None, None
@@ -219,7 +220,9 @@ def _cut_all(inputs: Sequence[Tensor], size: int) -> list[Tensor]:
     """q, k, v and gates in chunks, in the dtype of q; q and k repeated for their value heads."""
     q, k, v, *gates = (_cut(x.to(inputs[0].dtype), size) for x in inputs)
     repeats = v.shape[1] // q.shape[1]
-    return [*(x.repeat_interleave(repeats, dim=1) for x in (q, k)), v, *gates]
+    if repeats > 1:
+        q, k = (x.repeat_interleave(repeats, dim=1) for x in (q, k))
+    return [q, k, v, *gates]
 
 
 class _Decays(NamedTuple):

@@ -163,7 +163,7 @@ def delta_rule(
     chunk_size: int,
     keep_writes: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `delta_rule_in_chunks`, by the loaded extension; v may be narrower than the rest."""
+    """As `rule_in_chunks`, by the loaded extension."""
     inputs = (q, k, v, log_decay, beta, state)
     keep_starts = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     out, new_state, _ = torch.ops.slowwave.delta_rule(

@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from slowwave.ops import delta_rule_chunk, native, small_matmul
+from slowwave.ops import linear, native, rule_chunks
 
 
 class Counter(FlopCounterMode):
@@ -18,14 +18,14 @@ class Counter(FlopCounterMode):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(display=False)
         self.solves = 0
-        solve = small_matmul.solve_unit_lower
+        solve = linear.solve_unit_lower
 
         def counted_solve(system: Tensor, wanted: Tensor, *, transpose: bool = False) -> Tensor:
             self.solves += (system.shape[-1] - 1) * wanted.numel()
             return solve(system, wanted, transpose=transpose)
 
-        monkeypatch.setattr(small_matmul, "FEW_ROWS", 0)
-        monkeypatch.setattr(delta_rule_chunk, "solve_unit_lower", counted_solve)
+        monkeypatch.setattr(linear, "FEW_ROWS", 0)
+        monkeypatch.setattr(rule_chunks, "solve_unit_lower", counted_solve)
         monkeypatch.setattr(native, "is_ready", lambda: False)
 
     @property

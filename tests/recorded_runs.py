@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slowwave.config import override
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.tasks.config import DepoConfig, Rule110Config, TextConfig
 from slowwave.training.experiment import ExperimentConfig
 from slowwave.training.run_folder import RunFolder

@@ -177,7 +177,7 @@ def test_upward_import_is_caught(path: str, source: str) -> None:
     ("path", "source"),
     [
         ("config.py", "from .state import MemoryState"),
-        ("ops/delta_rule.py", "from .norm import rms_norm\nfrom slowwave.ops import norm"),
+        ("ops/gated_rules.py", "from .norm import rms_norm\nfrom slowwave.ops import norm"),
         ("sleep/unroll.py", "from ..models.backbone import HybridLM\nfrom slowwave.state import A"),
         ("lab/demo.py", "from ..memory.session import Session\nfrom ..tasks.base import Task"),
         ("cli.py", "from slowwave import __version__\ndef f():\n    from .serving import app"),

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from slowwave.console import PlainConsole
 from slowwave.extras import MODULES, say_how_to_install
-from slowwave.ops.delta_rule import fastest_backend
+from slowwave.ops.gated_rules import fastest_backend
 from slowwave.training.precision import choose_precision
 
 OPTIONAL = {

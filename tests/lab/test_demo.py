@@ -21,7 +21,7 @@ from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.objective import plan_batch, predict
 from slowwave.storage.checkpoint import save_model
-from slowwave.storage.files import read_json, write_json
+from slowwave.storage.json_files import read_json, write_json
 from slowwave.tasks.config import DepoConfig, Rule110Config
 from slowwave.training.experiment import ExperimentConfig, build, load_run
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
 from slowwave.ops import native
-from slowwave.ops.delta_inputs import delta_inputs
+from slowwave.ops.convolution import short_conv
+from slowwave.ops.gated_mix import delta_inputs
 from slowwave.ops.norm import l2_norm
-from slowwave.ops.short_conv import short_conv
 
 
 def draw(B: int, T: int, *, heads: int, K: int, values: int, taps: int = 4) -> list[Tensor]:

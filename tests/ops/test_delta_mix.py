@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
-from slowwave.ops import delta_mix as mix
-from slowwave.ops.delta_mix import MixWeights, delta_mix, delta_write
+from slowwave.ops import gated_mix as mix
+from slowwave.ops.gated_mix import MixWeights, delta_mix, delta_write
 
 
 class Inputs(NamedTuple):

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
 from rule_inputs import Inputs, assert_all_close, draw, draw_mask, values_and_gradients
-from slowwave.ops import delta_rule, native, small_matmul
-from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops import gated_rules, linear, native
+from slowwave.ops.gated_rules import gated_delta_rule
 
 FAST = ("chunk", "native")
 BACKENDS = ("reference", *FAST)
@@ -57,7 +57,7 @@ def test_reference_is_the_formula(H: int, G: int) -> None:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("T", ODD_LENGTHS)
 def test_fast_backends_equal_the_reference(
-    T: int, dtype: torch.dtype, backend: delta_rule.Backend
+    T: int, dtype: torch.dtype, backend: gated_rules.Backend
 ) -> None:
     inputs = draw(T=T).to(dtype)
     expected = results_of(inputs.to(torch.float64), backend="reference")
@@ -79,7 +79,7 @@ def test_fast_backends_equal_the_reference(
     keep_writes=st.booleans(),
 )
 def test_fast_backends_equal_the_reference_for_any_shape(
-    backend: delta_rule.Backend,
+    backend: gated_rules.Backend,
     T: int,
     chunk_size: int,
     heads: tuple[int, int],
@@ -100,7 +100,7 @@ def test_fast_backends_equal_the_reference_for_any_shape(
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("T", "chunk_size"), [(2, 64), (5, 2), (9, 4)])
 def test_gradients_match_finite_differences(
-    T: int, chunk_size: int, masked: bool, backend: delta_rule.Backend
+    T: int, chunk_size: int, masked: bool, backend: gated_rules.Backend
 ) -> None:
     inputs = draw(1, T, H=1, G=2, K=3, V=2)
     mask = draw_mask(1, T) if masked else None
@@ -114,7 +114,7 @@ def test_gradients_match_finite_differences(
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=15)
 @given(cuts=st.sets(st.integers(1, 69)))
-def test_pieces_equal_one_call(backend: delta_rule.Backend, cuts: set[int]) -> None:
+def test_pieces_equal_one_call(backend: gated_rules.Backend, cuts: set[int]) -> None:
     inputs = draw(T=70)
     expected_out, expected_state = gated_delta_rule(*inputs, backend=backend, chunk_size=16)
     bounds = [0, *sorted(cuts), 70]
@@ -134,7 +134,7 @@ def test_pieces_equal_one_call(backend: delta_rule.Backend, cuts: set[int]) -> N
 @pytest.mark.parametrize("T", [3, 20, 70])
 @pytest.mark.parametrize("backend", FAST)
 def test_rows_that_share_a_state_equal_rows_with_copies_of_it(
-    backend: delta_rule.Backend, T: int, keep_writes: bool
+    backend: gated_rules.Backend, T: int, keep_writes: bool
 ) -> None:
     inputs = draw(6, T, states=2)
     copied = inputs._replace(state=inputs.state.repeat_interleave(3, dim=0))
@@ -158,7 +158,7 @@ def test_no_state_means_zeros_and_scale_weighs_the_output() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_tokens_change_nothing(backend: delta_rule.Backend) -> None:
+def test_no_tokens_change_nothing(backend: gated_rules.Backend) -> None:
     inputs = draw(T=5).tokens(0, 0)
     out, state = gated_delta_rule(*inputs, backend=backend)
     assert out.shape == (2, 0, 4, 6)
@@ -167,7 +167,7 @@ def test_no_tokens_change_nothing(backend: delta_rule.Backend) -> None:
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("T", [1, 3, 64, 70])
-def test_masked_call_leaves_the_state_bit_identical(T: int, backend: delta_rule.Backend) -> None:
+def test_masked_call_leaves_the_state_bit_identical(T: int, backend: gated_rules.Backend) -> None:
     inputs = draw(T=T).to(torch.float32)
     mask = torch.zeros(2, T, dtype=torch.bool)
     _, state = gated_delta_rule(*inputs, mask=mask, backend=backend)
@@ -186,7 +186,7 @@ def test_reference_skips_masked_tokens_to_the_bit() -> None:
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("strength", [0.0, 10.0, 1000.0])
-def test_long_reads_stay_finite_and_exact(strength: float, backend: delta_rule.Backend) -> None:
+def test_long_reads_stay_finite_and_exact(strength: float, backend: gated_rules.Backend) -> None:
     """No decay at all, or decays so strong that their product underflows inside one chunk."""
     drawn = draw(1, 200)
     inputs = drawn._replace(log_decay=strength * drawn.log_decay).to(torch.float32)
@@ -195,7 +195,7 @@ def test_long_reads_stay_finite_and_exact(strength: float, backend: delta_rule.B
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_inputs_are_not_mutated(backend: delta_rule.Backend) -> None:
+def test_inputs_are_not_mutated(backend: gated_rules.Backend) -> None:
     inputs = draw(T=70)
     before = [tensor.clone() for tensor in inputs]
     gated_delta_rule(*inputs, mask=draw_mask(2, 70), backend=backend)
@@ -309,7 +309,7 @@ def test_unusable_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("ready", "backend"), [(False, "chunk"), (True, "native")])
 def test_auto_on_a_cpu_takes_what_has_been_built(
-    monkeypatch: pytest.MonkeyPatch, ready: bool, backend: delta_rule.Backend
+    monkeypatch: pytest.MonkeyPatch, ready: bool, backend: gated_rules.Backend
 ) -> None:
     monkeypatch.setattr(native, "is_ready", lambda: ready)
     inputs = draw(T=70).to(torch.float32)
@@ -321,7 +321,7 @@ def test_auto_on_a_cpu_takes_what_has_been_built(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rows", [0, 2])
-def test_no_rows_are_no_work(rows: int, backend: delta_rule.Backend) -> None:
+def test_no_rows_are_no_work(rows: int, backend: gated_rules.Backend) -> None:
     inputs = draw(2, 5)
     empty = Inputs._make([*(tensor[:0] for tensor in inputs[:-1]), inputs.state[:rows]])
     out, state = gated_delta_rule(*empty, backend=backend)
@@ -330,7 +330,7 @@ def test_no_rows_are_no_work(rows: int, backend: delta_rule.Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", FAST)
-def test_second_derivatives_are_refused_and_not_lost(backend: delta_rule.Backend) -> None:
+def test_second_derivatives_are_refused_and_not_lost(backend: gated_rules.Backend) -> None:
     leaves = [tensor.requires_grad_() for tensor in draw(T=5)]
     out, _ = gated_delta_rule(*leaves, backend=backend)
     (gradient,) = torch.autograd.grad(out.square().sum(), leaves[:1], create_graph=True)
@@ -340,7 +340,7 @@ def test_second_derivatives_are_refused_and_not_lost(backend: delta_rule.Backend
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("of", ["out", "state"])
-def test_gradients_of_one_result_alone(of: str, backend: delta_rule.Backend) -> None:
+def test_gradients_of_one_result_alone(of: str, backend: gated_rules.Backend) -> None:
     inputs = draw(T=70)
     gradients: list[tuple[Tensor, ...]] = []
     for way in ("reference", backend):
@@ -357,7 +357,7 @@ def test_gradients_of_one_result_alone(of: str, backend: delta_rule.Backend) -> 
 # Torch's own tracing of an autograd.Function does what it warns of.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("backend", FAST)
-def test_fast_backends_can_be_compiled_whole(backend: delta_rule.Backend) -> None:
+def test_fast_backends_can_be_compiled_whole(backend: gated_rules.Backend) -> None:
     def rule(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         return gated_delta_rule(*tensors, backend=backend, chunk_size=8)
 
@@ -375,7 +375,7 @@ def test_fast_backends_can_be_compiled_whole(backend: delta_rule.Backend) -> Non
 def test_the_rule_does_not_depend_on_how_small_products_are_taken(
     monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(small_matmul, "FEW_ROWS", few)
+    monkeypatch.setattr(linear, "FEW_ROWS", few)
     inputs = draw(T=11)
     expected = results_of(inputs, backend="reference")
     assert_all_close(results_of(inputs, backend="chunk", chunk_size=5), expected, 1e-12)

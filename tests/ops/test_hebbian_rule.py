@@ -13,9 +13,8 @@ from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
 from rule_inputs import Inputs, assert_all_close, draw, draw_mask, values_and_gradients
-from slowwave.ops import small_matmul
-from slowwave.ops.delta_rule import gated_delta_rule
-from slowwave.ops.hebbian_rule import HebbianBackend, gated_hebbian_rule
+from slowwave.ops import linear
+from slowwave.ops.gated_rules import HebbianBackend, gated_delta_rule, gated_hebbian_rule
 
 BACKENDS: tuple[HebbianBackend, ...] = ("reference", "chunk")
 results_of = functools.partial(values_and_gradients, gated_hebbian_rule)
@@ -231,7 +230,7 @@ def test_gradients_of_one_result_alone(of: str) -> None:
 def test_the_rule_does_not_depend_on_how_small_products_are_taken(
     monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(small_matmul, "FEW_ROWS", few)
+    monkeypatch.setattr(linear, "FEW_ROWS", few)
     inputs = draw(T=11)
     expected = results_of(inputs, backend="reference")
     assert_all_close(results_of(inputs, chunk_size=5), expected, 1e-12)

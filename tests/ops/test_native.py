@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.ops import native
-from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.gated_rules import gated_delta_rule
 from slowwave.ops.norm import l2_norm
 
 
@@ -150,7 +150,7 @@ import torch
 from slowwave.models.config import ModelConfig
 from slowwave.models.backbone import HybridLM
 from slowwave.ops import native
-from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.gated_rules import gated_delta_rule
 from slowwave.ops.norm import l2_norm
 
 native.load()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close, relative_rmse
-from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.gated_rules import gated_delta_rule
 from slowwave.ops.ridge import ridge_fit, ridge_fit_reference
 
 DTYPES = [torch.float64, torch.float32]

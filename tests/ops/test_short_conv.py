@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
-from slowwave.ops.short_conv import short_conv
+from slowwave.ops.convolution import short_conv
 
 WIDTH, CHANNELS = 4, 5
 

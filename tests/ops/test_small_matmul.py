@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.ops.small_matmul import FEW_ROWS, small_matmul, solve_unit_lower
+from slowwave.ops.linear import FEW_ROWS, small_matmul, solve_unit_lower
 
 AROUND_FEW = (1, FEW_ROWS, FEW_ROWS + 1)
 

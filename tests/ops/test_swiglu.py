@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from numerics import TOLERANCE, assert_close
-from slowwave.ops.swiglu import swiglu
+from slowwave.ops.norm import swiglu
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -16,8 +16,7 @@ from slowwave.runtime.chat import ChatFormat
 from slowwave.serving.errors import ApiError
 from slowwave.serving.history import Message
 from slowwave.serving.prompt import SIGNS_A_STEP, tell_all
-from slowwave.storage.encoding import PIECE
-from slowwave.storage.tokenizer import ByteTokenizer
+from slowwave.storage.tokenizer import PIECE, ByteTokenizer
 
 CHAT = ChatFormat()
 BYTES = ByteTokenizer()

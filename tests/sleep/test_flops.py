@@ -14,7 +14,7 @@ from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.models.flops import Pass, head_flops, pass_flops
 from slowwave.ops import gated_mix
-from slowwave.ops.delta_rule import gated_delta_rule
+from slowwave.ops.gated_rules import gated_delta_rule
 from slowwave.sleep.config import LossWindows, Passes, Ridge, SleepConfig
 from slowwave.sleep.objective import Plan
 from slowwave.sleep.schedule import NO_LOSS, Fill, cut_stream, cut_training

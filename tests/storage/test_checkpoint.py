@@ -14,7 +14,8 @@ import torch
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
 from slowwave.storage.checkpoint import load_model, load_tensors, save_model
-from slowwave.storage.files import read_json, write_atomically
+from slowwave.storage.files import write_atomically
+from slowwave.storage.json_files import read_json
 
 SIZES = ModelConfig(
     vocab_size=7,

@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from slowwave.storage import encoding
-from slowwave.storage.encoding import encode_in_pieces
-from slowwave.storage.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, read_tokenizer_file
+from slowwave.storage.tokenizer import (
+    PIECE,
+    ByteTokenizer,
+    Tokenizer,
+    encode_in_pieces,
+    load_tokenizer,
+    read_tokenizer_file,
+)
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "recipes" / "talk-tokenizer.json"
@@ -95,7 +100,7 @@ def test_no_step_takes_long(tokenizer: Tokenizer) -> None:
             tokens += piece
             longest = max(longest, time.thread_time() - began)
             began = time.thread_time()
-            assert len(piece) <= encoding.PIECE
+            assert len(piece) <= PIECE
         assert longest < 0.2
         assert tokenizer.decode(tokens) == text
         assert len(tokens) * tokenizer.max_token_bytes >= len(text.encode())
@@ -103,7 +108,7 @@ def test_no_step_takes_long(tokenizer: Tokenizer) -> None:
 
 def test_one_piece_is_encoded_once() -> None:
     assert list(load_tokenizer(SHIPPED).encode_in_pieces("")) == []
-    assert len(list(load_tokenizer(SHIPPED).encode_in_pieces(PROSE[: encoding.PIECE]))) == 1
+    assert len(list(load_tokenizer(SHIPPED).encode_in_pieces(PROSE[:PIECE]))) == 1
 
 
 @given(st.text())

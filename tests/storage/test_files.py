@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and private ones for their owner alone."""
+"""Files are opened where they are plain ones, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.storage.files import read_json, write_atomically
-from slowwave.storage.private import is_loose, make_private_folder, tighten
+from slowwave.storage.files import (
+    is_loose,
+    make_private_folder,
+    open_plain,
+    require_own_folder,
+    require_plain,
+    tighten,
+    write_atomically,
+)
 
 
 def mode(path: Path) -> int:
@@ -149,17 +156,72 @@ def test_what_is_somebody_elses_is_left_alone(
     assert mode(file) == 0o644
 
 
-def test_no_pipe_and_nothing_endless_is_read_as_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# Opened.
+
+
+@pytest.fixture
+def things(tmp_path: Path) -> dict[str, Path]:
+    """A file, links to it, and what only looks like one."""
+    paths = {name: tmp_path / name for name in ("file", "link", "loop", "pipe", "folder", "linked")}
+    paths["file"].write_bytes(b"content")
+    paths["link"].symlink_to(paths["file"])
+    paths["loop"].symlink_to(paths["loop"])
+    os.mkfifo(paths["pipe"])
+    paths["folder"].mkdir()
+    paths["linked"].symlink_to(paths["folder"])
+    return paths | {"absent": tmp_path / "absent", "device": Path("/dev/zero")}
+
+
+def test_files_and_links_to_them_are_opened(things: dict[str, Path]) -> None:
+    for name in ("file", "link"):
+        with open_plain(things[name]) as file:
+            assert file.read() == b"content"
+    with open_plain(things["file"], follow=False) as file:
+        assert file.read() == b"content"
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("name", ["loop", "pipe", "folder", "device", "linked"])
+def test_what_is_no_file_is_refused_at_once(
+    things: dict[str, Path], name: str, follow: bool
 ) -> None:
-    os.mkfifo(tmp_path / "pipe.json")
-    (tmp_path / "device.json").symlink_to("/dev/zero")
-    for name in ("pipe.json", "device.json"):
-        with pytest.raises(ValueError, match=rf"{name}: no plain file; name another"):
-            read_json(tmp_path / name)
-    path = tmp_path / "large.json"
-    path.write_text("[1, 2]" + " " * 2**20)
-    assert read_json(path) == [1, 2]
-    monkeypatch.setattr("slowwave.storage.files.MOST_BYTES", 2**20)
-    with pytest.raises(ValueError, match=r"large\.json: larger than 1 MiB; name another"):
-        read_json(path)
+    descriptors = os.listdir("/dev/fd")
+    with (
+        pytest.raises(ValueError, match=f"{things[name]}: (a symbolic link|no plain file)"),
+        open_plain(things[name], follow=follow),
+    ):
+        pass
+    assert os.listdir("/dev/fd") == descriptors
+
+
+def test_a_link_is_refused_where_none_may_be(things: dict[str, Path]) -> None:
+    with (
+        pytest.raises(ValueError, match="link: a symbolic link; put the file itself there"),
+        open_plain(things["link"], follow=False),
+    ):
+        pass
+
+
+def test_a_missing_file_is_missing(things: dict[str, Path]) -> None:
+    with pytest.raises(FileNotFoundError), open_plain(things["absent"]):
+        pass
+
+
+def test_links_and_folders_are_refused_where_a_file_is_required(things: dict[str, Path]) -> None:
+    for name in ("file", "absent"):
+        require_plain(things[name])
+    for name in ("link", "loop", "pipe", "folder", "linked", "device"):
+        with pytest.raises(ValueError, match=f"{things[name]}: a link or no plain file"):
+            require_plain(things[name])
+    os.link(things["file"], things["absent"])
+    for name in ("file", "absent"):
+        with pytest.raises(
+            ValueError, match=rf"{things[name]}: has another name too \(a hard link"
+        ):
+            require_plain(things[name])
+    things["absent"].unlink()
+    for name in ("folder", "absent"):
+        require_own_folder(things[name])
+    for name in ("file", "link", "loop", "pipe", "linked", "device"):
+        with pytest.raises(ValueError, match=f"{things[name]}: a link or no folder"):
+            require_own_folder(things[name])

@@ -22,7 +22,7 @@ from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import Passes, SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
-from slowwave.storage.fingerprint import fingerprint_model
+from slowwave.storage.checkpoint import fingerprint_model
 from slowwave.storage.memory_file import (
     load_memory,
     read_fast_weights,

@@ -18,7 +18,7 @@ from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, save_tensors
 from slowwave.tasks.config import DepoConfig
-from slowwave.training import resume
+from slowwave.training import checkpoint
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import (
     ExperimentConfig,
@@ -126,7 +126,7 @@ def test_metrics_are_on_disk_before_their_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened = list[str]()
-    sync, save = RunFolder.sync_metrics, resume.save_progress
+    sync, save = RunFolder.sync_metrics, checkpoint.save_progress
     monkeypatch.setattr(
         RunFolder, "sync_metrics", lambda self: (happened.append("sync"), sync(self))
     )
@@ -280,7 +280,7 @@ def test_the_previous_checkpoint_stands_in_for_one_that_was_being_put_in_place(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", kill)
         with pytest.raises(Killed):
-            resume.save_progress(
+            checkpoint.save_progress(
                 whole / "checkpoint", trainer.model, trainer.optimizers, trainer.progress
             )
     assert look_up(CONFIG, whole).sentence.endswith("finished already, 6 steps")

@@ -14,8 +14,13 @@ from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
 from slowwave.models.linear import Linear
 from slowwave.training.config import TrainConfig
-from slowwave.training.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalize
-from slowwave.training.optimizer import make_optimizers
+from slowwave.training.optimizer import (
+    COEFFICIENTS,
+    ITERATIONS,
+    Muon,
+    make_optimizers,
+    orthogonalize,
+)
 
 SHAPES = [(24, 16), (16, 24), (16, 16), (24, 16), (3, 16)]
 SIZES = ModelConfig(

@@ -10,12 +10,8 @@ import pytest
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
 from slowwave.training.config import TrainConfig
-from slowwave.training.optimizer import (
-    learning_rate_factor,
-    make_optimizers,
-    set_learning_rates,
-    split_parameters,
-)
+from slowwave.training.optimizer import make_optimizers, split_parameters
+from slowwave.training.schedule import learning_rate_factor, set_learning_rates
 
 
 @pytest.fixture

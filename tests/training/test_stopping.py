@@ -16,7 +16,7 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.tasks.config import DepoConfig
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import ExperimentConfig, look_up, run_training
-from slowwave.training.stop_signals import StopSignals
+from slowwave.training.process import StopSignals
 from slowwave.training.trainer import StepReport
 
 CONFIG = ExperimentConfig(

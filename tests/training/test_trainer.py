@@ -15,7 +15,7 @@ import torch
 from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import Passes, SleepConfig
 from slowwave.storage.checkpoint import load_tensors
-from slowwave.storage.files import read_json, write_json
+from slowwave.storage.json_files import read_json, write_json
 from slowwave.tasks.config import DepoConfig, Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import (

@@ -11,7 +11,7 @@ import tyro
 
 from slowwave.commands.arguments import parse, split_setting
 from slowwave.status_line import StatusLine
-from slowwave.training.run_view import RunView
+from slowwave.training.process import RunView
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

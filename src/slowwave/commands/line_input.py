@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Protocol
 
 from slowwave.commands.texts import decode, require_text
-from slowwave.storage.private import FILE, make_private_folder, tighten
+from slowwave.storage.files import FILE, make_private_folder, tighten
 
 HISTORY_LINES = 1000
 

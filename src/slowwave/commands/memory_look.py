@@ -168,8 +168,8 @@ def _find_session(options: InfoOptions) -> dict[str, Any] | None:
 def _describe_file(path: Path) -> dict[str, Any]:
     """What a memory file or an exported session says of itself."""
     from slowwave.memory.session_file import read_session_file
+    from slowwave.storage.files import open_plain
     from slowwave.storage.memory_file import read_header
-    from slowwave.storage.plain_file import open_plain
 
     if not path.exists():
         raise ValueError(f"{path}: no such file; name a session, or a file that is there")

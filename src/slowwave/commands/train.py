@@ -13,8 +13,8 @@ import tyro
 from slowwave.commands.arguments import parse, require_folder
 from slowwave.status_line import StatusLine
 from slowwave.training.experiment import ExperimentConfig, load_experiment, look_up
-from slowwave.training.progress import count_saved_steps
-from slowwave.training.run_view import RunView
+from slowwave.training.process import RunView
+from slowwave.training.run_folder import count_saved_steps
 from slowwave.wording import find_close
 
 
@@ -69,8 +69,8 @@ def run(arguments: list[str]) -> None:
 def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str, Any]:
     """The summary; raises KeyboardInterrupt, which says what is saved, if it was interrupted."""
     status.show(f"loading what the run in {out} takes")
-    from slowwave.training.allocator import keep_freed_memory
     from slowwave.training.experiment import run_training
+    from slowwave.training.process import keep_freed_memory
 
     keep_freed_memory()
     view = RunView(status)

@@ -23,7 +23,7 @@ from slowwave.lab.plots.stream_plot import draw_demo
 from slowwave.lab.plots.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
 from slowwave.models.backbone import HybridLM
 from slowwave.sleep.stream import read_stream
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.tasks.base import Example, Labelled, Task
 from slowwave.tasks.config import DepoConfig, TaskConfig
 from slowwave.tasks.splits import MAX_INDEX

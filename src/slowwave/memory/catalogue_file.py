@@ -18,8 +18,7 @@ from slowwave.memory.catalogue_schema import prepare
 from slowwave.memory.catalogue_trust import distrust, require_own_files
 from slowwave.memory.private_store import RESERVE
 from slowwave.memory.refusals import Damaged
-from slowwave.storage.files import FULL
-from slowwave.storage.private import FILE
+from slowwave.storage.files import FILE, FULL
 
 BUSY_SECONDS = 30
 REFUSALS = (sqlite3.Error, UnicodeDecodeError)

@@ -16,7 +16,7 @@ from slowwave.memory.provenance import Slept
 from slowwave.memory.row_checks import BadRow
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.runtime.chat import Role
-from slowwave.storage.strict_json import parse_json
+from slowwave.storage.json_files import parse_json
 
 REPORT = TypeAdapter(SleepReport)
 KINDS: tuple[EntryKind, ...] = get_args(EntryKind)

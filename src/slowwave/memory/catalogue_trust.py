@@ -15,7 +15,7 @@ from pathlib import Path
 
 from slowwave.memory.ledger import recall_speaker
 from slowwave.memory.refusals import Damaged
-from slowwave.storage.plain_file import open_plain, require_plain
+from slowwave.storage.files import open_plain, require_plain
 
 # Ends a rollback journal that names a super-journal, a file which SQLite removes after it.
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")

@@ -10,7 +10,7 @@ from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Slept
 from slowwave.sleep.config import SleepConfig
-from slowwave.storage.strict_json import parse_json
+from slowwave.storage.json_files import parse_json
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

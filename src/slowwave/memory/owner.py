@@ -10,7 +10,7 @@ from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.refusals import OtherModel
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
-from slowwave.storage.fingerprint import fingerprint_model
+from slowwave.storage.checkpoint import fingerprint_model
 
 
 def own(talker: Talker, gate: GateConfig | None) -> Owner:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from slowwave.memory.catalogue_trust import require_own_files
 from slowwave.memory.refusals import Damaged
-from slowwave.storage.plain_file import require_own_folder
-from slowwave.storage.private import is_loose, make_private_folder, tighten
+from slowwave.storage.files import is_loose, make_private_folder, require_own_folder, tighten
 
 FOLDERS = ("states", "locks")
 CATALOGUE = "catalogue.sqlite"

@@ -25,7 +25,7 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.state_files import StateFiles
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.archive import read_archive
-from slowwave.storage.strict_json import parse_json
+from slowwave.storage.json_files import parse_json
 from slowwave.storage.tokenizer import ByteTokenizer
 
 # 1 had no gates, and reports without changes by pass; 2 did not say who spoke

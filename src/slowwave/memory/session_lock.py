@@ -12,14 +12,15 @@ from io import FileIO
 from pathlib import Path
 
 from slowwave.memory.refusals import Damaged, HeldElsewhere
-from slowwave.storage.plain_file import (
+from slowwave.storage.files import (
+    FILE,
     NO_FOLLOW,
     NO_WAIT,
+    make_private_folder,
     read_plain,
     require_own_folder,
     require_plain,
 )
-from slowwave.storage.private import FILE, make_private_folder
 
 MOST_HOLDER = 1000
 """Bytes of a lock's file that are read."""

@@ -19,10 +19,8 @@ from slowwave.memory.row_checks import is_state_file
 from slowwave.memory.session import Session
 from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
-from slowwave.storage.files import write_atomically
+from slowwave.storage.files import make_private_folder, read_plain, write_atomically
 from slowwave.storage.memory_file import load_memory, read_fast_weights, read_memory
-from slowwave.storage.plain_file import read_plain
-from slowwave.storage.private import make_private_folder
 
 
 class StateFiles:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer
-from slowwave.ops.swiglu import swiglu
+from slowwave.ops.norm import swiglu
 from slowwave.state import LayerState
 
 

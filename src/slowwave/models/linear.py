@@ -37,7 +37,7 @@ class Linear(nn.Linear):
     """A matrix without bias whose product runs in `compute_dtype` (its weight's dtype if None).
 
     Several sizes are fused matrices, stacked in one weight for the speed of one product. They stay
-    matrices of their own to an optimizer that looks at a matrix as a whole (`training.muon`).
+    matrices of their own to an optimizer that looks at a matrix as a whole (Muon).
     """
 
     compute_dtype: torch.dtype | None = None

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.ops import native
+from slowwave.ops.linear import small_matmul
 from slowwave.ops.norm import wide_dtype
-from slowwave.ops.small_matmul import small_matmul
 from slowwave.state import Band
 
 SHORT_WINDOW = 64

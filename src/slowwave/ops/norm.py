@@ -1,8 +1,9 @@
-"""Normalisations, always computed in float32 (float64 when the inputs are float64)."""
+"""Normalisations, always in float32 (float64 for float64 inputs), and the feed-forward gate."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.ops import native
@@ -25,3 +26,14 @@ def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """x (..., K) over sqrt(sum x^2 + eps): eps inside the root, as in fla; returns wide."""
     x = x.to(wide_dtype(x.dtype))
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+
+
+def swiglu(up: Tensor) -> Tensor:
+    """silu(gate) * value: up (..., 2 h), gates before values -> (..., h), in the dtype of up.
+
+    Source: arXiv 2002.05202.
+    """
+    if native.can_read(up):  # in one pass over memory
+        return torch.ops.slowwave.swiglu(up)
+    gate, value = up.chunk(2, dim=-1)
+    return F.silu(gate) * value

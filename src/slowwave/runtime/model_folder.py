@@ -14,8 +14,9 @@ from slowwave.models.config import ModelConfig
 from slowwave.runtime.chat import ChatFormat
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_tensors
-from slowwave.storage.files import write_atomically, write_json
+from slowwave.storage.files import write_atomically
 from slowwave.storage.folder_kind import read_folder_config
+from slowwave.storage.json_files import write_json
 from slowwave.storage.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
 
 

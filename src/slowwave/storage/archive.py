@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from slowwave.storage.plain_file import read_plain
+from slowwave.storage.files import read_plain
 
 
 def read_archive(path: Path) -> dict[str, bytes]:

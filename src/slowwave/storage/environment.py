@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 import torch
 
-from slowwave.ops.delta_rule import fastest_backend
+from slowwave.ops.gated_rules import fastest_backend
 
 SOURCES = Path(__file__).parent
 

@@ -1,26 +1,97 @@
-"""Writing a file whole or not at all."""
+"""Files: opened only where they are plain ones, written whole or not at all, private if need be."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO
 
-from slowwave.storage.plain_file import open_plain, read_rest
-from slowwave.storage.private import FILE
+# A system that lacks them has nothing of what they guard against, or is guarded otherwise.
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_BYTES = 2**28
-"""No file of JSON that is read whole is larger."""
+"""No file that is read whole because it is small has more."""
+
+FILE = 0o600
+FOLDER = 0o700
+OTHERS = 0o077
+
+
+@contextlib.contextmanager
+def open_plain(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
+    """A file to read; opening it never waits, whatever is there.
+
+    follow: whether `path` may be a symbolic link. Raises ValueError if it is one and may not, or
+    leads to a pipe, a device or a folder, and OSError as `open`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | NO_WAIT | (0 if follow else NO_FOLLOW))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{path}: a symbolic link; put the file itself there") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path}: no plain file; name another")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def read_plain(path: Path, *, follow: bool = True) -> bytes:
+    """The bytes of a file; raises as `open_plain`, and ValueError if they exceed memory."""
+    with open_plain(path, follow=follow) as file:
+        return read_rest(path, file)
+
+
+def read_rest(path: Path, file: BinaryIO) -> bytes:
+    """The rest of an open file; raises ValueError if there is no memory for it."""
+    try:
+        return file.read()
+    except MemoryError:
+        raise ValueError(f"{path}: larger than memory; name another") from None
+
+
+def read_small(path: Path) -> bytes:
+    """The bytes of a file; raises as `open_plain`, and ValueError if there are too many."""
+    with open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise ValueError(f"{path}: larger than {MOST_BYTES >> 20} MiB; name another")
+        return read_rest(path, file)
+
+
+def require_plain(path: Path) -> None:
+    """Raises ValueError if a link, a folder or a device has this name, or the file has two names.
+
+    A file with another name (a hard link) would be written under that name as well.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{path}: a link or no plain file; put the file itself there")
+        if found.st_nlink > 1:
+            raise ValueError(f"{path}: has another name too (a hard link); put a copy there")
+
+
+def require_own_folder(path: Path) -> None:
+    """Raises ValueError if anything but a folder, such as a link to one, has this name.
+
+    A file that is written or removed in a linked folder is written or removed elsewhere.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise ValueError(f"{path}: a link or no folder; put the folder itself there")
 
 
 def write_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
     """Writes beside `path`, syncs, renames: a reader sees the old file or the new one.
 
-    private: nobody but the owner may read it. A kill leaves nothing where the system can write a
+    private: only the owner may read it. A kill leaves nothing where the system can write a
     file that has no name yet, and `.NAME.PID.draft` elsewhere. Raises OSError.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
@@ -86,30 +157,37 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_small(path: Path) -> bytes:
-    """The bytes of a file; raises as `open_plain`, and ValueError if there are too many."""
-    with open_plain(path) as file:
-        if os.fstat(file.fileno()).st_size > MOST_BYTES:
-            raise ValueError(f"{path}: larger than {MOST_BYTES >> 20} MiB; name another")
-        return read_rest(path, file)
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file; raises ValueError naming the file if it is missing or malformed."""
+def make_private_folder(path: Path) -> bool:
+    """Makes a folder, whatever the umask; returns whether it was missing."""
     try:
-        content = read_small(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path}: no such file; name a folder that holds one") from None
+        path.mkdir(mode=FOLDER)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return make_private_folder(path)
+    except FileExistsError:
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path)) from None
+        return False
+    return True
+
+
+def is_loose(path: Path) -> bool:
+    """Whether others have rights to a file or folder of ours; no link is one, be it hard."""
+    if not hasattr(os, "geteuid"):
+        return False  # a system whose files have no modes
     try:
-        return json.loads(content.decode(), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); restore the file") from None
+        found = path.lstat()
+    except OSError:
+        return False
+    is_linked = stat.S_ISLNK(found.st_mode) or (
+        found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode)
+    )
+    is_ours = found.st_uid == os.geteuid() and not is_linked
+    return is_ours and bool(found.st_mode & OTHERS)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+def tighten(path: Path) -> None:
+    """Takes away the rights of others to a file or folder of ours, where the disk allows it."""
+    if is_loose(path):
+        with contextlib.suppress(OSError):
+            path.chmod(stat.S_IMODE(path.lstat().st_mode) & ~OTHERS)

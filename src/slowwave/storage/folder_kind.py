@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from slowwave.config import Config
-from slowwave.storage.files import read_json
+from slowwave.storage.json_files import read_json
 
 Wanted = Literal["run", "talker"]
 Kind = Literal["run", "talker", "checkpoint", "transformers", "unknown"]

@@ -19,9 +19,9 @@ from slowwave.models.config import LayerType
 from slowwave.sleep.awake import open_window
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import Band, Carried, LayerState, MemoryState
+from slowwave.storage.checkpoint import fingerprint_model
 from slowwave.storage.files import write_atomically
-from slowwave.storage.fingerprint import fingerprint_model
-from slowwave.storage.strict_json import parse_json
+from slowwave.storage.json_files import parse_json
 from slowwave.storage.tensor_file import (
     METADATA_KEY,
     NO_CHECKSUM,

@@ -19,8 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from slowwave.storage.plain_file import open_plain, read_rest
-from slowwave.storage.strict_json import parse_json
+from slowwave.storage.files import open_plain, read_rest
+from slowwave.storage.json_files import parse_json
 
 METADATA_KEY = "slowwave"
 NO_CHECKSUM = "0" * 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from slowwave.extras import say_how_to_install
-from slowwave.storage import encoding
-from slowwave.storage.encoding import explain_panics
 from slowwave.storage.files import read_small
 from slowwave.storage.tokenizer_faults import find_id_faults, find_inexact_parts
 
@@ -18,6 +17,10 @@ if TYPE_CHECKING:
     import tokenizers
 
 NUM_BYTES = 256
+PIECE = 8192
+"""Characters that are encoded at once, in about 5 ms."""
+MARGIN = 128
+"""Characters after a cut that were seen when it was chosen."""
 
 _REPLACEMENT = "\ufffd"
 _MAX_UNUSED_IDS = 1_000_000  # and as many as there are tokens
@@ -77,8 +80,8 @@ class ByteTokenizer:
 
     def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
         """See `Tokenizer.encode_in_pieces`."""
-        for start in range(0, len(text), encoding.PIECE):
-            yield self.encode(text[start : start + encoding.PIECE])
+        for start in range(0, len(text), PIECE):
+            yield self.encode(text[start : start + PIECE])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
@@ -131,12 +134,64 @@ class FileTokenizer:
     def encode_in_pieces(self, text: str) -> Iterator[list[int]]:
         """See `Tokenizer.encode_in_pieces`."""
         _to_bytes(text)
-        return encoding.encode_in_pieces(self._tokenizer, text)
+        return encode_in_pieces(self._tokenizer, text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `Tokenizer.decode`."""
         _require_known(tokens, self.vocab_size)
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+
+
+def encode_in_pieces(
+    tokenizer: tokenizers.Tokenizer, text: str, *, piece: int = PIECE, margin: int = MARGIN
+) -> Iterator[list[int]]:
+    """The token ids of a text, some at a time; of an empty one there are none.
+
+    No step takes long, however long the text is: the tokenizers package takes a second for a
+    million characters and keeps the interpreter for itself meanwhile, and its merges need more than
+    linear time in the longest word.
+
+    Together they are what the tokenizer makes of the whole: it splits a text into words before it
+    encodes each by itself, and texts are cut between words alone, which a tokenizer finds from left
+    to right and by what is near. A word as long as a piece is cut all the same, and has the tokens
+    of its parts; decoding gives back the text there too.
+
+    Raises ValueError if the tokenizer cannot encode the text, as some of its patterns may not.
+    """
+    start = 0
+    while start < len(text):
+        encoding = _encode(tokenizer, text[start : start + piece])
+        stop = start + piece
+        if stop >= len(text):
+            yield encoding.ids
+            return
+        count, num_after = _find_cut(tokenizer, encoding, margin)
+        if text[stop - num_after : stop] != tokenizer.decode(encoding.ids[count:]):
+            count, num_after = len(encoding.ids), 0
+        yield encoding.ids[:count]
+        start = stop - num_after
+
+
+def _encode(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+    with explain_panics("the tokenizer cannot encode the text", "use another of the two"):
+        return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _find_cut(
+    tokenizer: tokenizers.Tokenizer, encoding: tokenizers.Encoding, margin: int
+) -> tuple[int, int]:
+    """The tokens before the last word that ends in front of the margin, and the characters after.
+
+    All tokens and 0 if there is no such word.
+    """
+    ids, words = encoding.ids, encoding.word_ids
+    for place in range(len(ids) - 1, 0, -1):
+        if words[place] == words[place - 1]:
+            continue
+        num_after = len(tokenizer.decode(ids[place:]))
+        if num_after >= margin:
+            return place, num_after
+    return len(ids), 0
 
 
 class TextStream:
@@ -252,3 +307,14 @@ def _require_known(tokens: Sequence[int], vocab_size: int) -> None:
                 f"token id {token} is out of range; use ids from 0 to {vocab_size - 1}, those of "
                 "the tokenizer that made the text"
             )
+
+
+@contextlib.contextmanager
+def explain_panics(sentence: str, mend: str) -> Iterator[None]:
+    """Raises ValueError where the package fails on its own, which `except Exception` lets by."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # the class itself has no name to import
+            raise
+        raise ValueError(f"{sentence} ({error}); {mend}") from None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from slowwave.storage.encoding import explain_panics
+from slowwave.storage.tokenizer import explain_panics
 from slowwave.tasks.random_bits import Integers, Words
 from slowwave.tasks.splits import SPLITS, belongs_to
 

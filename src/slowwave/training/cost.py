@@ -6,7 +6,7 @@ from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.objective import Batch, plan_batch
 from slowwave.training.config import TrainConfig
-from slowwave.training.stages import sleep_at
+from slowwave.training.schedule import sleep_at
 
 
 def count_tokens(batch: Batch) -> int:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from slowwave.evaluation.evaluate import Record, Scored
     from slowwave.models.backbone import HybridLM
     from slowwave.tasks.base import Task
-    from slowwave.training.run_folder import RunFolder
-    from slowwave.training.standing import Standing
+    from slowwave.training.run_folder import RunFolder, Standing
     from slowwave.training.trainer import StepReport, Trainer
 
 TEST_EXAMPLES = 1024
@@ -118,8 +117,7 @@ def look_up(config: ExperimentConfig, out: str | Path) -> Standing:
 
     Raises ValueError if the folder holds another run, or files that a run cannot go on from.
     """
-    from slowwave.training.run_folder import RunFolder
-    from slowwave.training.standing import find_standing
+    from slowwave.training.run_folder import RunFolder, find_standing
 
     folder = RunFolder(out)
     if folder.is_begun:
@@ -253,7 +251,7 @@ def _with_precision(config: ExperimentConfig, precision: Precision) -> Experimen
 
 def read_config(folder: Path) -> ExperimentConfig:
     """The config of a run; raises ValueError naming its file if that cannot be read."""
-    from slowwave.storage.files import read_json
+    from slowwave.storage.json_files import read_json
 
     path = folder / "config.json"
     values = read_json(path)
@@ -320,7 +318,7 @@ def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:
     """
     from slowwave.storage.checkpoint import load_tensors, load_weights
     from slowwave.storage.folder_kind import read_folder_config
-    from slowwave.training.progress import find_checkpoint
+    from slowwave.training.run_folder import find_checkpoint
 
     path = Path(folder)
     config = read_folder_config(path, "run", ExperimentConfig)

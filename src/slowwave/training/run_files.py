@@ -10,9 +10,8 @@ from pydantic import Field
 
 from slowwave.config import validate
 from slowwave.sleep.config import MOST_PASSES
-from slowwave.storage.files import read_json
-from slowwave.storage.json_lines import parse_lines
-from slowwave.storage.plain_file import read_plain
+from slowwave.storage.files import read_plain
+from slowwave.storage.json_files import parse_lines, read_json
 
 Kind = TypeVar("Kind")
 

@@ -1,19 +1,49 @@
-"""What a run leaves on disk, and all that figures and tables are drawn from; torch-free.
+"""What a run leaves on disk, how far it says the run is, and what figures are drawn from.
 
-config.json, environment.json, metrics.jsonl, summary.json, and checkpoint/ to resume from.
+config.json, environment.json, metrics.jsonl, summary.json, and checkpoint/ to resume from;
+torch-free.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from slowwave.storage.files import write_atomically, write_json
-from slowwave.storage.json_lines import dump_lines
-from slowwave.training.progress import find_checkpoint
-from slowwave.training.run_files import read_environment, read_metrics, read_summary
+from slowwave.storage.files import write_atomically
+from slowwave.storage.json_files import dump_lines, write_json
+from slowwave.training.config import TrainConfig
+from slowwave.training.run_files import (
+    read_counters,
+    read_environment,
+    read_metrics,
+    read_summary,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    tokens: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None if it has not saved any."""
+    candidates = (folder, folder.with_name(folder.name + ".previous"))
+    return next((path for path in candidates if (path / "progress.json").exists()), None)
+
+
+def count_saved_steps(folder: Path) -> int:
+    """Steps that the run in `folder` can go on from, 0 if it has saved none."""
+    found = find_checkpoint(folder / "checkpoint")
+    return 0 if found is None else read_counters(found / "progress.json")["step"]
 
 
 class RunFolder:
@@ -101,3 +131,49 @@ class RunFolder:
         """Whether there is anything of a run."""
         files = (self.config_file, self.summary_file, self.metrics_file)
         return find_checkpoint(self.checkpoint) is not None or any(file.exists() for file in files)
+
+
+class Standing(NamedTuple):
+    """sentence: what is to be said of it at once, "" of a run that is new. summary: that of a run
+    which is finished, else None."""
+
+    sentence: str
+    summary: dict[str, Any] | None = None
+
+
+def find_standing(folder: RunFolder, train: TrainConfig) -> Standing:
+    """Where a run with this config stands.
+
+    A summary that cannot be read is written anew if the checkpoint is there; raises ValueError if
+    it is not, or if a file that the run goes on from is damaged.
+    """
+    path, found = folder.path, find_checkpoint(folder.checkpoint)
+    again = ""
+    if folder.is_finished:
+        try:
+            summary = folder.summary()
+        except ValueError as error:
+            if found is None:
+                raise ValueError(f"{error}, or delete {path} to train it anew") from None
+            again = f"{error}: the run is scored again; "
+        else:
+            return Standing(f"{path}: finished already, {summary['step']:,} steps", summary)
+    if found is None:
+        return Standing(f"{path}: nothing was saved yet; starts anew" if folder.is_begun else "")
+    step = count_saved_steps(path)
+    if step >= train.steps or has_reached(train.stop_at, find_exact(folder.metrics())):
+        return Standing(f"{again}{path}: trained already, {step:,} steps; only scoring is left")
+    return Standing(f"{again}{path}: goes on from step {step:,} of {train.steps:,}")
+
+
+def find_exact(metrics: Sequence[dict[str, Any]]) -> float | None:
+    """Exact match over all groups in the newest evaluation; None if there was none."""
+    for line in reversed(metrics):
+        if line.get("evaluation") is not None:
+            return line["evaluation"]["overall"]["exact"]
+    return None
+
+
+def has_reached(target: float | None, exact: float | None) -> bool:
+    """Whether a run stops early, as its newest evaluation says."""
+    return target is not None and exact is not None and exact >= target

@@ -17,17 +17,22 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.objective import plan_batch, predict
 from slowwave.storage.checkpoint import load_tensors, load_weights
 from slowwave.tasks.base import Task
+from slowwave.training.checkpoint import load_counters, load_progress, save_progress
 from slowwave.training.config import TrainConfig
 from slowwave.training.cost import count_tokens
 from slowwave.training.data import BatchesAhead
-from slowwave.training.optimizer import make_optimizers, set_learning_rates
+from slowwave.training.optimizer import make_optimizers
 from slowwave.training.precision import compute_dtype
-from slowwave.training.progress import Progress, count_saved_steps, find_checkpoint
-from slowwave.training.resume import load_counters, load_progress, save_progress
-from slowwave.training.run_folder import RunFolder
-from slowwave.training.stages import freeze_at, sleep_at
-from slowwave.training.standing import find_exact, has_reached
-from slowwave.training.stop_signals import StopSignals
+from slowwave.training.process import StopSignals
+from slowwave.training.run_folder import (
+    Progress,
+    RunFolder,
+    count_saved_steps,
+    find_checkpoint,
+    find_exact,
+    has_reached,
+)
+from slowwave.training.schedule import freeze_at, set_learning_rates, sleep_at
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

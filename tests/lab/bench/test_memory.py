@@ -10,13 +10,6 @@ import pytest
 import torch
 
 from slowwave.lab.bench import memory
-from slowwave.lab.bench.models import MODEL
-from slowwave.lab.bench.train import MEMORY_BATCH, TASK
-from slowwave.ops.bfloat16 import is_bfloat16_slow
-from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.schedule import cut_training
-from slowwave.tasks.rule110 import Rule110
-from slowwave.training.memory_model import predict_memory
 
 MIB = 2**20
 pytestmark = pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell")
@@ -72,17 +65,10 @@ def test_memory_is_not_known_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert memory.measure_paused("test_memory", "leak", "1") is None
 
 
-@pytest.mark.parametrize("checkpoint", [False, True])
-def test_the_memory_model_predicts_the_peak_of_a_step(checkpoint: bool) -> None:
-    measured = memory.measure_extra_nbytes(
-        "slowwave.lab.bench.train", "memory_work", "2", str(checkpoint)
+def test_checkpoints_lower_the_peak_of_a_step() -> None:
+    kept, checkpointed = (
+        memory.measure_extra_nbytes("slowwave.lab.bench.train", "memory_work", "2", checkpoint)
+        for checkpoint in ("False", "True")
     )
-    targets = Rule110(TASK).batch("train", [0]).stream.targets
-    predicted = predict_memory(
-        MODEL,
-        cut_training(targets, SleepConfig(window=TASK.width, passes=2)),
-        rows=MEMORY_BATCH,
-        bfloat16=not is_bfloat16_slow("cpu"),
-        checkpoint_activations=checkpoint,
-    )
-    assert measured == pytest.approx(predicted.kept + predicted.recomputed, rel=0.2)
+    assert kept is not None and checkpointed is not None
+    assert 0 < checkpointed < 0.6 * kept

@@ -40,7 +40,7 @@ from slowwave.lab.plots.run_results import (
     passes_matrix,
 )
 from slowwave.lab.plots.stream_plot import cache_steps, draw_stream, mean_changes
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.training.run_files import read_stream
 
 

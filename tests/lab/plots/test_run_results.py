@@ -23,7 +23,7 @@ from slowwave.lab.plots.run_results import (
     mean_curve,
     passes_matrix,
 )
-from slowwave.storage.files import read_json, write_json
+from slowwave.storage.json_files import read_json, write_json
 from slowwave.training.experiment import complete
 
 

@@ -13,7 +13,7 @@ import pytest
 from damage import spoil_json
 from slowwave.lab.plots.plots import draw_all
 from slowwave.lab.probe.probe_report import draw_probe_figure, draw_probes, probe_table
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.training.run_files import read_probe
 
 PASSES, SINCE, STEPS = 2, 3, 1

@@ -21,9 +21,9 @@ from slowwave.lab.reproduction.runs import (
     plan_runs,
     planned_cost,
 )
-from slowwave.storage.files import read_json, write_json
+from slowwave.storage.json_files import read_json, write_json
 from slowwave.training.experiment import ExperimentConfig, as_recorded, complete
-from slowwave.training.standing import Standing
+from slowwave.training.run_folder import Standing
 
 ROOT = Path(__file__).parents[3]
 MANY_SEEDS = 8

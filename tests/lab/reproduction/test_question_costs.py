@@ -20,7 +20,7 @@ from slowwave.lab.reproduction.question_costs import (
     write_question_costs,
 )
 from slowwave.lab.reproduction.runs import PlannedRun, plan_runs
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.tasks.registry import make_task
 from slowwave.training.experiment import load_experiment
 

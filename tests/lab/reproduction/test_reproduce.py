@@ -13,7 +13,7 @@ import pytest
 from slowwave import cli
 from slowwave.lab.probe.probe import probe_run
 from slowwave.lab.reproduction.runs import PlannedRun
-from slowwave.storage.files import read_json
+from slowwave.storage.json_files import read_json
 
 ROOT = Path(__file__).parents[3]
 SIZES = """

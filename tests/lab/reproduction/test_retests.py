@@ -25,7 +25,8 @@ from slowwave.lab.reproduction.retests import (
 )
 from slowwave.lab.reproduction.runs import plan_runs
 from slowwave.lab.reproduction.table import results_readme
-from slowwave.storage.files import write_atomically, write_json
+from slowwave.storage.files import write_atomically
+from slowwave.storage.json_files import write_json
 from slowwave.training.experiment import retask, run_training
 from slowwave.training.run_folder import RunFolder
 

@@ -14,7 +14,7 @@ from slowwave.lab.reproduction.curves import draw_curves
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, read_figures
 from slowwave.lab.reproduction.runs import plan_runs
 from slowwave.lab.reproduction.table import find_curves, results_readme
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[3]

@@ -16,7 +16,7 @@ from slowwave.console import PlainConsole
 from slowwave.lab.reproduction.progress import TrainingProgress, last_step
 from slowwave.lab.reproduction.runs import PlannedRun, find_state, steps_done
 from slowwave.lab.reproduction.workers import train_runs
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.tasks.config import DepoConfig
 from slowwave.training.experiment import ExperimentConfig
 

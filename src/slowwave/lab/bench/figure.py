@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slowwave.lab.plots.canvas import COLOURS, MARKERS, new_figure, save_figure, set_title
-from slowwave.storage.files import read_json
+from slowwave.storage.json_files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,7 +21,7 @@ from slowwave.lab.bench.report import Row, Section, timed_row
 from slowwave.lab.bench.timing import Times, Work, time_in_turn
 from slowwave.models.config import ModelConfig
 from slowwave.ops import native
-from slowwave.ops.delta_rule import Backend, gated_delta_rule
+from slowwave.ops.gated_rules import Backend, gated_delta_rule
 from slowwave.ops.norm import l2_norm
 
 ROUNDS = 21

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from slowwave.extras import say_how_to_install
 from slowwave.models.config import ModelConfig
-from slowwave.ops.delta_rule import fla_is_available
+from slowwave.ops.gated_rules import fla_is_available
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 

@@ -31,7 +31,7 @@ from slowwave.lab.bench.wake import run_wake
 from slowwave.ops import native
 from slowwave.status_line import StatusLine
 from slowwave.storage.environment import describe_environment
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.wording import describe_unknown
 
 Measure = Callable[[torch.device, Machine], list[Section]]

@@ -15,7 +15,7 @@ from typing import Any
 
 from slowwave.config import flatten
 from slowwave.evaluation.measure import SHARE, Measure
-from slowwave.storage.files import read_json
+from slowwave.storage.json_files import read_json
 from slowwave.training.run_files import read_metrics, read_summary
 
 Complete = Callable[[dict[str, Any]], dict[str, Any]]

@@ -23,7 +23,7 @@ from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
-from slowwave.storage.files import write_json
+from slowwave.storage.json_files import write_json
 from slowwave.tasks.base import Task
 from slowwave.tasks.rule110 import Rule110
 from slowwave.tasks.splits import SPLITS

@@ -12,7 +12,7 @@ from slowwave.lab.probe.probe import probe_run
 from slowwave.lab.probe.probe_report import PROBE_FILE
 from slowwave.lab.reproduction.runs import PlannedRun, find_state
 from slowwave.status_line import StatusLine
-from slowwave.training.progress import find_checkpoint
+from slowwave.training.run_folder import find_checkpoint
 
 # Beside what is recorded, which stays as it is.
 TRAINED_AGAIN = Path("runs")

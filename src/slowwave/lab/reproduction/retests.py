@@ -17,9 +17,9 @@ from slowwave.lab.reproduction.figures import FigureConfig, RetestsConfig
 from slowwave.lab.reproduction.runs import PlannedRun, fill_name, find_state
 from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
-from slowwave.storage.json_lines import dump_lines, parse_lines
+from slowwave.storage.json_files import dump_lines, parse_lines
 from slowwave.training.experiment import ExperimentConfig, complete
-from slowwave.training.run_view import RunView
+from slowwave.training.process import RunView
 
 RECORDED = {"changes", "examples", "test"}
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from slowwave.config import describe_differences, flatten
 from slowwave.lab.reproduction.figures import RECIPES, FigureConfig, RunsConfig, Scale
 from slowwave.training.experiment import ExperimentConfig, as_recorded, check_same, load_experiment
-from slowwave.training.progress import count_saved_steps, find_checkpoint
+from slowwave.training.run_folder import count_saved_steps, find_checkpoint
 
 State = Literal["recorded", "partly", "to do"]
 

@@ -16,9 +16,9 @@ from slowwave.models.config import ModelConfig
 from slowwave.models.linear import Linear
 from slowwave.models.mixers.mixer import Context, product_flops
 from slowwave.models.mixers.recurrent import RecurrentLayer, delta_rule_flops
-from slowwave.ops.delta_rule import gated_delta_rule
-from slowwave.ops.dynamic_conv import dynamic_conv
+from slowwave.ops.convolution import dynamic_conv
 from slowwave.ops.gated_mix import mix_heads, write_heads
+from slowwave.ops.gated_rules import gated_delta_rule
 from slowwave.ops.norm import l2_norm
 from slowwave.state import FastWeights
 

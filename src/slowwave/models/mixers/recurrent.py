@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from slowwave.models.config import ModelConfig
 from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer, product_flops
-from slowwave.ops.delta_inputs import delta_inputs
-from slowwave.ops.delta_mix import delta_mix, delta_write
 from slowwave.ops.gated_mix import (
     CHUNK_SIZE,
     MixWeights,
     conv_mix,
     conv_write,
     decay_and_strength,
+    delta_inputs,
+    delta_mix,
+    delta_write,
 )
-from slowwave.ops.hebbian_rule import gated_hebbian_rule
+from slowwave.ops.gated_rules import gated_hebbian_rule
 from slowwave.ops.linear import linear
 from slowwave.ops.norm import wide_dtype
 from slowwave.ops.ridge import ridge_fit

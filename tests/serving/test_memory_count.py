@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slowwave.memory.store import Store
 from slowwave.runtime.model_folder import Talker
-from slowwave.serving.memory_count import describe_memories
+from slowwave.serving.run import describe_memories
 
 
 def test_memories_are_counted(tmp_path: Path, talker: Talker) -> None:

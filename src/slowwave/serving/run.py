@@ -21,18 +21,17 @@ from fastapi import FastAPI
 
 from slowwave.memory.store import Store
 from slowwave.runtime.model_folder import load
-from slowwave.serving.api_keys import read_api_keys
+from slowwave.serving.access import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
-from slowwave.serving.connection import Connection
-from slowwave.serving.listening import SpareDescriptor, bind, fit_connections
-from slowwave.serving.memory_count import describe_memories
+from slowwave.serving.connections import Connection, SpareDescriptor, bind, fit_connections
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+CATALOGUE = "catalogue.sqlite"
 
 
 class AppServer(uvicorn.Server):
-    """Ends open replies when a signal comes; uvicorn alone would wait for their ends.
+    """Ends open replies when a signal comes; uvicorn alone would wait until they are whole.
 
     limits: of its connections. on_ready: called once requests are answered.
     """
@@ -86,7 +85,7 @@ class AppServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """As uvicorn, which leaves out the signal of a terminal that is closed."""
+        """Called by uvicorn, which leaves out the signal of a terminal that is closed."""
         with super().capture_signals():
             before = _catch_hangup(self.handle_exit)
             try:
@@ -107,12 +106,12 @@ def serve(
     config: ServeConfig,
     lenient: bool = False,
 ) -> None:
-    """Serves the model in a folder, and returns when a signal has ended that.
+    """Serves the model in a folder until a signal comes.
 
     lenient: see `create_app`.
 
-    Raises ValueError if the folder, the keys or the address are unfit, or others could reach a
-    server that has no keys; OSError if the directory cannot be used.
+    Raises ValueError if the folder, the keys or the address are wrong, or if other machines could
+    reach a server without keys; OSError if the directory cannot be used.
     """
     if api_keys is None and not _is_loopback(host):
         raise ValueError(
@@ -137,19 +136,42 @@ def serve(
         )
         _say(f"opening memories in {memory_dir}")
         if keys is None:
-            Store(memory_dir).close()  # if it is unfit, that is told in a sentence
+            Store(memory_dir).close()  # raises a ValueError, which becomes one sentence
         _say(describe_memories(Path(memory_dir), has_owners=keys is not None))
         port = sockets[0].getsockname()[1]
-        told = f"serving {model} at http://{_write_host(host)}:{port}"
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         server = AppServer(
             app,
             host=host,
             port=port,
             shutdown_seconds=config.shutdown_seconds,
             limits=config,
-            on_ready=lambda: _say(told),
+            on_ready=lambda: _say(f"serving {model} at {address}"),
         )
         server.run(sockets)
+
+
+def describe_memories(directory: Path, *, has_owners: bool) -> str:
+    """How many memories lie in a directory, or in the folders of its owners.
+
+    Names the folders that cannot be opened; the owner of such a one hears why with each request.
+    """
+    folders = sorted(directory.glob("*/")) if has_owners else [directory]
+    counts, damaged = list[int](), list[str]()
+    for folder in folders:
+        if (folder / CATALOGUE).exists():
+            try:
+                with Store(folder) as store:
+                    counts.append(len(store.sessions()))
+            except (ValueError, OSError):
+                damaged.append(folder.name)
+    owners = f" of {_count(len(counts), 'owner', 'owners')}" if has_owners else ""
+    told = f"{_count(sum(counts), 'memory', 'memories')}{owners} in {directory}"
+    return told + (f"; cannot be opened: {', '.join(damaged)}" if damaged else "")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _say(line: str) -> None:
@@ -166,7 +188,7 @@ def _log_to_stderr() -> None:
 
 
 def _catch_hangup(handler: Callable[[int, FrameType | None], object]) -> Any:
-    """Lets a handler have SIGHUP, unless nohup keeps it off; what had it before, if that."""
+    """Sets the handler of SIGHUP, unless nohup ignores it; returns the one before, if it is set."""
     is_main = threading.current_thread() is threading.main_thread()
     if not (is_main and hasattr(signal, "SIGHUP")):
         return None
@@ -183,7 +205,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _write_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""Replies as OpenAI's clients expect them, whole and in chunks."""
+"""Replies as OpenAI's clients expect them: chats and texts, whole and in the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -10,92 +10,93 @@ from typing import Any
 from slowwave.serving.turns import Turn
 
 
-class Shape:
-    """The replies to one request; each method returns a JSON object."""
+class ReplyFormat:
+    """The reply to one request; each method returns JSON objects. model: as the client named it.
 
-    kind = ""
-    prefix = ""
+    The class itself is abstract.
+    """
+
+    kind: str
+    chunk_kind: str
+    id_prefix: str
 
     def __init__(self, model: str) -> None:
         self._common = {
-            "id": f"{self.prefix}-{uuid.uuid4().hex}",
+            "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
         }
 
     def whole(self, text: str, turn: Turn) -> dict[str, Any]:
-        """All at once."""
-        choice = {"index": 0, **self._whole(text), **_ending(turn)}
-        usage = describe_usage(turn)
-        memory = describe_memory(turn)
+        """The reply at once."""
+        choice = {"index": 0, **self._message(text), **_ending(turn)}
+        usage = _describe_usage(turn)
+        memory = _describe_memory(turn)
         return {**self._common, "object": self.kind, "choices": [choice], "usage": usage, **memory}
 
     def opening(self) -> list[dict[str, Any]]:
-        """What comes before the first piece."""
+        """The chunks before the first text."""
         return []
 
-    def piece(self, text: str) -> dict[str, Any]:
-        """A piece of the reply."""
-        return self._chunk({**self._part(text), "logprobs": None, "finish_reason": None})
+    def chunk(self, text: str) -> dict[str, Any]:
+        """A chunk with a part of the text."""
+        return self._chunk({**self._delta(text), "logprobs": None, "finish_reason": None})
 
     def ending(self, turn: Turn) -> dict[str, Any]:
-        """The last chunk, with what became of the memory."""
-        return {**self._chunk({**self._part(""), **_ending(turn)}), **describe_memory(turn)}
+        """The last chunk, with the state of the memory."""
+        return {**self._chunk({**self._delta(""), **_ending(turn)}), **_describe_memory(turn)}
 
     def usage(self, turn: Turn) -> dict[str, Any]:
-        """The chunk after the last, for those who asked for it."""
-        return {**self._chunk(None), "usage": describe_usage(turn)}
+        """The chunk after the last, for clients that asked for it."""
+        return {**self._chunk(None), "usage": _describe_usage(turn)}
 
     def _chunk(self, choice: dict[str, Any] | None) -> dict[str, Any]:
         choices = [] if choice is None else [{"index": 0, **choice}]
-        return {**self._common, "object": self._chunk_kind(), "choices": choices}
+        return {**self._common, "object": self.chunk_kind, "choices": choices}
 
-    def _chunk_kind(self) -> str:
-        return self.kind
-
-    def _whole(self, text: str) -> dict[str, Any]:
+    def _message(self, text: str) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _part(self, text: str) -> dict[str, Any]:
+    def _delta(self, text: str) -> dict[str, Any]:
         raise NotImplementedError
 
 
-class ChatShape(Shape):
+class ChatReplyFormat(ReplyFormat):
     """Of /v1/chat/completions."""
 
     kind = "chat.completion"
-    prefix = "chatcmpl"
+    chunk_kind = "chat.completion.chunk"
+    id_prefix = "chatcmpl"
 
     def opening(self) -> list[dict[str, Any]]:
-        """Who speaks."""
+        """The role."""
         delta = {"role": "assistant", "content": ""}
         return [self._chunk({"delta": delta, "logprobs": None, "finish_reason": None})]
 
-    def _chunk_kind(self) -> str:
-        return "chat.completion.chunk"
-
-    def _whole(self, text: str) -> dict[str, Any]:
+    def _message(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def _part(self, text: str) -> dict[str, Any]:
+    def _delta(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text} if text else {}}
 
 
-class TextShape(Shape):
+class TextReplyFormat(ReplyFormat):
     """Of /v1/completions."""
 
-    kind = "text_completion"
-    prefix = "cmpl"
+    kind = chunk_kind = "text_completion"
+    id_prefix = "cmpl"
 
-    def _whole(self, text: str) -> dict[str, Any]:
+    def _message(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    def _part(self, text: str) -> dict[str, Any]:
-        return {"text": text}
+    _delta = _message
 
 
-def describe_usage(turn: Turn) -> dict[str, Any]:
-    """Tokens: those of the prompt, of which some were remembered, and those of the reply."""
+def _ending(turn: Turn) -> dict[str, Any]:
+    return {"logprobs": None, "finish_reason": turn.outcome.finish}
+
+
+def _describe_usage(turn: Turn) -> dict[str, Any]:
     outcome = turn.outcome
     prompt = outcome.num_told + outcome.num_remembered
     return {
@@ -106,8 +107,8 @@ def describe_usage(turn: Turn) -> dict[str, Any]:
     }
 
 
-def describe_memory(turn: Turn) -> dict[str, Any]:
-    """Where a named memory stands after the turn, and the sleeps in it."""
+def _describe_memory(turn: Turn) -> dict[str, Any]:
+    """The state of a named memory after the turn, and the sleeps in it."""
     status, name = turn.outcome.status, turn.memory
     if status is None or name is None:
         return {}
@@ -121,7 +122,3 @@ def describe_memory(turn: Turn) -> dict[str, Any]:
             "sleeps": [dataclasses.asdict(report) for report in turn.outcome.sleeps],
         }
     }
-
-
-def _ending(turn: Turn) -> dict[str, Any]:
-    return {"logprobs": None, "finish_reason": turn.outcome.finish}

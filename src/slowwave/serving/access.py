@@ -10,9 +10,9 @@ import hmac
 import logging
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -36,25 +36,18 @@ MOST_LOGGED = 200
 """Characters of a path."""
 
 
-class ApiKey(NamedTuple):
-    """An owner and the digest of a key; an owner may have several."""
-
-    owner: str
-    digest: bytes
-
-
 class ApiKeys:
-    """All keys of a server. Without any, every client is let in as the owner ""."""
+    """The owners of keys, by the keys' digests. Without any, all clients are the owner ""."""
 
-    def __init__(self, keys: list[ApiKey]) -> None:
-        self._keys = keys
+    def __init__(self, owners: Mapping[bytes, str]) -> None:
+        self._owners = owners
 
     def __bool__(self) -> bool:
-        return bool(self._keys)
+        return bool(self._owners)
 
     def find_owner(self, authorization: str | None) -> str:
         """The owner of the key in an Authorization header; raises ApiError if there is none."""
-        if not self._keys:
+        if not self._owners:
             return ""
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
@@ -64,7 +57,7 @@ class ApiKeys:
                 code="missing_api_key",
             )
         given, found = _digest(key.strip()), None
-        for owner, digest in self._keys:  # all of them, so that the time taken reveals nothing
+        for digest, owner in self._owners.items():  # all, so that the time taken reveals nothing
             if hmac.compare_digest(given, digest):
                 found = owner
         if found is None:
@@ -88,7 +81,7 @@ def read_api_keys(path: str | Path) -> ApiKeys:
         raise ValueError(f"{path}: no such file; name a file of lines 'owner key'") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: is no text; name a file of lines 'owner key'") from None
-    keys: list[ApiKey] = []
+    owners, num_keys = dict[bytes, str](), 0
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -98,13 +91,14 @@ def read_api_keys(path: str | Path) -> ApiKeys:
                 f"{path}: line {number} is not 'owner key'; an owner has 1 to 64 letters, digits, "
                 "dots, dashes or underscores, and a key has no spaces"
             )
-        keys.append(ApiKey(words[0], _digest(words[1])))
-    if not keys:
+        owners[_digest(words[1])] = words[0]
+        num_keys += 1
+    if not owners:
         raise ValueError(f"{path}: has no keys; write lines 'owner key'")
-    if len({key.digest for key in keys}) < len(keys):
+    if len(owners) < num_keys:
         raise ValueError(f"{path}: a key is there twice; give every owner keys of its own")
-    _check_owners(path, sorted({key.owner for key in keys}))
-    return ApiKeys(keys)
+    _check_owners(path, sorted(set(owners.values())))
+    return ApiKeys(owners)
 
 
 def _check_owners(path: str | Path, owners: list[str]) -> None:
@@ -160,12 +154,7 @@ class AccessMiddleware:
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keys: ApiKeys,
-        hosts: Sequence[str] | None,
-        metrics: Metrics,
+        self, app: ASGIApp, *, keys: ApiKeys, hosts: Sequence[str] | None, metrics: Metrics
     ) -> None:
         self._app, self._keys, self._hosts, self._metrics = app, keys, hosts, metrics
 

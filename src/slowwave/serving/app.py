@@ -30,20 +30,11 @@ from slowwave.sleep.config import MOST_PASSES
 mimetypes.add_type("text/javascript", ".js")  # some systems say otherwise, and browsers then refuse
 
 PAGE = Path(__file__).parent / "page"
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        # The browser itself refuses scripts that would turn text into markup.
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    # The browser itself refuses scripts that would turn text into markup.
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 PAGE_HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -79,7 +70,7 @@ def create_app(
     The application works within its lifespan, at whose end every turn is on disk and every memory
     closed. Raises ValueError if config.origins names pages, but there are no keys.
     """
-    config, keys, metrics = config or ServeConfig(), keys or ApiKeys([]), Metrics()
+    config, keys, metrics = config or ServeConfig(), keys or ApiKeys({}), Metrics()
     if config.origins and not keys:
         raise ValueError(
             "serve.origins names pages that may ask with a key, and there are no keys; give "
@@ -113,7 +104,7 @@ def create_app(
         app.add_exception_handler(kind, answer)
     for each in ROUTERS:
         app.include_router(each)
-    app.mount("/", StaticPage())
+    app.mount("/", StaticPage(directory=PAGE, html=True))
     return app
 
 
@@ -148,9 +139,6 @@ async def show_limits(access: CurrentAccess) -> dict[str, int]:
 
 class StaticPage(StaticFiles):
     """The files of the page, with headers by which it loads from and reaches this server alone."""
-
-    def __init__(self) -> None:
-        super().__init__(directory=PAGE, html=True)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """See StaticFiles; other methods than GET and HEAD get 404, as for any unknown path."""

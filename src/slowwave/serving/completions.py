@@ -14,7 +14,7 @@ from slowwave.serving.errors import CLIENT_GONE, ApiError, explain
 from slowwave.serving.history import Message
 from slowwave.serving.monitoring import Key, make_key
 from slowwave.serving.plan import TurnRequest
-from slowwave.serving.reply_formats import ChatReplyFormat, ReplyFormat, TextReplyFormat
+from slowwave.serving.reply_format import ReplyFormat
 from slowwave.serving.requests import ChatRequest, CompletionFields, CompletionRequest
 from slowwave.serving.responses import (
     EventStream,
@@ -65,82 +65,32 @@ async def show_model(access: CurrentAccess, request: Request, model: str) -> dic
 @router.post(OF_MEMORY + "/v1/chat/completions")
 async def complete_chat(access: CurrentAccess, request: Request, body: Chat) -> Response:
     """Reads what is new of a conversation, and replies."""
-    chat = access.server.talker.chat
-    if chat is None:
-        raise ApiError(
-            400,
-            f"model {access.server.model_name} has no chat format; use /v1/completions",
-            param="model",
-        )
+    if access.server.talker.chat is None:
+        message = f"model {access.server.model_name} has no chat format; use /v1/completions"
+        raise ApiError(400, message, param="model")
     messages = [message.read(body.source) for message in body.messages]
     for i, message in enumerate(messages):
         if not message.text.strip() and message.role != "assistant":
             raise ApiError(400, f"messages.{i}.content is empty; say something", param="messages")
-    messages = [message for message in messages if message.text.strip()]
-    asked = await _ask(access, request, body, messages, True, body.max_completion_tokens)
-    return await _respond(access, request, body, asked, ChatReplyFormat(body.model))
+    return await _reply(access, request, body, [each for each in messages if each.text.strip()])
 
 
 @router.post("/v1/completions")
 @router.post(OF_MEMORY + "/v1/completions")
 async def complete(access: CurrentAccess, request: Request, body: Text) -> Response:
     """Reads a text as it is, and goes on with it."""
-    if not body.text:
+    (text,) = body.prompt
+    if not text:
         raise ApiError(400, "prompt is empty; give some text to go on with", param="prompt")
-    message = Message("user", body.text, body.source or "")
-    asked = await _ask(access, request, body, [message], False)
-    return await _respond(access, request, body, asked, TextReplyFormat(body.model))
+    return await _reply(access, request, body, [Message("user", text, body.source or "")])
 
 
-async def _ask(
-    access: Access,
-    request: Request,
-    body: CompletionFields,
-    messages: Sequence[Message],
-    is_chat: bool,
-    max_completion_tokens: int | None = None,
-) -> TurnRequest:
-    config = access.server.config
-    key = _find_key(access, request, body.model, body.memory)
-    max_tokens = max_completion_tokens or body.max_tokens or config.default_max_tokens
-    if max_tokens > config.max_tokens:
-        param = "max_completion_tokens" if max_completion_tokens else "max_tokens"
-        raise ApiError(
-            400, f"{param} is {max_tokens}; use {config.max_tokens} or less", param=param
-        )
-    if "" in body.stop:
-        raise ApiError(
-            400, "stop holds an empty text, which is everywhere; leave it out", param="stop"
-        )
-    idempotency_key = request.headers.get("idempotency-key", "")
-    digest = ""
-    if idempotency_key:
-        digest = await access.server.engine.compute(_digest, idempotency_key, body)
-    return TurnRequest(
-        key=key,
-        messages=messages,
-        is_chat=is_chat,
-        max_tokens=max_tokens,
-        stop=body.stop,
-        sampling=body.sampling(),
-        digest=digest,
-        is_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
-    )
-
-
-def _digest(idempotency_key: str, body: CompletionFields) -> str:
-    parts = (idempotency_key.encode(), body.model_dump_json().encode())
-    return ":".join(hashlib.blake2b(part, digest_size=16).hexdigest() for part in parts)
-
-
-async def _respond(
-    access: Access,
-    request: Request,
-    body: CompletionFields,
-    asked: TurnRequest,
-    form: ReplyFormat,
+async def _reply(
+    access: Access, request: Request, body: CompletionFields, messages: Sequence[Message]
 ) -> Response:
+    asked = await _read_request(access, request, body, messages)
     turn = Turn(access.server, asked)
+    form = ReplyFormat(turn, model=body.model, is_chat=asked.is_chat)
     texts = turn.pieces(access.server.config.keep_alive_seconds)
     if not body.stream:
         return await _answer_whole(access, request, form, turn, texts)
@@ -154,12 +104,43 @@ async def _respond(
     return EventStream(events, turn.stop, describe_ignored(request))
 
 
+async def _read_request(
+    access: Access, request: Request, body: CompletionFields, messages: Sequence[Message]
+) -> TurnRequest:
+    key = _find_key(access, request, body.model, body.memory)
+    most = access.server.config.max_tokens
+    param, max_tokens = "max_tokens", body.max_tokens
+    if isinstance(body, ChatRequest) and body.max_completion_tokens:
+        param, max_tokens = "max_completion_tokens", body.max_completion_tokens
+    if max_tokens is not None and max_tokens > most:
+        raise ApiError(400, f"{param} is {max_tokens}; use {most} or less", param=param)
+    if "" in body.stop:
+        raise ApiError(
+            400, "stop holds an empty text, which is everywhere; leave it out", param="stop"
+        )
+    idempotency_key = request.headers.get("idempotency-key", "")
+    digest = ""
+    if idempotency_key:
+        digest = await access.server.engine.compute(_digest, idempotency_key, body)
+    return TurnRequest(
+        key=key,
+        messages=messages,
+        is_chat=isinstance(body, ChatRequest),
+        max_tokens=max_tokens or access.server.config.default_max_tokens,
+        stop=body.stop,
+        sampling=body.sampling(),
+        digest=digest,
+        is_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
+    )
+
+
+def _digest(idempotency_key: str, body: CompletionFields) -> str:
+    parts = (idempotency_key.encode(), body.model_dump_json().encode())
+    return ":".join(hashlib.blake2b(part, digest_size=16).hexdigest() for part in parts)
+
+
 async def _answer_whole(
-    access: Access,
-    request: Request,
-    form: ReplyFormat,
-    turn: Turn,
-    texts: AsyncIterator[str],
+    access: Access, request: Request, form: ReplyFormat, turn: Turn, texts: AsyncIterator[str]
 ) -> Response:
     async def gather() -> str:
         return "".join([text async for text in texts])
@@ -173,7 +154,7 @@ async def _answer_whole(
         reply.cancel()
         return Response(status_code=CLIENT_GONE)
     _note(access, turn)
-    content = await _write(access, turn, lambda: form.whole(reply.result(), turn))
+    content = await _write(access, turn, lambda: form.whole(reply.result()))
     return Response(content, headers=describe_ignored(request), media_type="application/json")
 
 
@@ -192,9 +173,9 @@ async def _stream(
             yield event(form.chunk(first)) if first else comment(turn.activity)
             async for text in rest:
                 yield event(form.chunk(text)) if text else comment(turn.activity)
-        yield event_of(await _write(access, turn, lambda: form.ending(turn)))
+        yield event_of(await _write(access, turn, form.ending))
         if include_usage:
-            yield event(form.usage(turn))
+            yield event(form.usage_chunk())
     except Exception as error:
         yield event(explain(error).body())
     _note(access, turn)

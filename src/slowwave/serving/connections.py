@@ -259,22 +259,16 @@ class Connection(H11Protocol):
             self.transport.abort()
             return
         seconds = self._limits.header_seconds
-        self._answer(
-            ApiError(408, f"the request's head took more than {seconds:g} seconds; send it at once")
-        )
+        message = f"the request's head took more than {seconds:g} seconds; send it at once"
+        self._answer(ApiError(408, message))
         self.transport.close()
 
     def _refuse(self) -> None:
         if len(self.connections) > self._most + MOST_REFUSED:
             self.transport.abort()
             return
-        error = ApiError(
-            503,
-            f"{self._most} connections are open already; come back later",
-            retry_after=1,
-            code="busy",
-        )
-        self._answer(error)
+        message = f"{self._most} connections are open already; come back later"
+        self._answer(ApiError(503, message, retry_after=1, code="busy"))
         self.transport.write_eof()
         self._alarm = self.loop.call_later(REFUSAL_SECONDS, self.transport.abort)
 

@@ -35,6 +35,13 @@ KINDS = {
     429: "rate_limit_error",
 }
 
+REFUSALS = {
+    UnknownName: (404, "memory_not_found"),
+    TakenName: (409, "name_taken"),
+    HeldElsewhere: (409, "memory_in_use"),
+    OtherModel: (409, "other_model"),
+    Damaged: (500, "memory_damaged"),
+}
 # Replaces pydantic's messages of these types.
 ADVICE = {
     "dict_type": "use an object",
@@ -71,14 +78,8 @@ class ApiError(HTTPException):
         kind = KINDS.get(
             self.status_code, "server_error" if self.status_code >= 500 else "invalid_request_error"
         )
-        return {
-            "error": {
-                "message": self.detail,
-                "type": kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        error = {"message": self.detail, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
 
     def response(self) -> JSONResponse:
         """The answer, with its status and headers."""
@@ -106,16 +107,9 @@ def explain(error: BaseException) -> ApiError:
             return explain_fields(error.errors()[0])
         case Ended():
             return shutting_down()
-        case UnknownName():
-            return ApiError(404, str(error), code="memory_not_found")
-        case TakenName():
-            return ApiError(409, str(error), code="name_taken")
-        case HeldElsewhere():
-            return ApiError(409, str(error), code="memory_in_use")
-        case OtherModel():
-            return ApiError(409, str(error), code="other_model")
-        case Damaged():
-            return ApiError(500, str(error), code="memory_damaged")
+        case UnknownName() | TakenName() | HeldElsewhere() | OtherModel() | Damaged():
+            status, code = REFUSALS[type(error)]
+            return ApiError(status, str(error), code=code)
         case UnicodeEncodeError():
             return ApiError(400, "the text is no text: it has half of a surrogate pair; mend it")
         case ValueError():

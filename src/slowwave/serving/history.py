@@ -10,8 +10,6 @@ from typing import NamedTuple
 from slowwave.memory.ledger import MODEL, USER, Entry
 from slowwave.runtime.chat import Role, flatten
 
-SYSTEM = "system"
-
 FAR_BACK = 4096
 """Entries from the end of a ledger in which a system message is looked for."""
 READ_AT_ONCE = 256
@@ -28,7 +26,7 @@ class Message(NamedTuple):
     @property
     def teller(self) -> str:
         """Its source in the ledger."""
-        return self.source or {"system": SYSTEM, "user": USER, "assistant": MODEL}[self.role]
+        return self.source or {"system": "system", "user": USER, "assistant": MODEL}[self.role]
 
 
 class Recognised(NamedTuple):
@@ -149,30 +147,17 @@ def _count_known(said: Sequence[Message], lines: Sequence[Entry]) -> int:
     All beginnings are followed at once (Baeza-Yates and Gonnet, "A new approach to text searching",
     1992): bit i stands for messages 0..i, which the lines up to here end with.
     """
-    positions, ends = _Positions(said), 0
+    bits = collections.defaultdict[tuple[Role | None, str], int](int)
+    for i, message in enumerate(said):
+        bits[message.role, flatten(message.text)] |= 1 << i
+    replies = _Prefixes({text: bits[role, text] for role, text in bits if role == "assistant"})
+    ends = 0
     for line in lines:
-        ends = (ends << 1 | 1) & positions.find(line)
+        text = flatten(line.said)
+        is_reply = line.kind == "reply"  # which may break off in the conversation
+        equal = replies.find(text) if is_reply else bits.get((line.role, text), 0)
+        ends = (ends << 1 | 1) & equal
     return ends.bit_length()
-
-
-class _Positions:
-    """The messages of a conversation that equal a line of the ledger, as the bits of a number."""
-
-    def __init__(self, said: Sequence[Message]) -> None:
-        self._bits = collections.defaultdict[tuple[Role, str], int](int)
-        for i, message in enumerate(said):
-            self._bits[message.role, flatten(message.text)] |= 1 << i
-        self._replies = _Prefixes(
-            {text: bits for (role, text), bits in self._bits.items() if role == "assistant"}
-        )
-
-    def find(self, line: Entry) -> int:
-        """The messages that are this line, or the beginning of this reply."""
-        said = flatten(line.said)
-        if line.kind == "reply":
-            return self._replies.find(said)
-        assert line.role is not None
-        return self._bits.get((line.role, said), 0)
 
 
 class _Prefixes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,32 +23,21 @@ class Metrics:
     """Counters of a server; each server has a registry of its own."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "slowwave_requests", "Requests answered", ["route", "status"], registry=registry
+        self._registry = CollectorRegistry()
+        counter = functools.partial(Counter, registry=self._registry)
+        self.requests = counter("slowwave_requests", "Requests answered", ["route", "status"])
+        self.tokens_read = counter("slowwave_tokens_read", "Tokens that were told and read")
+        self.tokens_remembered = counter(
+            "slowwave_tokens_remembered", "Tokens that requests repeated and memories had already"
         )
-        self.tokens_read = Counter(
-            "slowwave_tokens_read", "Tokens that were told and read", registry=registry
-        )
-        self.tokens_remembered = Counter(
-            "slowwave_tokens_remembered",
-            "Tokens that requests repeated and memories had already",
-            registry=registry,
-        )
-        self.tokens_written = Counter(
-            "slowwave_tokens_written", "Tokens of replies", registry=registry
-        )
-        self.sleeps = Counter(
-            "slowwave_sleeps", "Sleeps by what called for them", ["trigger"], registry=registry
-        )
-        self.sleep_seconds = Counter(
-            "slowwave_sleep_seconds", "Seconds of work on sleeps", registry=registry
-        )
+        self.tokens_written = counter("slowwave_tokens_written", "Tokens of replies")
+        self.sleeps = counter("slowwave_sleeps", "Sleeps by what called for them", ["trigger"])
+        self.sleep_seconds = counter("slowwave_sleep_seconds", "Seconds of work on sleeps")
         self.first_token = Histogram(
             "slowwave_first_token_seconds",
             "Seconds from a request to the first token of its reply",
             buckets=SECONDS,
-            registry=registry,
+            registry=self._registry,
         )
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
@@ -93,9 +83,7 @@ class Feed:
     def publish(self, key: Key, kind: str, data: dict[str, Any]) -> None:
         """Hands an event to all watchers of a memory."""
         for queue in self._watchers.get(key, ()):
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(Event(kind, data))
+            _put(queue, Event(kind, data))
 
     @contextlib.contextmanager
     def watch(self, key: Key) -> Iterator[asyncio.Queue[Event | None]]:
@@ -116,6 +104,10 @@ class Feed:
         self._is_closed = True
         for watchers in self._watchers.values():
             for queue in watchers:
-                if queue.full():
-                    queue.get_nowait()
-                queue.put_nowait(None)
+                _put(queue, None)
+
+
+def _put(queue: asyncio.Queue[Event | None], event: Event | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(event)

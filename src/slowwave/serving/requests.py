@@ -63,6 +63,7 @@ MOST_NAMED = 2**14
 MOST_STOP = 1024
 """Characters of a stop text, which is looked for at every token."""
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+Stop = Annotated[str, Field(max_length=MOST_STOP)]
 
 
 def refuse(message: str, *field: str) -> PydanticCustomError:
@@ -93,9 +94,6 @@ class StreamOptions(BaseModel):
     """See OpenAI's."""
 
     include_usage: bool | None = None
-
-
-Stop = Annotated[str, Field(max_length=MOST_STOP)]
 
 
 class CompletionFields(Body):
@@ -147,12 +145,8 @@ class CompletionFields(Body):
 
     def sampling(self) -> Sampling:
         """Greedy without a temperature; with a random seed where the request has none."""
-        seed = secrets.randbits(32) if self.seed is None else self.seed
-        return Sampling(
-            temperature=self.temperature or 0.0,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            top_k=self.top_k or 0,
-            seed=seed,
+        return Sampling(seed=secrets.randbits(32)).change(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, seed=self.seed
         )
 
 
@@ -216,8 +210,7 @@ class ChatRequest(CompletionFields):
 
     @model_validator(mode="after")
     def _require_question(self) -> ChatRequest:
-        last = self.messages[-1].role
-        if last == "assistant":
+        if self.messages[-1].role == "assistant":
             raise ValueError("the last of messages is by the assistant; end with one by the user")
         return self
 
@@ -228,11 +221,6 @@ class CompletionRequest(CompletionFields):
     prompt: Annotated[
         list[str], Field(min_length=1, max_length=1, fail_fast=True), BeforeValidator(_list)
     ]
-
-    @property
-    def text(self) -> str:
-        """The prompt."""
-        return self.prompt[0]
 
 
 class CreateRequest(Body):

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -33,40 +33,29 @@ CATALOGUE = "catalogue.sqlite"
 class AppServer(uvicorn.Server):
     """Ends open replies when a signal comes; uvicorn alone would wait until they are whole.
 
-    limits: of its connections. on_ready: called once requests are answered.
+    `run` it with the sockets that `bind` returns. config: limits of its connections. on_ready:
+    called once requests are answered.
     """
 
     def __init__(
-        self,
-        app: FastAPI,
-        *,
-        host: str,
-        port: int,
-        shutdown_seconds: float,
-        limits: ServeConfig | None = None,
-        on_ready: Callable[[], object] = lambda: None,
+        self, app: FastAPI, config: ServeConfig, on_ready: Callable[[], object] = lambda: None
     ) -> None:
-        limits = limits or ServeConfig()
-        connection = functools.partial(Connection, limits=limits, most=fit_connections(limits))
+        connection = functools.partial(Connection, limits=config, most=fit_connections(config))
         super().__init__(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 http=cast(type[Connection], connection),
                 ws="none",
                 log_level="warning",
                 access_log=False,
-                timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
+                timeout_graceful_shutdown=max(1, round(config.shutdown_seconds)),
             )
         )
         self._app, self._on_ready = app, on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn, with the sockets that `run` was given, if any."""
-        self._bound = [] if sockets else bind(self.config.host, self.config.port)
-        sockets = sockets or self._bound
-        self._spare = SpareDescriptor(sockets)
+        """Called by uvicorn, with the sockets that `run` was given."""
+        self._spare = SpareDescriptor(sockets or [])
         asyncio.get_running_loop().set_exception_handler(self._spare.handle)
         await super().startup(sockets)
         if self.started:
@@ -74,7 +63,7 @@ class AppServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn."""
-        await super().shutdown([*(sockets or []), *self._bound])
+        await super().shutdown(sockets)
         self._spare.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -87,12 +76,17 @@ class AppServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Called by uvicorn, which leaves out the signal of a terminal that is closed."""
         with super().capture_signals():
-            before = _catch_hangup(self.handle_exit)
+            is_main = threading.current_thread() is threading.main_thread()
+            if not (is_main and hasattr(signal, "SIGHUP")):
+                yield
+                return
+            before = signal.getsignal(signal.SIGHUP)
+            if before != signal.SIG_IGN:  # nohup ignores it
+                signal.signal(signal.SIGHUP, self.handle_exit)
             try:
                 yield
             finally:
-                if before is not None:
-                    signal.signal(signal.SIGHUP, before)
+                signal.signal(signal.SIGHUP, before)
 
 
 def serve(
@@ -140,15 +134,7 @@ def serve(
         _say(describe_memories(Path(memory_dir), has_owners=keys is not None))
         port = sockets[0].getsockname()[1]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        server = AppServer(
-            app,
-            host=host,
-            port=port,
-            shutdown_seconds=config.shutdown_seconds,
-            limits=config,
-            on_ready=lambda: _say(f"serving {model} at {address}"),
-        )
-        server.run(sockets)
+        AppServer(app, config, lambda: _say(f"serving {model} at {address}")).run(sockets)
 
 
 def describe_memories(directory: Path, *, has_owners: bool) -> str:
@@ -187,21 +173,7 @@ def _log_to_stderr() -> None:
     log.propagate = False
 
 
-def _catch_hangup(handler: Callable[[int, FrameType | None], object]) -> Any:
-    """Sets the handler of SIGHUP, unless nohup ignores it; returns the one before, if it is set."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not (is_main and hasattr(signal, "SIGHUP")):
-        return None
-    before = signal.getsignal(signal.SIGHUP)
-    if before == signal.SIG_IGN:
-        return None
-    return signal.signal(signal.SIGHUP, handler)
-
-
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    with contextlib.suppress(ValueError):  # a name, of which one alone is known
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    return False

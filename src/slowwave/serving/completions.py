@@ -118,10 +118,8 @@ async def _read_request(
         raise ApiError(
             400, "stop holds an empty text, which is everywhere; leave it out", param="stop"
         )
-    idempotency_key = request.headers.get("idempotency-key", "")
-    digest = ""
-    if idempotency_key:
-        digest = await access.server.engine.compute(_digest, idempotency_key, body)
+    header = request.headers.get("idempotency-key", "")
+    digest = await access.server.engine.compute(_digest, header, body) if header else ""
     return TurnRequest(
         key=key,
         messages=messages,

@@ -95,10 +95,7 @@ def _place_tokens(piece: Piece) -> Iterator[tuple[Entry, int, int]]:
 
 
 def _find_window(piece: Piece) -> int:
-    """The token at which the window begins, or the piece if that is in the window.
-
-    Sleeps leave no gaps.
-    """
+    """The first token of the window, or of the piece if that is within; sleeps leave no gaps."""
     return max([piece.start, *(slept.stop for slept in piece.sleeps)])
 
 

@@ -67,8 +67,7 @@ def make_plan(request: TurnRequest, session: Session) -> Plan:
     """Raises ApiError if another request came with the same Idempotency-Key."""
     if not isinstance(session, StoredSession):
         return Plan([], [*request.messages])
-    answered = _find_answer(request, session)
-    if answered is not None:
+    if (answered := _find_answer(request, session)) is not None:
         return answered
     found = _recognise(request, session, session.status().num_entries)
     last = session.last_turn()

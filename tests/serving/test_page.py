@@ -1,4 +1,4 @@
-"""The page at /, in a browser that nobody sees."""
+"""The page at /, in a headless browser."""
 
 from __future__ import annotations
 

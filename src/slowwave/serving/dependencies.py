@@ -47,7 +47,7 @@ class Access:
 
 
 async def find_access(request: Request) -> Access:
-    """What AccessMiddleware found out; async, since FastAPI calls other functions in a thread."""
+    """Filled in by AccessMiddleware; async, since FastAPI calls other functions in a thread."""
     return Access(request.app.state.server, request.state.owner, request.state.notes)
 
 

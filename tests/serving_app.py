@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from slowwave.runtime.chat import ChatFormat
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
+from slowwave.serving.connections import bind
 from slowwave.serving.run import AppServer
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
@@ -72,14 +74,14 @@ def chat(*texts: str, **fields: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def listen(app: FastAPI, config: ServeConfig | None = None) -> Iterator[str]:
     """The address of a server that listens to a port, in a thread; config: of its connections."""
-    server = AppServer(app, host="127.0.0.1", port=0, shutdown_seconds=5, limits=config)
-    thread = threading.Thread(target=server.run)
+    config = dataclasses.replace(config or ServeConfig(), shutdown_seconds=5)
+    server, sockets = AppServer(app, config), bind("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=(sockets,))
     thread.start()
     try:
         while not server.started:
             thread.join(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     finally:
         app.state.server.stop_soon()
         server.should_exit = True

@@ -13,11 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_app import Make, chat, run, serve
-from slowwave.serving import body as body_module
-from slowwave.serving import json_bounds
-from slowwave.serving.body import parse
+from slowwave.serving import dependencies
+from slowwave.serving.dependencies import (
+    AT_ONCE,
+    MOST_DEPTH,
+    MOST_DIGITS,
+    MOST_VALUES,
+    parse,
+    require_bounds,
+)
 from slowwave.serving.errors import ApiError
-from slowwave.serving.json_bounds import MOST_DEPTH, MOST_DIGITS, MOST_VALUES, require_bounds
 from slowwave.serving.requests import (
     MOST_STOP,
     ChatRequest,
@@ -78,15 +83,15 @@ def test_bounds_are_those_of_the_values(value: Any, piece: int, ascii: bool) -> 
     text = json.dumps([value], ensure_ascii=ascii).encode("utf-8", "surrogatepass")
     count, depth = measure([value])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_bounds, "PIECE", piece)
-        patch.setattr(json_bounds, "MOST_VALUES", count)
-        patch.setattr(json_bounds, "MOST_DEPTH", depth)
+        patch.setattr(dependencies, "SLICE_BYTES", piece)
+        patch.setattr(dependencies, "MOST_VALUES", count)
+        patch.setattr(dependencies, "MOST_DEPTH", depth)
         require_bounds(text)
-        patch.setattr(json_bounds, "MOST_VALUES", count - 1)
+        patch.setattr(dependencies, "MOST_VALUES", count - 1)
         with pytest.raises(ValueError, match=r"more than \d+ values"):
             require_bounds(text)
-        patch.setattr(json_bounds, "MOST_VALUES", count)
-        patch.setattr(json_bounds, "MOST_DEPTH", depth - 1)
+        patch.setattr(dependencies, "MOST_VALUES", count)
+        patch.setattr(dependencies, "MOST_DEPTH", depth - 1)
         with pytest.raises(ValueError, match="nests more than"):
             require_bounds(text)
 
@@ -150,11 +155,11 @@ def test_large_bodies_are_parsed_elsewhere(make: Make, monkeypatch: pytest.Monke
         names.append(threading.current_thread().name)
         return parse(*arguments)
 
-    monkeypatch.setattr(body_module, "parse", parse_noting)
+    monkeypatch.setattr(dependencies, "parse", parse_noting)
 
     async def scenario() -> None:
         async with serve(make()) as client:
-            for source in ("", "Hi" * body_module.AT_ONCE):
+            for source in ("", "Hi" * AT_ONCE):
                 body = {"text": "Hi", "source": source}
                 assert (await client.post("/v1/memories/ann/read", json=body)).status_code == 422
 

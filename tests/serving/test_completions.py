@@ -19,7 +19,7 @@ from slowwave.memory.stored_session import start_session
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving.config import ServeConfig
-from slowwave.serving.feed import Key
+from slowwave.serving.monitoring import Key
 
 
 async def post(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,16 @@ import pytest
 from fastapi import FastAPI, Request, Response
 
 from serving_app import Make, listen
-from slowwave.serving import listening
 from slowwave.serving.config import ServeConfig
-from slowwave.serving.connection import MOST_PIECES, READ_AT_ONCE, limit_silence
-from slowwave.serving.listening import SpareDescriptor, bind, fit_connections
+from slowwave.serving.connections import (
+    MOST_CHUNKS,
+    OTHER_DESCRIPTORS,
+    READ_AT_ONCE,
+    SpareDescriptor,
+    bind,
+    fit_connections,
+    limit_silence,
+)
 
 QUICK = ServeConfig(header_seconds=0.4, body_seconds=0.4, send_seconds=0.4)
 PATIENCE = 20.0
@@ -107,7 +113,7 @@ def test_a_body_that_does_not_end_is_answered(address: str) -> None:
 def test_a_body_that_is_answered_before_its_end_need_not_come(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slowwave.serving.connection.LINGER_SECONDS", 0.3)
+    monkeypatch.setattr("slowwave.serving.connections.LINGER_SECONDS", 0.3)
     with connect(address) as connection:
         connection.sendall(HEAD.replace(b"/completions", b"/nothing"))
         connection.sendall(b"Content-Length: 1000\r\n\r\n{")
@@ -123,7 +129,7 @@ def test_a_body_in_crumbs_is_not_read_to_its_end(make: Make) -> None:
     with listen(make()) as address:
         with connect(address) as connection, contextlib.suppress(ConnectionError):
             connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
-            for _ in range(2 * MOST_PIECES // 1000):
+            for _ in range(2 * MOST_CHUNKS // 1000):
                 connection.sendall(1000 * b"1\r\n \r\n")
             connection.sendall(b"0\r\n\r\n")
             assert read_to_the_end(connection) == b""
@@ -132,7 +138,7 @@ def test_a_body_in_crumbs_is_not_read_to_its_end(make: Make) -> None:
 
 def test_who_takes_no_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the system itself does not notice it."""
-    monkeypatch.setattr("slowwave.serving.connection.limit_silence", lambda *_: None)
+    monkeypatch.setattr("slowwave.serving.connections.limit_silence", lambda *_: None)
     app, gone = FastAPI(), list[bool]()
 
     @app.get("/much")
@@ -209,9 +215,9 @@ def test_connections_leave_file_descriptors_for_everything_else(
     monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
     monkeypatch.setattr(resource, "setrlimit", set_limits)
     assert fit_connections(config) == 2000
-    assert limits == [2000 + 100 + listening.OTHER_DESCRIPTORS, 4096]
+    assert limits == [2000 + 100 + OTHER_DESCRIPTORS, 4096]
     limits[:] = [256, 1024]
-    assert fit_connections(config) == 1024 - 100 - listening.OTHER_DESCRIPTORS
+    assert fit_connections(config) == 1024 - 100 - OTHER_DESCRIPTORS
     limits[:] = [64, 64]
     assert fit_connections(config) == 16
 

@@ -14,7 +14,7 @@ from slowwave.memory.ledger import Entry
 from slowwave.memory.telling import say
 from slowwave.runtime.chat import ChatFormat, Role, flatten
 from slowwave.serving import history
-from slowwave.serving.history import Message, Told, recognise, repeats_chat, repeats_text
+from slowwave.serving.history import LastTurn, Message, recognise, repeats_chat, repeats_text
 from slowwave.storage.tokenizer import ByteTokenizer
 
 ROLES: dict[str, Role] = {"> ": "user", "# ": "system", "~ ": "assistant"}
@@ -208,13 +208,13 @@ def test_the_most_is_recognised(
     assert found.new == asked[count:]
 
 
-def test_all_beginnings_of_a_reply_are_found() -> None:
+def test_all_prefixes_of_a_reply_are_found() -> None:
     texts = {"a" * n: 1 << n for n in range(1, 40)} | {"a" * n + "c": 1 << 50 for n in (3, 7)}
-    beginnings = history._Beginnings(texts)
+    prefixes = history._Prefixes(texts)
     for count in range(45):
         whole = "a" * count + "bb"
         expected = sum(bits for text, bits in texts.items() if whole.startswith(text))
-        assert beginnings.find(whole) == expected
+        assert prefixes.find(whole) == expected
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def takes_place(
     finish = None if lost else "stop"
     entries = [dataclasses.replace(each, finish=finish) for each in entries]
     start = len(entries) - turn
-    told = Told.find(start, entries[start:])
+    told = LastTurn.find(start, entries[start:])
     assert told is not None
     is_continued = len(split(entries, messages(*asked))[1]) == 1
 
@@ -305,7 +305,7 @@ def test_a_request_whose_reply_was_lost_is_repeated(lost: bool, retry: bool) -> 
 def test_a_text_is_repeated() -> None:
     told, reply = ledger("- text", "= b")
     for finish, retry in (("stop", False), ("stop", True), (None, False)):
-        turn = Told(0, [told], dataclasses.replace(reply, finish=finish))
+        turn = LastTurn(0, [told], dataclasses.replace(reply, finish=finish))
         assert repeats_text("text", turn, is_retry=retry) == (retry or finish is None)
         assert not repeats_text("other", turn, is_retry=retry)
-    assert not repeats_text("a", Told(0, ledger("> a"), reply), is_retry=True)
+    assert not repeats_text("a", LastTurn(0, ledger("> a"), reply), is_retry=True)

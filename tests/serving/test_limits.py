@@ -18,9 +18,9 @@ from slowwave.runtime.model_folder import Talker
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.engine import Engine, Job
 from slowwave.serving.errors import ApiError
-from slowwave.serving.feed import Key
 from slowwave.serving.history import Message
-from slowwave.serving.plan import Wish
+from slowwave.serving.monitoring import Key
+from slowwave.serving.plan import TurnRequest
 from slowwave.serving.turns import Turn
 from slowwave.sleep.consolidate import consolidate_by_pass
 
@@ -52,8 +52,8 @@ def test_who_waits_no_more_leaves_the_queue(make: Make, tmp_path: Path, is_late:
         key = Key("", "ann")
         async with serve(app) as client:
             async with app.state.server.sessions.use(key, create=True) as ann:
-                wish = Wish(key=key, messages=HI, max_tokens=9, sampling=Sampling())
-                turn = Turn(app.state.server, wish)
+                asked = TurnRequest(key=key, messages=HI, max_tokens=9, sampling=Sampling())
+                turn = Turn(app.state.server, asked)
                 refused = await client.post(CHAT, json=chat("Hi", memory="bob"))
                 assert refused.status_code == 429
                 if is_late:
@@ -79,8 +79,8 @@ def test_who_leaves_just_as_a_piece_comes_has_left(make: Make, ticks: int) -> No
     async def scenario() -> bool:
         app, key = make(), Key("", "ann")
         async with serve(app), app.state.server.sessions.use(key, create=True):
-            wish = Wish(key=key, messages=HI, max_tokens=9, sampling=Sampling())
-            turn = Turn(app.state.server, wish)
+            asked = TurnRequest(key=key, messages=HI, max_tokens=9, sampling=Sampling())
+            turn = Turn(app.state.server, asked)
 
             async def follow() -> None:
                 async for _ in turn.pieces(60):
@@ -117,8 +117,8 @@ def test_who_leaves_while_a_memory_is_opened_leaves_it_to_others(
         app = make()
         async with serve(app) as client:
             key = Key("", "ann")
-            wish = Wish(key=key, messages=HI, max_tokens=9, sampling=Sampling())
-            turn = Turn(app.state.server, wish)
+            asked = TurnRequest(key=key, messages=HI, max_tokens=9, sampling=Sampling())
+            turn = Turn(app.state.server, asked)
             await asyncio.to_thread(begun.wait, 10)
             turn.stop()
             next_one = asyncio.create_task(client.post(CHAT, json=chat("Hi", memory="ann")))
@@ -172,8 +172,10 @@ def test_a_turn_that_ends_in_the_sleep_of_its_first_token_has_not_been(
         app = make()
         async with serve(app):
             prompt = [Message("user", "Hi there")]  # with its marks a token less than the window
-            wish = Wish(key=Key("", "ann"), messages=prompt, max_tokens=9, sampling=Sampling())
-            turn = Turn(app.state.server, wish)
+            asked = TurnRequest(
+                key=Key("", "ann"), messages=prompt, max_tokens=9, sampling=Sampling()
+            )
+            turn = Turn(app.state.server, asked)
             turn._is_late = is_late
             with pytest.raises(ApiError) as error:
                 async for piece in turn.pieces(5):

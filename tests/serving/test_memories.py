@@ -23,9 +23,9 @@ from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.memory.turn_steps import Progress
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving import memories
-from slowwave.serving.answers import FileAnswer
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.engine import Engine
+from slowwave.serving.responses import FileAnswer
 
 ANN = "/v1/memories/ann"
 

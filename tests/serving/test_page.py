@@ -1,4 +1,4 @@
-"""The page at /, in a browser that nobody sees."""
+"""The page at /, in a headless browser."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from page_browser import TALKER, Page, messages, needs_browser, requested, wait
 from serving_app import Make, listen, run, serve
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.store import Store
-from slowwave.serving.api_keys import read_api_keys
-from slowwave.serving.app import create_app
-from slowwave.serving.static_page import FOLDER
+from slowwave.serving.access import read_api_keys
+from slowwave.serving.app import PAGE, create_app
 from slowwave.storage.tokenizer import TextStream
 
 NOTE_NIGHTS = """
@@ -310,7 +309,7 @@ def test_the_page_keeps_to_itself(make: Make) -> None:
         async with serve(make(keys=None)) as client:
             found = await client.get("/")
             etag = {"If-None-Match": found.headers["etag"]}
-            paths = [f"/{file.name}" for file in FOLDER.iterdir()]
+            paths = [f"/{file.name}" for file in PAGE.iterdir()]
             same = await client.get("/", headers=etag)
             return [found, same, *[await client.get(path) for path in paths]]
 

@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 
 from page_browser import LIMITS, TALKER, Page, needs_browser, wait
 from serving_app import Make, chat, run, serve
-from slowwave.serving.api_keys import ApiKeys, read_api_keys
+from slowwave.serving.access import ApiKeys, read_api_keys
 from slowwave.serving.config import ServeConfig
 
 PASSES = TALKER.sleep.passes

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from page_browser import TALKER, Page, needs_browser, wait
 from slowwave.memory.store import Store
 from slowwave.runtime.model_folder import load
-from slowwave.serving.static_page import FOLDER
+from slowwave.serving.app import PAGE
 
 TALK = Path(__file__).parents[2] / "checkpoints" / "talk"
 WIDTHS = (320, 390, 768, 1280)
@@ -67,7 +67,7 @@ COUNT_LINES = """
 
 def read_ideas() -> list[str]:
     """What the page proposes to say."""
-    page = (FOLDER / "index.html").read_text(encoding="utf-8")
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
     ideas = re.search(r'<div id="ideas".*?</div>', page, re.DOTALL)
     assert ideas is not None
     return re.findall(r"<button[^>]*>([^<]+)</button>", ideas.group())

@@ -1,4 +1,4 @@
-"""What a memory went through is told as it was, sleep by sleep and token by token."""
+"""The past of a memory is shown as it was, sleep by sleep and token by token."""
 
 from __future__ import annotations
 

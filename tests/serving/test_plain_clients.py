@@ -12,7 +12,7 @@ import pytest
 from serving_app import Make, chat, listen, run, serve
 from slowwave import cli
 from slowwave.runtime.model_folder import Talker
-from slowwave.serving.api_keys import ApiKey, ApiKeys, _digest
+from slowwave.serving.access import ApiKeys, _digest
 
 CHAT = "/v1/chat/completions"
 
@@ -78,7 +78,7 @@ def test_models_are_the_model_alone_and_with_each_memory(make: Make) -> None:
 
 
 def test_only_own_memories_are_among_the_models(make: Make) -> None:
-    keys = ApiKeys([ApiKey(owner, _digest(owner)) for owner in ("one", "two")])
+    keys = ApiKeys({_digest(owner): owner for owner in ("one", "two")})
     with listen_to(make, keys=keys) as connect:
         one, two = connect(key="one"), connect(key="two")
         one.completions.create(model="tiny@ann", prompt="Once", max_tokens=1)

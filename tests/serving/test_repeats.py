@@ -17,7 +17,7 @@ from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import start_session
 from slowwave.runtime.model_folder import Talker
-from slowwave.serving.feed import Key
+from slowwave.serving.monitoring import Key
 
 CHAT = "/v1/chat/completions"
 ANN = {"memory": "ann"}

@@ -1,4 +1,4 @@
-"""What a server allows; torch-free."""
+"""The limits of a server; torch-free."""
 
 from __future__ import annotations
 

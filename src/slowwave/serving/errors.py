@@ -17,15 +17,15 @@ from slowwave.serving.engine import Ended
 
 LOG = logging.getLogger("slowwave.serving")
 
-MOST_SIGNS = 500
-"""Of a sentence, in which a client may be told what it sent."""
+LONGEST_MESSAGE = 500
+"""Characters of a message, which may quote a part of the request."""
 MOST_SHOWN = 40
-"""Signs of a value."""
+"""Characters of a value in a message."""
 
 CLIENT_GONE = 499
-"""Status of what nobody is there to read."""
+"""Status of a request whose client hung up before the answer."""
 FAULTS = (500, 507)
-"""Statuses of what is no client's fault."""
+"""Statuses of errors that are the server's fault."""
 
 KINDS = {
     401: "authentication_error",
@@ -35,7 +35,14 @@ KINDS = {
     429: "rate_limit_error",
 }
 
-# What pydantic says in words of its own.
+REFUSALS = {
+    UnknownName: (404, "memory_not_found"),
+    TakenName: (409, "name_taken"),
+    HeldElsewhere: (409, "memory_in_use"),
+    OtherModel: (409, "other_model"),
+    Damaged: (500, "memory_damaged"),
+}
+# Replaces pydantic's messages of these types.
 ADVICE = {
     "dict_type": "use an object",
     "model_type": "use an object",
@@ -63,36 +70,34 @@ class ApiError(HTTPException):
         retry_after: int | None = None,
     ) -> None:
         headers = None if retry_after is None else {"Retry-After": str(retry_after)}
-        super().__init__(status, shorten(message, MOST_SIGNS), headers)
+        super().__init__(status, shorten(message, LONGEST_MESSAGE), headers)
         self.param, self.code = param, code
 
     def body(self) -> dict[str, object]:
-        """What is answered."""
+        """The answer as a JSON object."""
         kind = KINDS.get(
             self.status_code, "server_error" if self.status_code >= 500 else "invalid_request_error"
         )
-        return {
-            "error": {
-                "message": self.detail,
-                "type": kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        error = {"message": self.detail, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        """The answer, with its status and headers."""
+        return JSONResponse(self.body(), self.status_code, self.headers)
 
 
 def shutting_down() -> ApiError:
-    """To those who come too late."""
+    """To requests that come while the server stops."""
     return ApiError(503, "the server is shutting down; come back later", retry_after=5)
 
 
 def too_late(seconds: float, kept: str) -> ApiError:
-    """To those who asked for more than fits into the time."""
+    """To requests that took longer than a request may. kept: what remains of their work."""
     return ApiError(504, f"more than {seconds:g} seconds have passed; {kept}", code="timeout")
 
 
 def explain(error: BaseException) -> ApiError:
-    """The answer to what went wrong; what is nobody's fault but ours is not told in detail."""
+    """The answer to an error; of an unexpected one, the details go to the log alone."""
     match error:
         case ApiError():
             return error
@@ -102,16 +107,9 @@ def explain(error: BaseException) -> ApiError:
             return explain_fields(error.errors()[0])
         case Ended():
             return shutting_down()
-        case UnknownName():
-            return ApiError(404, str(error), code="memory_not_found")
-        case TakenName():
-            return ApiError(409, str(error), code="name_taken")
-        case HeldElsewhere():
-            return ApiError(409, str(error), code="memory_in_use")
-        case OtherModel():
-            return ApiError(409, str(error), code="other_model")
-        case Damaged():
-            return ApiError(500, str(error), code="memory_damaged")
+        case UnknownName() | TakenName() | HeldElsewhere() | OtherModel() | Damaged():
+            status, code = REFUSALS[type(error)]
+            return ApiError(status, str(error), code=code)
         case UnicodeEncodeError():
             return ApiError(400, "the text is no text: it has half of a surrogate pair; mend it")
         case ValueError():
@@ -131,10 +129,10 @@ def explain(error: BaseException) -> ApiError:
 
 
 def explain_fields(error: Mapping[str, Any]) -> ApiError:
-    """A wrong field of a request, as pydantic describes it: its name, its value, what is wrong."""
+    """The answer to an error of pydantic's: it names the field, its value and the fix."""
     kind, message = error["type"], error["msg"].removeprefix("Value error, ")
-    places = [str(place) for place in error["loc"] if place not in ("query", "path")]
-    param = shorten(".".join([*places, *error.get("ctx", {}).get("field", [])]), MOST_SHOWN) or None
+    path = [str(part) for part in error["loc"] if part not in ("query", "path")]
+    param = shorten(".".join([*path, *error.get("ctx", {}).get("field", [])]), MOST_SHOWN) or None
     field = param or "the body"
     match kind:
         case "missing":
@@ -158,14 +156,14 @@ def _show(value: Any) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """A text without its middle, if it has more signs than that."""
+    """A text without its middle, if it has more than so many characters."""
     half = most // 2 - 2
     return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
 
 
 async def answer(_: Request, error: Exception) -> JSONResponse:
-    """For FastAPI: the response to an error; what is no client's fault is told to the log."""
+    """FastAPI's exception handler: the response to an error, which is logged if it is our fault."""
     told = explain(error)
     if told.status_code in FAULTS:
         LOG.error("a request failed", exc_info=error)
-    return JSONResponse(told.body(), told.status_code, told.headers)
+    return told.response()

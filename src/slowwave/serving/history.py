@@ -1,4 +1,4 @@
-"""Which messages of a request a memory knows already, for clients that send all of them again."""
+"""Finds the messages of a request that a memory has already; clients send all of them each time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from typing import NamedTuple
 from slowwave.memory.ledger import MODEL, USER, Entry
 from slowwave.runtime.chat import Role, flatten
 
-SYSTEM = "system"
-
 FAR_BACK = 4096
 """Entries from the end of a ledger in which a system message is looked for."""
 READ_AT_ONCE = 256
-"""Entries of a ledger, from its end; then twice as many each time, for each walks all the way."""
+"""Entries of a ledger, from its end; then twice as many each time, since each read starts there."""
 
 
 class Message(NamedTuple):
-    """Something that was said. source: who said it or what it is from; by the role if ""."""
+    """source: who said it, or what it is from; "" where the role alone says so."""
 
     role: Role
     text: str
@@ -28,7 +26,7 @@ class Message(NamedTuple):
     @property
     def teller(self) -> str:
         """Its source in the ledger."""
-        return self.source or {"system": SYSTEM, "user": USER, "assistant": MODEL}[self.role]
+        return self.source or {"system": "system", "user": USER, "assistant": MODEL}[self.role]
 
 
 class Recognised(NamedTuple):
@@ -41,12 +39,13 @@ class Recognised(NamedTuple):
 def recognise(
     messages: Sequence[Message], num_entries: int, read: Callable[[int, int], list[Entry]]
 ) -> Recognised:
-    """Leaves out of a conversation what a memory was told or replied last.
+    """Divides a conversation into messages that the ledger ends with, and new ones.
 
-    That is the longest beginning of the conversation, which has no blank messages, that equals the
-    end of the ledger, without blank replies and what was read as plain text. A reply may break off,
-    as for a client that hung up. System messages count by themselves: one is known if it is among
-    the last so many of the ledger, and not far back. The last message is always new.
+    The former are the longest beginning of the conversation, which has no blank messages, that
+    equals the end of the ledger; blank replies and entries read as plain text are skipped there. A
+    reply may break off in the conversation, as for a client that hung up. System messages are
+    compared by themselves: one is known if it is among the last so many of the ledger, and not far
+    back. The last message is always new.
 
     read(start, stop): entries of the ledger at these places.
     """
@@ -71,18 +70,18 @@ def recognise(
     return Recognised(remembered, [*new, messages[-1]])
 
 
-class Told(NamedTuple):
-    """The last turn of a memory, which can be taken anew."""
+class LastTurn(NamedTuple):
+    """The last turn of a memory, which may be taken again."""
 
     start: int
     """Its first place in the ledger."""
     lines: list[Entry]
-    """What was told in it, in order."""
+    """The entries that were read in it, in order."""
     reply: Entry
 
     @classmethod
-    def find(cls, start: int, entries: Sequence[Entry]) -> Told | None:
-        """The turn that these entries from a place on are; None if nothing was replied to."""
+    def find(cls, start: int, entries: Sequence[Entry]) -> LastTurn | None:
+        """Made of the ledger's entries from a place on; None without a message or a reply."""
         lines = [entry for entry in entries if entry.kind == "told"]
         replies = [entry for entry in entries if entry.kind == "reply"]
         return cls(start, lines, replies[-1]) if lines and replies else None
@@ -90,7 +89,7 @@ class Told(NamedTuple):
 
 def repeats_chat(
     messages: Sequence[Message],
-    turn: Told,
+    turn: LastTurn,
     read: Callable[[int, int], list[Entry]],
     *,
     is_retry: bool,
@@ -98,11 +97,11 @@ def repeats_chat(
 ) -> bool:
     """Whether a conversation takes the place of the last turn, and does not go on from it.
 
-    Its client repeats that turn, whose reply it has not got; or it sends the conversation as it was
-    before, with a last message that is the same (another reply is wanted) or another (it was
-    edited). A message alone is new, even if its words are not, unless the reply to the same words
-    was broken off. is_retry: the client says that it repeats a request. is_continued: all messages
-    but the last are the end of the ledger, so that it may well go on.
+    Either the client repeats that turn because it has not got the reply; or it sends the
+    conversation as it was before, with the same last message (for another reply) or an edited one.
+    A message alone is new, even if its words are not, unless the reply to the same words was broken
+    off. is_retry: the client says that it repeats a request. is_continued: the ledger ends with all
+    messages but the last, so that the conversation may well go on.
     """
     if not all(line.role for line in turn.lines):
         return False
@@ -116,8 +115,8 @@ def repeats_chat(
     return _count_known(said, [*before, *told]) == len(said)
 
 
-def repeats_text(text: str, turn: Told, *, is_retry: bool) -> bool:
-    """Whether a text to be gone on with was told in the last turn, and the reply was lost."""
+def repeats_text(text: str, turn: LastTurn, *, is_retry: bool) -> bool:
+    """Whether a text to be continued was read in the last turn, and the reply was lost."""
     is_lost = is_retry or turn.reply.finish is None
     return is_lost and [(line.role, line.text) for line in turn.lines] == [(None, text)]
 
@@ -148,39 +147,26 @@ def _count_known(said: Sequence[Message], lines: Sequence[Entry]) -> int:
     All beginnings are followed at once (Baeza-Yates and Gonnet, "A new approach to text searching",
     1992): bit i stands for messages 0..i, which the lines up to here end with.
     """
-    places, ends = _Places(said), 0
+    bits = collections.defaultdict[tuple[Role | None, str], int](int)
+    for i, message in enumerate(said):
+        bits[message.role, flatten(message.text)] |= 1 << i
+    replies = _Prefixes({text: bits[role, text] for role, text in bits if role == "assistant"})
+    ends = 0
     for line in lines:
-        ends = (ends << 1 | 1) & places.find(line)
+        text = flatten(line.said)
+        is_reply = line.kind == "reply"  # which may break off in the conversation
+        equal = replies.find(text) if is_reply else bits.get((line.role, text), 0)
+        ends = (ends << 1 | 1) & equal
     return ends.bit_length()
 
 
-class _Places:
-    """Where in a conversation a line of the ledger stands, as the bits of a number."""
-
-    def __init__(self, said: Sequence[Message]) -> None:
-        self._places = collections.defaultdict[tuple[Role, str], int](int)
-        for place, message in enumerate(said):
-            self._places[message.role, flatten(message.text)] |= 1 << place
-        self._replies = _Beginnings(
-            {text: bits for (role, text), bits in self._places.items() if role == "assistant"}
-        )
-
-    def find(self, line: Entry) -> int:
-        """The messages that are this line, or the beginning of this reply."""
-        said = flatten(line.said)
-        if line.kind == "reply":
-            return self._replies.find(said)
-        assert line.role is not None
-        return self._places.get((line.role, said), 0)
-
-
-class _Beginnings:
-    """Texts with bits, of which those that a longer text begins with are found in few steps."""
+class _Prefixes:
+    """Texts with bits; finds those that are prefixes of another text in few steps."""
 
     def __init__(self, texts: Mapping[str, int]) -> None:
         self._texts = sorted(texts)
-        # Of each text: its bits with those of all texts that it begins with, and how many they are;
-        # the longest of them, and one further on, so that a way through all of them is short
+        # Of each text: its bits together with those of its prefixes, and their number; the longest
+        # of them, and one much shorter, so that the way from one to any other has few steps
         # (Myers, "An applicative random-access stack", 1983).
         self._bits, self._depth, self._next, self._far = {"": 0}, {"": 0}, {"": ""}, {"": ""}
         chain = [""]
@@ -196,9 +182,9 @@ class _Beginnings:
             chain.append(text)
 
     def find(self, whole: str) -> int:
-        """The bits of all texts that `whole` begins with."""
-        place = bisect.bisect_right(self._texts, whole)
-        text = self._texts[place - 1] if place else ""
+        """The bits of all texts that are prefixes of `whole`."""
+        index = bisect.bisect_right(self._texts, whole)
+        text = self._texts[index - 1] if index else ""
         while not whole.startswith(text):
             far = self._far[text]
             text = self._next[text] if whole.startswith(far) else far

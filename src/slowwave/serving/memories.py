@@ -18,12 +18,10 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
 from slowwave.memory.turn_steps import Steps
-from slowwave.serving.access import Access, Asked
-from slowwave.serving.answers import FileAnswer, answer_json
-from slowwave.serving.body import body_of
-from slowwave.serving.event_stream import EventStream, comment, event
-from slowwave.serving.feed import Key, make_key
+from slowwave.serving.dependencies import Access, body_of
+from slowwave.serving.dependencies import CurrentAccess as Asked
 from slowwave.serving.history import Message
+from slowwave.serving.monitoring import Key, make_key
 from slowwave.serving.past import (
     describe_ledger,
     describe_reports,
@@ -31,7 +29,7 @@ from slowwave.serving.past import (
     describe_sources,
     describe_window,
 )
-from slowwave.serving.prompt import tell_all
+from slowwave.serving.plan import tell_all
 from slowwave.serving.requests import (
     CreateRequest,
     ForgetRequest,
@@ -41,6 +39,7 @@ from slowwave.serving.requests import (
     SleepRequest,
     SnapshotRequest,
 )
+from slowwave.serving.responses import EventStream, FileAnswer, answer_json, comment, event
 from slowwave.serving.server import describe_status
 
 RECENT = 16

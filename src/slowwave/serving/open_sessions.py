@@ -17,7 +17,7 @@ from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving.engine import Ended, Engine, Job
-from slowwave.serving.feed import Key
+from slowwave.serving.monitoring import Key
 
 LOG = logging.getLogger("slowwave.serving")
 

@@ -1,4 +1,4 @@
-"""What a memory went through, as JSON: its ledger, its sources, its sleeps, its window."""
+"""The past of a memory as JSON: its ledger, its sources, its sleeps, its window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slowwave.memory.store import Store
 from slowwave.storage.tokenizer import Tokenizer
 
 MOST_TOKENS = 2**18
-"""Of the entries that are told at once."""
+"""Of the entries in one answer."""
 READ_AT_ONCE = 64
 """Entries from the end of a ledger, where the window is looked for."""
 
@@ -21,7 +21,7 @@ READ_AT_ONCE = 64
 def describe_ledger(store: Store, point: str, start: int, limit: int) -> dict[str, Any]:
     """Entries start..start + limit, each with the sleeps that consolidated it.
 
-    They are fewer where they have more than MOST_TOKENS together, but at least one.
+    Fewer of them, but at least one, where they have more than MOST_TOKENS together.
     """
     piece = store.piece(point, start, start + limit, most_tokens=MOST_TOKENS)
     window = _find_window(piece)
@@ -35,7 +35,7 @@ def describe_ledger(store: Store, point: str, start: int, limit: int) -> dict[st
 
 
 def describe_sources(store: Store, point: str) -> dict[str, Any]:
-    """Who said how much, and what was read from where; in order of appearance."""
+    """How much each source said, in order of appearance."""
     return {"object": "list", "data": [source._asdict() for source in store.sources(point)]}
 
 
@@ -55,14 +55,14 @@ def describe_sleeps(store: Store, point: str, last: int) -> dict[str, Any]:
 
 
 def describe_reports(reports: Iterable[SleepReport]) -> list[dict[str, Any]]:
-    """Sleeps as they are told everywhere."""
+    """Reports of sleeps, as every answer has them."""
     return [dataclasses.asdict(report) for report in reports]
 
 
 def describe_window(
     store: Store, point: str, tokenizer: Tokenizer | None, limit: int
 ) -> dict[str, Any]:
-    """The last tokens of the window, each with its text, unless nobody can read them."""
+    """The last tokens of the window, each with its text; None without the right tokenizer."""
     data = list[dict[str, Any]]()
     piece = _read_window(store, point, limit)
     window = _find_window(piece)
@@ -76,7 +76,7 @@ def describe_window(
 
 
 def _read_window(store: Store, point: str, limit: int) -> Piece:
-    """The end of a ledger with the whole window, or so many tokens of it."""
+    """The end of a ledger that holds the window, or at least so many tokens of it."""
     count = READ_AT_ONCE
     while True:
         piece = store.last_piece(point, count)
@@ -87,7 +87,7 @@ def _read_window(store: Store, point: str, limit: int) -> Piece:
 
 
 def _place_tokens(piece: Piece) -> Iterator[tuple[Entry, int, int]]:
-    """Each entry with the tokens of the stream that it is."""
+    """Each entry with its tokens begin..end of the stream."""
     begin = piece.start
     for entry in piece.entries:
         yield entry, begin, begin + len(entry.tokens)
@@ -95,7 +95,7 @@ def _place_tokens(piece: Piece) -> Iterator[tuple[Entry, int, int]]:
 
 
 def _find_window(piece: Piece) -> int:
-    """Where the window begins, or the piece if it is in the window: sleeps leave no gaps."""
+    """The first token of the window, or of the piece if that is within; sleeps leave no gaps."""
     return max([piece.start, *(slept.stop for slept in piece.sleeps)])
 
 

@@ -1,4 +1,4 @@
-"""What is to be done for a request: what is read, from where on, or what was replied before."""
+"""The plan of a turn: the messages that are read, or the earlier reply that is repeated."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ from typing import Any, NamedTuple
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.stored_session import StoredSession
-from slowwave.memory.turn_steps import Steps
+from slowwave.memory.telling import TooLong, say_by_step, tell_by_step
+from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.runtime.chat import ChatFormat
 from slowwave.runtime.config import Sampling
 from slowwave.serving.errors import ApiError
-from slowwave.serving.feed import Key
 from slowwave.serving.history import (
+    LastTurn,
     Message,
     Recognised,
-    Told,
     recognise,
     repeats_chat,
     repeats_text,
 )
-from slowwave.serving.prompt import tell_all
+from slowwave.serving.monitoring import Key
+from slowwave.storage.tokenizer import Tokenizer
 
 RECENT_ENTRIES = 256
 """How far back in a ledger a repeated request is looked for."""
+STEP_CHARACTERS = 8192
+"""Characters of short messages, of which several are encoded in a step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a request asks for. key: of the memory; None is one that is thrown away.
+class TurnRequest:
+    """A request for a reply. key: of the memory; None is one that is thrown away.
 
-    messages: of a conversation; or, without is_chat, one with a text that is to be gone on with.
-    request: a digest by which the request is known when it comes again, or "". is_retry: the client
-    says that it does.
+    messages: of a conversation; or, without is_chat, one whose text is to be continued. digest: of
+    the Idempotency-Key and of the body, "KEY:BODY", by which a repeated request is recognised; ""
+    without a key. is_retry: the client says that it repeats a request.
     """
 
     key: Key | None
@@ -42,96 +46,139 @@ class Wish:
     max_tokens: int
     stop: Sequence[str] = ()
     sampling: Sampling
-    request: str = ""
+    digest: str = ""
     is_retry: bool = False
 
 
 class Plan(NamedTuple):
-    """known: what the memory need not be told. new: what it is to be told."""
+    """known: entries that the memory has already. new: messages that it has not."""
 
     known: list[Entry]
     new: list[Message]
     instead: bool = False
-    """In place of the last turn."""
+    """Whether the turn takes the place of the last one."""
     reply: Entry | None = None
-    """What was replied when the request came before; nothing is done then."""
+    """The earlier reply to the same request, which is repeated; nothing is read then."""
     told: Sequence[Entry] = ()
-    """What it was told then."""
+    """The entries that were read for that reply."""
 
 
-def make_plan(wish: Wish, session: Session) -> Plan:
+def make_plan(request: TurnRequest, session: Session) -> Plan:
     """Raises ApiError if another request came with the same Idempotency-Key."""
     if not isinstance(session, StoredSession):
-        return Plan([], [*wish.messages])
-    answered = _find_answer(wish, session)
-    if answered is not None:
+        return Plan([], [*request.messages])
+    if (answered := _find_answer(request, session)) is not None:
         return answered
-    found = _recognise(wish, session, session.status().num_entries)
+    found = _recognise(request, session, session.status().num_entries)
     last = session.last_turn()
-    turn = Told.find(*last) if last else None
-    if turn is not None and _repeats(wish, session, turn, found):
-        return Plan(*_recognise(wish, session, turn.start), instead=True)
+    turn = LastTurn.find(*last) if last else None
+    if turn is not None and _repeats(request, session, turn, found):
+        return Plan(*_recognise(request, session, turn.start), instead=True)
     return Plan(*found)
 
 
-def enter(wish: Wish, plan: Plan, session: Session, *, most: int) -> Steps[list[Entry]]:
-    """What is told, as it will be in the ledger; raises ApiError as `tell_all`."""
-    chat = session.chat if wish.is_chat else None
+def enter(request: TurnRequest, plan: Plan, session: Session, *, most: int) -> Steps[list[Entry]]:
+    """The new messages as entries of the ledger; raises ApiError as `tell_all`."""
+    chat = session.chat if request.is_chat else None
     told = yield from tell_all(session.tokenizer, chat, plan.new, most=most, param="the prompt")
-    return [dataclasses.replace(entry, request=wish.request) for entry in told]
+    return [dataclasses.replace(entry, request=request.digest) for entry in told]
 
 
-def take_steps(wish: Wish, plan: Plan, session: Session, told: Sequence[Entry]) -> Steps[None]:
+def take_steps(
+    request: TurnRequest, plan: Plan, session: Session, told: Sequence[Entry]
+) -> Steps[None]:
     """The turn, step by step."""
-    chat = session.chat if wish.is_chat else None
+    chat = session.chat if request.is_chat else None
     options: dict[str, Any] = {"instead": True} if plan.instead else {}
     return session.take_turn(
         told,
-        max_new_tokens=wish.max_tokens,
-        stop=wish.stop,
+        max_new_tokens=request.max_tokens,
+        stop=request.stop,
         end=chat.end if chat else "",
-        sampling=wish.sampling,
+        sampling=request.sampling,
         **options,
     )
 
 
-def _recognise(wish: Wish, session: StoredSession, count: int) -> Recognised:
-    """What the first `count` entries of a ledger have of a conversation, and the rest."""
-    if not wish.is_chat:
-        return Recognised([], [*wish.messages])
-    return recognise(wish.messages, count, session.ledger)
+def tell_all(
+    tokenizer: Tokenizer,
+    chat: ChatFormat | None,
+    messages: Sequence[Message],
+    *,
+    most: int,
+    param: str,
+) -> Steps[list[Entry]]:
+    """The ledger's entries of messages, or of texts as they are without a chat format.
+
+    They are encoded in steps, between which other turns go on. most: tokens that all may have.
+    param: the field of the request that an error names. Raises ApiError if there are more tokens,
+    before anything is encoded where the length of the text alone says so.
+    """
+    too_long = ApiError(
+        400,
+        f"{param} has more than {most} new tokens; send less",
+        param=param,
+        code="context_length_exceeded",
+    )
+    if sum(len(each.text) for each in messages) > most * tokenizer.max_token_bytes:
+        raise too_long
+    told, left, num_characters = list[Entry](), most, 0
+    for each in messages:
+        role, text, teller = each.role, each.text, each.teller
+        try:
+            if chat is None:
+                entry = yield from tell_by_step(tokenizer, text, teller, most=left)
+            else:
+                entry = yield from say_by_step(tokenizer, chat, role, text, teller, most=left)
+        except TooLong:
+            raise too_long from None
+        told.append(entry)
+        left, num_characters = left - len(entry.tokens), num_characters + len(text)
+        if num_characters > STEP_CHARACTERS:
+            num_characters = 0
+            yield Progress("read")
+    return told
 
 
-def _repeats(wish: Wish, session: StoredSession, turn: Told, found: Recognised) -> bool:
-    if wish.request and any(line.request == wish.request for line in turn.lines):
+def _recognise(request: TurnRequest, session: StoredSession, count: int) -> Recognised:
+    """Divides the messages by whether the first `count` entries of the ledger have them."""
+    if not request.is_chat:
+        return Recognised([], [*request.messages])
+    return recognise(request.messages, count, session.ledger)
+
+
+def _repeats(
+    request: TurnRequest, session: StoredSession, turn: LastTurn, found: Recognised
+) -> bool:
+    if request.digest and any(line.request == request.digest for line in turn.lines):
         return True
-    if not wish.is_chat:
-        return repeats_text(wish.messages[-1].text, turn, is_retry=wish.is_retry)
+    if not request.is_chat:
+        return repeats_text(request.messages[-1].text, turn, is_retry=request.is_retry)
     is_continued = len(found.new) == 1
     return repeats_chat(
-        wish.messages, turn, session.ledger, is_retry=wish.is_retry, is_continued=is_continued
+        request.messages, turn, session.ledger, is_retry=request.is_retry, is_continued=is_continued
     )
 
 
-def _find_answer(wish: Wish, session: StoredSession) -> Plan | None:
-    """The whole reply to a request that came before, with what was told for it."""
-    if not wish.request:
+def _find_answer(request: TurnRequest, session: StoredSession) -> Plan | None:
+    """The plan that repeats the whole reply to an earlier request with the same digest."""
+    if not request.digest:
         return None
-    key, _, _ = wish.request.partition(":")
+    key, _, _ = request.digest.partition(":")
     count = session.status().num_entries
     recent = session.ledger(max(0, count - RECENT_ENTRIES))
-    places = [place for place, each in enumerate(recent) if each.request.startswith(f"{key}:")]
-    if not places:
+    found = [i for i, entry in enumerate(recent) if entry.request.startswith(f"{key}:")]
+    if not found:
         return None
-    told = [recent[place] for place in places]
-    if told[-1].request != wish.request:
+    told = [recent[i] for i in found]
+    if told[-1].request != request.digest:
         raise ApiError(
             422,
             "this Idempotency-Key came with another request before; use a new key for each",
             code="idempotency_key_reused",
         )
-    reply = next((entry for entry in recent[places[-1] :] if entry.kind == "reply"), None)
-    is_last = not any(entry.kind == "told" for entry in recent[places[-1] + 1 :])
+    reply = next((entry for entry in recent[found[-1] :] if entry.kind == "reply"), None)
+    is_last = not any(entry.kind == "told" for entry in recent[found[-1] + 1 :])
     if reply is None or (reply.finish is None and is_last):
         return None
     return Plan([], [], reply=reply, told=told)

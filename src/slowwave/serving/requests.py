@@ -1,7 +1,7 @@
-"""What clients may ask for, field by field.
+"""The bodies of requests, field by field.
 
-Lists are checked up to their first fault, and a text is a list of one where both are allowed: so
-that an error names a place in what the client wrote.
+Lists are checked up to their first fault, and a text counts as a list of one where both are
+allowed, so that an error names a place in the body as the client sent it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from slowwave.serving.errors import MOST_SHOWN, shorten
 from slowwave.serving.history import Message, Role
 from slowwave.sleep.config import MOST_PASSES
 
-# Fields of OpenAI's that a model here cannot follow, with the values that ask for nothing.
+# OpenAI's fields that are not served here, with the values that ask for nothing.
 UNSUPPORTED: dict[str, Sequence[Any]] = {
     "n": (1,),
     "best_of": (1,),
@@ -41,8 +41,8 @@ UNSUPPORTED: dict[str, Sequence[Any]] = {
     "echo": (False,),
     "suffix": ("",),
 }
-# Those that change nothing here.
-IDLE = (
+# OpenAI's fields that change nothing here.
+IGNORED = (
     "user",
     "metadata",
     "store",
@@ -52,7 +52,7 @@ IDLE = (
     "prompt_cache_retention",
     "parallel_tool_calls",
 )
-# What a message may say beside its words.
+# Fields of a message beside its text, which no model here reads.
 UNREAD = ("tool_calls", "function_call", "audio", "images")
 MOST_MESSAGES = 4096
 LONGEST_NAME = 128
@@ -61,12 +61,13 @@ HIGHEST_TEMPERATURE = 100
 MOST_NAMED = 2**14
 """Sources, places or replies that a request may name."""
 MOST_STOP = 1024
-"""Signs of a stop text, which is looked for at every token."""
+"""Characters of a stop text, which is looked for at every token."""
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+Stop = Annotated[str, Field(max_length=MOST_STOP)]
 
 
 def refuse(message: str, *field: str) -> PydanticCustomError:
-    """An error whose sentence begins with the field, or with one that is named below it."""
+    """An error of a field; field: the names of fields within it, down to the wrong one."""
     return PydanticCustomError("refused", "{message}", {"message": message, "field": [*field]})
 
 
@@ -75,11 +76,11 @@ def _list(value: Any) -> Any:
 
 
 class Body(BaseModel):
-    """A body whose every field is known; null is as if an optional one were left out."""
+    """A body without unknown fields; null counts as leaving an optional one out."""
 
     @model_validator(mode="before")
     @classmethod
-    def _look_at_names(cls, fields: Any) -> Any:
+    def _refuse_unknown(cls, fields: Any) -> Any:
         if not isinstance(fields, dict):
             return fields
         known = cls.model_fields
@@ -90,22 +91,19 @@ class Body(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """Of a stream."""
+    """See OpenAI's."""
 
     include_usage: bool | None = None
 
 
-Stop = Annotated[str, Field(max_length=MOST_STOP)]
-
-
 class CompletionFields(Body):
-    """What chats and completions have in common."""
+    """The fields that chats and completions have in common."""
 
     model: str
     memory: str | None = None
-    """Name of a memory, which is made if it is not there; None is one that is thrown away."""
+    """Name of a memory, which is made if it is missing; None is one that is thrown away."""
     source: Name | None = None
-    """Who says what is new, or what it is from."""
+    """Who says the new messages, or where the text is from."""
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
@@ -118,9 +116,10 @@ class CompletionFields(Body):
     @model_validator(mode="before")
     @classmethod
     def _leave_out(cls, fields: Any, info: ValidationInfo) -> Any:
-        """Refuses by name what cannot be followed, and leaves out what changes nothing.
+        """Refuses fields that are not served, and leaves out fields that change nothing.
 
-        In a list as its context a lenient server gets the names instead, and of unknown fields.
+        For a lenient server, whose context is a list, it leaves out the former and unknown ones
+        too, and adds their names to the list.
         """
         if not isinstance(fields, dict):
             return fields
@@ -133,7 +132,7 @@ class CompletionFields(Body):
                 advice = "leave it out" + (f", or use {allowed}" if allowed else "")
                 raise refuse(f"is not supported here; {advice}", name)
             ignored.append(name)
-        left = {k: v for k, v in fields.items() if k not in UNSUPPORTED and k not in IDLE}
+        left = {k: v for k, v in fields.items() if k not in UNSUPPORTED and k not in IGNORED}
         if ignored is None:
             return left
         ignored += [name for name in left if name not in cls.model_fields]
@@ -141,17 +140,13 @@ class CompletionFields(Body):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk that tells the usage."""
+        """Whether a stream ends with a chunk that has the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self) -> Sampling:
-        """How tokens are drawn: greedily without a temperature, and by any seed without one."""
-        seed = secrets.randbits(32) if self.seed is None else self.seed
-        return Sampling(
-            temperature=self.temperature or 0.0,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            top_k=self.top_k or 0,
-            seed=seed,
+        """Greedy without a temperature; with a random seed where the request has none."""
+        return Sampling(seed=secrets.randbits(32)).change(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, seed=self.seed
         )
 
 
@@ -183,12 +178,12 @@ class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[list[TextPart], Field(fail_fast=True), BeforeValidator(_read_content)] = []
     name: Name | None = None
-    """Who said it, or what it is from; the request's source if not given."""
+    """Who said it, or where it is from; the request's source if not given."""
 
     @model_validator(mode="before")
     @classmethod
-    def _look_at_the_rest(cls, fields: Any, info: ValidationInfo) -> Any:
-        """Refuses what a message says beside its words; a lenient server gets the names instead."""
+    def _refuse_unread(cls, fields: Any, info: ValidationInfo) -> Any:
+        """Refuses fields that no model here reads; a lenient server gets their names instead."""
         if not isinstance(fields, dict):
             return fields
         for name in UNREAD:
@@ -214,9 +209,8 @@ class ChatRequest(CompletionFields):
     max_completion_tokens: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _end_with_a_question(self) -> ChatRequest:
-        last = self.messages[-1].role
-        if last == "assistant":
+    def _require_question(self) -> ChatRequest:
+        if self.messages[-1].role == "assistant":
             raise ValueError("the last of messages is by the assistant; end with one by the user")
         return self
 
@@ -227,11 +221,6 @@ class CompletionRequest(CompletionFields):
     prompt: Annotated[
         list[str], Field(min_length=1, max_length=1, fail_fast=True), BeforeValidator(_list)
     ]
-
-    @property
-    def text(self) -> str:
-        """The prompt."""
-        return self.prompt[0]
 
 
 class CreateRequest(Body):

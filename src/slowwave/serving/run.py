@@ -14,60 +14,48 @@ import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from slowwave.memory.store import Store
 from slowwave.runtime.model_folder import load
-from slowwave.serving.api_keys import read_api_keys
+from slowwave.serving.access import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
-from slowwave.serving.connection import Connection
-from slowwave.serving.listening import SpareDescriptor, bind, fit_connections
-from slowwave.serving.memory_count import describe_memories
+from slowwave.serving.connections import Connection, SpareDescriptor, bind, fit_connections
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+CATALOGUE = "catalogue.sqlite"
 
 
 class AppServer(uvicorn.Server):
-    """Ends open replies when a signal comes; uvicorn alone would wait for their ends.
+    """Ends open replies when a signal comes; uvicorn alone would wait until they are whole.
 
-    limits: of its connections. on_ready: called once requests are answered.
+    `run` it with the sockets that `bind` returns. config: limits of its connections. on_ready:
+    called once requests are answered.
     """
 
     def __init__(
-        self,
-        app: FastAPI,
-        *,
-        host: str,
-        port: int,
-        shutdown_seconds: float,
-        limits: ServeConfig | None = None,
-        on_ready: Callable[[], object] = lambda: None,
+        self, app: FastAPI, config: ServeConfig, on_ready: Callable[[], object] = lambda: None
     ) -> None:
-        limits = limits or ServeConfig()
-        connection = functools.partial(Connection, limits=limits, most=fit_connections(limits))
+        connection = functools.partial(Connection, limits=config, most=fit_connections(config))
         super().__init__(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 http=cast(type[Connection], connection),
                 ws="none",
                 log_level="warning",
                 access_log=False,
-                timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
+                timeout_graceful_shutdown=max(1, round(config.shutdown_seconds)),
             )
         )
         self._app, self._on_ready = app, on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn, with the sockets that `run` was given, if any."""
-        self._bound = [] if sockets else bind(self.config.host, self.config.port)
-        sockets = sockets or self._bound
-        self._spare = SpareDescriptor(sockets)
+        """Called by uvicorn, with the sockets that `run` was given."""
+        self._spare = SpareDescriptor(sockets or [])
         asyncio.get_running_loop().set_exception_handler(self._spare.handle)
         await super().startup(sockets)
         if self.started:
@@ -75,7 +63,7 @@ class AppServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn."""
-        await super().shutdown([*(sockets or []), *self._bound])
+        await super().shutdown(sockets)
         self._spare.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -86,14 +74,19 @@ class AppServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """As uvicorn, which leaves out the signal of a terminal that is closed."""
+        """Called by uvicorn, which leaves out the signal of a terminal that is closed."""
         with super().capture_signals():
-            before = _catch_hangup(self.handle_exit)
+            is_main = threading.current_thread() is threading.main_thread()
+            if not (is_main and hasattr(signal, "SIGHUP")):
+                yield
+                return
+            before = signal.getsignal(signal.SIGHUP)
+            if before != signal.SIG_IGN:  # nohup ignores it
+                signal.signal(signal.SIGHUP, self.handle_exit)
             try:
                 yield
             finally:
-                if before is not None:
-                    signal.signal(signal.SIGHUP, before)
+                signal.signal(signal.SIGHUP, before)
 
 
 def serve(
@@ -107,12 +100,12 @@ def serve(
     config: ServeConfig,
     lenient: bool = False,
 ) -> None:
-    """Serves the model in a folder, and returns when a signal has ended that.
+    """Serves the model in a folder until a signal comes.
 
     lenient: see `create_app`.
 
-    Raises ValueError if the folder, the keys or the address are unfit, or others could reach a
-    server that has no keys; OSError if the directory cannot be used.
+    Raises ValueError if the folder, the keys or the address are wrong, or if other machines could
+    reach a server without keys; OSError if the directory cannot be used.
     """
     if api_keys is None and not _is_loopback(host):
         raise ValueError(
@@ -137,19 +130,34 @@ def serve(
         )
         _say(f"opening memories in {memory_dir}")
         if keys is None:
-            Store(memory_dir).close()  # if it is unfit, that is told in a sentence
+            Store(memory_dir).close()  # raises a ValueError, which becomes one sentence
         _say(describe_memories(Path(memory_dir), has_owners=keys is not None))
         port = sockets[0].getsockname()[1]
-        told = f"serving {model} at http://{_write_host(host)}:{port}"
-        server = AppServer(
-            app,
-            host=host,
-            port=port,
-            shutdown_seconds=config.shutdown_seconds,
-            limits=config,
-            on_ready=lambda: _say(told),
-        )
-        server.run(sockets)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        AppServer(app, config, lambda: _say(f"serving {model} at {address}")).run(sockets)
+
+
+def describe_memories(directory: Path, *, has_owners: bool) -> str:
+    """How many memories lie in a directory, or in the folders of its owners.
+
+    Names the folders that cannot be opened; the owner of such a one hears why with each request.
+    """
+    folders = sorted(directory.glob("*/")) if has_owners else [directory]
+    counts, damaged = list[int](), list[str]()
+    for folder in folders:
+        if (folder / CATALOGUE).exists():
+            try:
+                with Store(folder) as store:
+                    counts.append(len(store.sessions()))
+            except (ValueError, OSError):
+                damaged.append(folder.name)
+    owners = f" of {_count(len(counts), 'owner', 'owners')}" if has_owners else ""
+    told = f"{_count(sum(counts), 'memory', 'memories')}{owners} in {directory}"
+    return told + (f"; cannot be opened: {', '.join(damaged)}" if damaged else "")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _say(line: str) -> None:
@@ -165,25 +173,7 @@ def _log_to_stderr() -> None:
     log.propagate = False
 
 
-def _catch_hangup(handler: Callable[[int, FrameType | None], object]) -> Any:
-    """Lets a handler have SIGHUP, unless nohup keeps it off; what had it before, if that."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not (is_main and hasattr(signal, "SIGHUP")):
-        return None
-    before = signal.getsignal(signal.SIGHUP)
-    if before == signal.SIG_IGN:
-        return None
-    return signal.signal(signal.SIGHUP, handler)
-
-
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _write_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    with contextlib.suppress(ValueError):  # a name, of which one alone is known
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    return False

@@ -16,12 +16,11 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.memory.turn_steps import Progress, Steps
 from slowwave.runtime.model_folder import Talker
-from slowwave.serving.api_keys import ApiKeys
+from slowwave.serving.access import ApiKeys
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.engine import Ended, Engine, Job
 from slowwave.serving.errors import ApiError, shutting_down, too_late
-from slowwave.serving.feed import Feed, Key
-from slowwave.serving.metrics import Metrics
+from slowwave.serving.monitoring import Feed, Key, Metrics
 from slowwave.serving.open_sessions import OpenSessions
 
 IDLE_ROUNDS = 1.0

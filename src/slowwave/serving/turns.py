@@ -17,7 +17,8 @@ from slowwave.memory.status import Status
 from slowwave.memory.turn_steps import Progress, Steps
 from slowwave.serving.engine import Ended, Job
 from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
-from slowwave.serving.plan import Plan, Wish, enter, make_plan, take_steps
+from slowwave.serving.plan import Plan, enter, make_plan, take_steps
+from slowwave.serving.plan import TurnRequest as Wish
 from slowwave.serving.server import Server
 
 LOG = logging.getLogger("slowwave.serving")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving_app import run
-from slowwave.serving.answers import SENT_AT_ONCE, FileAnswer, answer_json, write_json
 from slowwave.serving.engine import Engine
+from slowwave.serving.responses import SENT_AT_ONCE, FileAnswer, answer_json, write_json
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

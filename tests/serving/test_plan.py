@@ -15,7 +15,7 @@ from slowwave.memory.turn_steps import Steps, finish
 from slowwave.runtime.chat import ChatFormat
 from slowwave.serving.errors import ApiError
 from slowwave.serving.history import Message
-from slowwave.serving.prompt import SIGNS_A_STEP, tell_all
+from slowwave.serving.plan import STEP_CHARACTERS, tell_all
 from slowwave.storage.tokenizer import PIECE, ByteTokenizer
 
 CHAT = ChatFormat()
@@ -75,7 +75,7 @@ def test_many_short_texts_are_few_steps() -> None:
     messages = [Message("user", "a" * 100)] * 1000
     count, told = count_steps(tell_all(BYTES, CHAT, messages, most=10**6, param=""))
     assert len(told) == 1000
-    assert 100_000 // SIGNS_A_STEP - 1 <= count <= 100_000 // SIGNS_A_STEP
+    assert 100_000 // STEP_CHARACTERS - 1 <= count <= 100_000 // STEP_CHARACTERS
 
 
 @pytest.mark.parametrize("lengths", [[51], [25, 26], [1] * 51])

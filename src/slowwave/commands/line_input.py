@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
-from slowwave.commands.texts import decode, require_text
+from slowwave.commands.arguments import decode, require_text
 from slowwave.storage.private import FILE, make_private_folder, tighten
 
 HISTORY_LINES = 1000

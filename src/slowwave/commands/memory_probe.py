@@ -9,10 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import parse, require_text
 from slowwave.commands.memory_options import MemoryOptions, load_model
 from slowwave.commands.printing import print_json
-from slowwave.commands.texts import require_text
 from slowwave.config import Config, read_toml
 from slowwave.memory.config import Question
 from slowwave.sleep.config import MOST_PASSES

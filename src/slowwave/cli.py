@@ -11,14 +11,15 @@ from importlib import import_module
 from importlib.metadata import version
 
 from slowwave.commands import memory
-from slowwave.commands.errors import (
+from slowwave.commands.process import (
     BROKEN_PIPE,
     INTERRUPTED,
     USER_ERROR,
     explain,
     explain_missing,
+    flush_or_close,
+    prepare_streams,
 )
-from slowwave.commands.output import flush_or_close, prepare_streams
 from slowwave.wording import describe_unknown
 
 # What a command does, and how it is called.

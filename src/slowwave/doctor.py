@@ -14,9 +14,9 @@ import torch
 from rich.table import Table
 
 from slowwave.console import PlainConsole
-from slowwave.extras import MODULES, say_how_to_install
 from slowwave.ops.delta_rule import fastest_backend
 from slowwave.training.precision import choose_precision
+from slowwave.wording import MODULES, say_how_to_install
 
 OPTIONAL = {
     "matplotlib": "figures",

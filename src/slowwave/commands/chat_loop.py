@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from slowwave.commands.chat_commands import ChatCommands
 from slowwave.commands.chat_view import ChatView
-from slowwave.commands.errors import explain
 from slowwave.commands.line_input import LineInput, PipeInput
 from slowwave.commands.open_session import Opened
+from slowwave.commands.process import explain
 from slowwave.commands.turn import take_turn
 from slowwave.memory.ledger import USER
 from slowwave.memory.sleep_report import SleepReport

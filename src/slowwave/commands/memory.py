@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from slowwave.commands.errors import USER_ERROR
+from slowwave.commands.process import USER_ERROR
 from slowwave.wording import describe_unknown
 
 # The file that holds a command, and what the command does.

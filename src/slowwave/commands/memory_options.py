@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from slowwave.commands.errors import DECLINED
+from slowwave.commands.process import DECLINED
 from slowwave.status_line import StatusLine
 
 if TYPE_CHECKING:

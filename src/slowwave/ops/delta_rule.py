@@ -22,11 +22,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from slowwave.extras import say_how_to_install
 from slowwave.ops import native
 from slowwave.ops.delta_rule_chunk import delta_rule_in_chunks
 from slowwave.ops.norm import wide_dtype
 from slowwave.ops.rule_inputs import check_rule_inputs
+from slowwave.wording import say_how_to_install
 
 UsableBackend = Literal["reference", "chunk", "native", "fla"]
 Backend = Literal["auto"] | UsableBackend

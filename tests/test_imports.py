@@ -24,7 +24,7 @@ ORDER = (
     ("memory", "tasks"),
     ("serving", "evaluation"),
     ("training",),
-    ("lab", "doctor"),
+    ("lab",),
     ("commands",),
     ("cli",),
     ("__init__", "__main__"),  # the facade sees everything; nothing inside imports from it

@@ -11,11 +11,17 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from slowwave.commands.chat_view import ChatView
-from slowwave.commands.forget_view import describe_preview, describe_traces, preview
-from slowwave.commands.ledger_view import ledger_table, list_ledger
+from slowwave.commands.ledger_view import (
+    count_lost,
+    describe_loss,
+    describe_preview,
+    describe_traces,
+    ledger_table,
+    list_ledger,
+    preview,
+)
 from slowwave.commands.open_session import Opened, Stored
 from slowwave.commands.printing import count, describe_sleep, show_bytes
-from slowwave.commands.rollback_loss import count_lost, describe_loss
 from slowwave.memory.ledger import Entry
 from slowwave.memory.provenance import Provenance, locate, place_sleeps
 from slowwave.wording import guess

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from slowwave.commands.arguments import parse
-from slowwave.commands.memory_options import MemoryOptions, has_store
+from slowwave.commands.memory import MemoryOptions, Point, has_store
 from slowwave.commands.printing import print_json, to_json
 from slowwave.memory.names import is_fit
 from slowwave.memory.refusals import UnknownName
@@ -44,8 +44,7 @@ class ShowOptions(MemoryOptions):
     """Show the ledger of a session or snapshot: what was said, from whom, and which sleep
     consolidated it; then the sleeps."""
 
-    point: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
-    """NAME, or NAME@SNAPSHOT."""
+    point: Point
     last: int | None = None
     """Only so many entries from the end, and their sleeps; all if not given."""
 
@@ -107,10 +106,8 @@ class DiffOptions(MemoryOptions):
     """Say what tells two points apart: how much the fast weights of each layer differ, and which
     entries only one of them has."""
 
-    first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
-    """NAME, or NAME@SNAPSHOT."""
-    second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
-    """NAME, or NAME@SNAPSHOT."""
+    first: Point
+    second: Point
 
 
 def diff(arguments: list[str]) -> None:
@@ -205,6 +202,3 @@ def _follow_head(manifest: Manifest) -> list[Node]:
         nodes.append(manifest.nodes[at])
         at = nodes[-1].before
     return nodes
-
-
-RUN = {"list": list_sessions, "show": show, "info": info, "diff": diff}

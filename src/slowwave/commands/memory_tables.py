@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from slowwave.commands.forget_view import ForgetPreview, describe_preview
-from slowwave.commands.ledger_view import LedgerRow, ledger_table, sleeps_table
-from slowwave.commands.printing import count, printable, shorten, show_bytes, show_time
-from slowwave.commands.tables import make_table
+from slowwave.commands.ledger_view import (
+    ForgetPreview,
+    LedgerRow,
+    describe_preview,
+    ledger_table,
+    sleeps_table,
+)
+from slowwave.commands.printing import count, make_table, printable, shorten, show_bytes, show_time
 from slowwave.console import PlainConsole
 
 if TYPE_CHECKING:

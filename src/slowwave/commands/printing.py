@@ -1,4 +1,5 @@
-"""What people see of texts, times and sizes. Whatever a text holds, a terminal only shows it."""
+"""Texts, times, sizes, sleeps and tables for people, and JSON for programs. A text steers no
+terminal, whatever it holds."""
 
 from __future__ import annotations
 
@@ -6,13 +7,19 @@ import dataclasses
 import json
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from slowwave.memory.sleep_report import SleepReport
 
 LINE_END = "\u23ce"
+GAP = 2
+"""Columns between two of a table."""
+LEAST_WIDTH = 12
+"""Of a column that is cut."""
 
 
 def printable(text: str) -> str:
@@ -69,6 +76,49 @@ def show_changes(changes: Sequence[float]) -> str:
     """Shares as percent, from the layer that changed least to the one that changed most."""
     low, high = (f"{100 * change:,.3g}" for change in (min(changes), max(changes)))
     return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def make_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    wrapped: Sequence[str] = (),
+    cut: str | None = None,
+    title: str | None = None,
+) -> Table:
+    """A table of texts, which mean what they say.
+
+    Cells of `wrapped` columns take several lines where there is no room, those of the column `cut`
+    lose their ends, and all others are shown in full. right: columns aligned to the right.
+    """
+    from rich.cells import cell_len  # not at import: rich would slow down --help
+    from rich.table import Table
+    from rich.text import Text
+
+    from slowwave.console import PlainConsole
+
+    lines = [[printable(cell) for cell in line] for line in rows]
+    widths = {
+        name: max(cell_len(cell) for cell in (name, *(line[place] for line in lines)))
+        for place, name in enumerate(columns)
+    }
+    if cut is not None:
+        others = sum(width + GAP for name, width in widths.items() if name != cut)
+        widths[cut] = min(widths[cut], max(LEAST_WIDTH, PlainConsole().width - others - GAP))
+    table = Table(box=None, padding=(0, GAP, 0, 0), title=title, title_justify="left")
+    for name, width in widths.items():
+        table.add_column(
+            name,
+            justify="right" if name in right else "left",
+            no_wrap=name not in wrapped,
+            overflow="fold" if name in wrapped else "ellipsis",
+            min_width=None if name in wrapped else width,
+            max_width=width if name == cut else None,
+        )
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
 
 
 def print_json(value: Any) -> None:

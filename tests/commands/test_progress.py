@@ -73,9 +73,7 @@ def test_a_long_line_of_a_chat(
     model: Path, speak: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = list[str]()
-    monkeypatch.setattr(
-        "slowwave.commands.chat_view.StatusLine.show", lambda _, line: shown.append(line)
-    )
+    monkeypatch.setattr("slowwave.status_line.StatusLine.show", lambda _, line: shown.append(line))
     speak("x" * 30, "chat", model, "--max-new-tokens", 20)
     loading, first, second, *more = shown
     assert loading == f"loading {model}"

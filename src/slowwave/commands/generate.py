@@ -13,8 +13,7 @@ import tyro
 from slowwave.commands.arguments import decode, parse, require_text
 from slowwave.commands.open_session import SessionOptions, open_session
 from slowwave.commands.printing import count, print_json, printable
-from slowwave.commands.read_view import ReadView
-from slowwave.commands.turn import Turn, read_turn, take_turn
+from slowwave.commands.turn import ReadView, Turn, read_turn, take_turn
 from slowwave.status_line import StatusLine
 
 

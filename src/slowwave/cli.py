@@ -1,4 +1,4 @@
-"""The command line: a table of commands, and what becomes of their errors.
+"""The command line: a table of commands; their errors become a sentence and an exit code.
 
 A command is a function in a file of `commands`, imported when it is called; torch only when work
 begins.
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def describe() -> str:
-    """What `slowwave --help` prints."""
+    """The text of `slowwave --help`."""
     lines: list[str] = []
     for name, (_, about, words) in COMMANDS.items():
         example = f"slowwave {name} {words}" if words else ""

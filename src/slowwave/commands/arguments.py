@@ -23,7 +23,7 @@ Options = TypeVar("Options")
 
 REGISTRY = ConstructorRegistry()
 
-# What tyro says of a wrong argument.
+# Messages of tyro about a wrong argument.
 _MISSING_VALUE = re.compile(r"Missing value for argument '(?P<name>.*?)'\. Expected \d+ values\.")
 _CHOICE = re.compile(
     r"invalid choice '(?P<value>.*)' for argument '(?P<name>.*?)'\. "
@@ -43,7 +43,7 @@ _NUMBERS = (
 def parse(
     options: type[Options], arguments: list[str], *, prog: str, default: Options | None = None
 ) -> Options:
-    """Lets tyro parse; what it refuses becomes a one-sentence ValueError."""
+    """Parses by tyro; raises ValueError, in one sentence, for arguments that it refuses."""
     framed = io.StringIO()
     try:
         with contextlib.redirect_stderr(framed), _unwrapped(not {"-h", "--help"} & set(arguments)):
@@ -65,7 +65,7 @@ def require_folder(option: str, path: Path | None) -> None:
 
 
 def split_setting(text: str) -> tuple[str, Any]:
-    """The field and the value of field=value; what is no JSON is a text."""
+    """The field and the value of field=value; a value that is not JSON is a text."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ValueError(f"--set {text!r} is not field=value; write it as steps=10")
@@ -76,7 +76,7 @@ def split_setting(text: str) -> tuple[str, Any]:
 
 
 def decode(content: bytes, where: str) -> str:
-    """The text of some bytes; raises ValueError naming `where` they are from."""
+    """The text of UTF-8 bytes; raises ValueError naming `where` they are from."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -26,7 +26,7 @@ class ChatView:
     """Shows the course of a chat. What a view does not override is not shown."""
 
     prompt: str
-    """What asks for a line."""
+    """Shown before a line is typed."""
     is_for_people: bool
 
     def opened(self, restored: Restored | None) -> None:

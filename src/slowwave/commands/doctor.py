@@ -1,4 +1,4 @@
-"""What this machine offers slowwave, and what is missing."""
+"""The command that says what this machine offers slowwave, and what is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPTIONAL = {
     "transformers": "peers of slowwave bench",
     "fla": "CUDA kernels",
 }
-"""What a module is for."""
+"""Optional modules, and their use."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> None:
                     opened.session,
                     text,
                     sleeps=view.sleeps,
-                    show=_pass_over if options.json else functools.partial(_show, view),
+                    show=(lambda _: None) if options.json else functools.partial(_show, view),
                     max_new_tokens=options.max_new_tokens,
                     source=source,
                     stop=options.stop,
@@ -79,10 +79,6 @@ def _show(view: ReadView, piece: str) -> None:
     """A piece of the reply, on its own line."""
     view.reply()
     print(printable(piece) if sys.stdout.isatty() else piece, end="", flush=True)
-
-
-def _pass_over(_piece: str) -> None:
-    """A piece that is told with all others at the end."""
 
 
 def _describe_interruption(options: GenerateOptions, turn: Turn, view: ReadView) -> str:

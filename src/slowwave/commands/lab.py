@@ -1,4 +1,4 @@
-"""What needs a checkout of slowwave: benchmarks, figures, probes and the demo."""
+"""Commands for a checkout of slowwave: the demo, figures, probes and benchmarks."""
 
 from __future__ import annotations
 

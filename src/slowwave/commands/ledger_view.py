@@ -4,6 +4,7 @@ what forgetting or going back would take away."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,11 @@ class LedgerRow:
 
 
 def list_ledger(
-    entries: Sequence[Entry], provenance: Provenance, places: Collection[int] | None = None
+    entries: Sequence[Entry], provenance: Provenance, places: Collection[int]
 ) -> list[LedgerRow]:
-    """The entries at some places, or all."""
+    """The entries at some places."""
     sleeps: dict[int, list[int]] = {}
-    # A sleep that was called for and rejected has no spans, and leaves its number to the next.
+    # A rejected sleep that was asked for has no spans, and the next one takes its number.
     for number, spans in enumerate(filter(None, provenance.sleeps), start=1):
         for span in spans:
             sleeps.setdefault(span.place, []).append(number)
@@ -65,7 +66,7 @@ def list_ledger(
             in_window=in_window.get(place, 0),
         )
         for place, entry in enumerate(entries)
-        if places is None or place in places
+        if place in places
     ]
 
 
@@ -106,10 +107,10 @@ def sleeps_table(sleeps: Iterable[tuple[Slept, Sequence[Span]]]) -> Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForgetPreview:
-    """What goes, what is read again, and what else is touched."""
+    """A plan of forgetting, and its effect on snapshots and other sessions."""
 
     dropped: list[LedgerRow]
-    """What goes: what was named, and what a model said after it, which may carry it."""
+    """The entries that go: those named, and those of the model after them, which may carry it."""
     carriers: list[int]
     """Places of the latter, which could be kept."""
     num_kept: int
@@ -122,7 +123,7 @@ class ForgetPreview:
 
 
 def preview(forgetting: Forgetting, provenance: Provenance) -> ForgetPreview:
-    """What is to be shown of a plan."""
+    """The preview of a plan."""
     plan = forgetting.plan
     return ForgetPreview(
         dropped=list_ledger(plan.entries, provenance, frozenset(plan.dropped)),
@@ -135,9 +136,10 @@ def preview(forgetting: Forgetting, provenance: Provenance) -> ForgetPreview:
 
 
 def describe_preview(shown: ForgetPreview) -> str:
-    """What a table of what goes does not say."""
+    """A preview in sentences, but for the entries that go."""
     tokens = count(shown.replayed_tokens, "token")
-    rest = f"The rest, {_count_entries(shown.num_kept)} with {tokens}, is read again."
+    entries = f"{shown.num_kept:,} {'entry' if shown.num_kept == 1 else 'entries'}"
+    rest = f"The rest, {entries} with {tokens}, is read again."
     lines = [rest if shown.num_kept else "Nothing else is left."]
     if shown.carriers:
         places = list_names([*map(str, shown.carriers)])
@@ -154,7 +156,7 @@ def describe_preview(shown: ForgetPreview) -> str:
 
 
 def describe_traces(is_wiped: bool) -> str:
-    """What is to be said of the disk after something was deleted; nothing if no trace is left."""
+    """The end of a sentence about a deletion: "" if the disk holds no trace of it."""
     if is_wiped:
         return ""
     return (
@@ -164,7 +166,10 @@ def describe_traces(is_wiped: bool) -> str:
 
 
 def count_lost(store: Store, name: str, snapshot: str) -> int:
-    """Entries of a session that none of its snapshots has; raises ValueError if it has no such."""
+    """Number of entries of a session that none of its snapshots has.
+
+    Raises ValueError if the session has no snapshot of that name.
+    """
     store.entries(f"{name}@{snapshot}")
     head = store.entries(name)
     kept = [
@@ -205,15 +210,7 @@ def _join(numbers: Sequence[int]) -> str:
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
 
 
-def _count_entries(number: int) -> str:
-    return f"{number:,} {'entry' if number == 1 else 'entries'}"
-
-
 def _count_common(first: list[Entry], second: list[Entry]) -> int:
-    """Entries that two ledgers begin with."""
-    common = 0
-    for mine, other in zip(first, second, strict=False):
-        if mine != other:
-            break
-        common += 1
-    return common
+    """Number of entries that two ledgers have in common from the start."""
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

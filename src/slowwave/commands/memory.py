@@ -83,7 +83,7 @@ def default_directory() -> Path:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemoryOptions:
-    """What all commands for memories take."""
+    """Options of all commands for memories."""
 
     memory_dir: Directory = dataclasses.field(default_factory=default_directory)
     """Directory of memories; SLOWWAVE_MEMORY_DIR, else memories in the current directory."""

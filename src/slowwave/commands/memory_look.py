@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,6 @@ from slowwave.memory.names import is_fit
 from slowwave.memory.refusals import UnknownName
 
 if TYPE_CHECKING:
-    from slowwave.memory.provenance import Span
     from slowwave.memory.session_file import Manifest, Node
     from slowwave.memory.store_view import SessionInfo
 
@@ -32,7 +30,7 @@ def list_sessions(arguments: list[str]) -> None:
     with options.open_store() as store:
         sessions, disk = store.sessions(), store.measure()
     if options.json:
-        print_json({"sessions": [describe(info) for info in sessions], "disk": disk})
+        print_json({"sessions": [_describe_session(info) for info in sessions], "disk": disk})
         return
     from slowwave.commands.memory_tables import print_sessions
 
@@ -71,9 +69,9 @@ def show(arguments: list[str]) -> None:
         if not first or slept.stop > begin
     ]
     if options.json:
-        told = [{**to_json(slept._asdict()), "spans": to_spans(made)} for slept, made in spans]
-        window = to_spans(provenance.window)
-        print_json({"point": options.point, "ledger": rows, "sleeps": told, "window": window})
+        told = [{**slept._asdict(), "spans": made} for slept, made in spans]
+        shown = {"ledger": rows, "sleeps": told, "window": provenance.window}
+        print_json({"point": options.point, **shown})
     else:
         print_ledger(rows, spans)
 
@@ -123,7 +121,7 @@ def diff(arguments: list[str]) -> None:
     print_difference(options.first, options.second, difference)
 
 
-def describe(info: SessionInfo) -> dict[str, Any]:
+def _describe_session(info: SessionInfo) -> dict[str, Any]:
     """A session's info, with its snapshots by what users know of them."""
     told = to_json(info)
     told["sleep"] = info.sleep.to_dict()
@@ -140,11 +138,6 @@ def describe(info: SessionInfo) -> dict[str, Any]:
     return told
 
 
-def to_spans(spans: Iterable[Span]) -> list[dict[str, int]]:
-    """Which tokens of which entries."""
-    return [span._asdict() for span in spans]
-
-
 def _find_session(options: InfoOptions) -> dict[str, Any] | None:
     """Where the session of the name stands; None if a file is meant."""
     path = Path(options.what)
@@ -153,7 +146,7 @@ def _find_session(options: InfoOptions) -> dict[str, Any] | None:
         return None
     with options.open_store() as store:
         try:
-            told = describe(store.info(options.what))
+            told = _describe_session(store.info(options.what))
         except UnknownName:
             if is_path:
                 return None
@@ -163,7 +156,7 @@ def _find_session(options: InfoOptions) -> dict[str, Any] | None:
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
-    """What a memory file or an exported session says of itself."""
+    """The fields of a memory file or an exported session."""
     from slowwave.memory.session_file import read_session_file
     from slowwave.storage.memory_file import read_header
     from slowwave.storage.plain_file import open_plain

@@ -1,4 +1,4 @@
-"""Memories as people see them."""
+"""Output of the commands for memories, for people."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def print_ledger(rows: Sequence[LedgerRow], sleeps: Sequence[tuple[Slept, Sequen
 
 
 def print_fields(told: dict[str, Any]) -> None:
-    """What there is to say of one thing, a line each."""
+    """A line for each field."""
     table = Table.grid(padding=(0, 2))
     for name, value in told.items():
         table.add_row(name, Text(_show(name, value)))
@@ -83,7 +83,7 @@ def print_difference(first: str, second: str, difference: Difference) -> None:
 
 
 def print_preview(shown: ForgetPreview) -> None:
-    """What forgetting would do."""
+    """The entries that forgetting would remove, and its effects."""
     console = PlainConsole()
     console.print(ledger_table(shown.dropped, title="to be forgotten"))
     console.print(describe_preview(shown), soft_wrap=True)

@@ -23,10 +23,10 @@ LEAST_WIDTH = 12
 
 
 def printable(text: str) -> str:
-    """A text without the signs that would steer a terminal; ends of lines and tabs stay."""
+    """A text without characters that would steer a terminal; ends of lines and tabs stay."""
     return "".join(
-        "\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t" else sign
-        for sign in text
+        "\ufffd" if unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t" else char
+        for char in text
     )
 
 
@@ -37,7 +37,7 @@ def shorten(text: str, length: int) -> str:
 
 
 def show_time(seconds: float) -> str:
-    """A time since 1970 on the clock of this place."""
+    """A time in seconds since 1970, as local time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
@@ -87,9 +87,9 @@ def make_table(
     cut: str | None = None,
     title: str | None = None,
 ) -> Table:
-    """A table of texts, which mean what they say.
+    """A table of texts, in which no character is markup.
 
-    Cells of `wrapped` columns take several lines where there is no room, those of the column `cut`
+    Cells of `wrapped` columns take several lines where there is no room, cells of the column `cut`
     lose their ends, and all others are shown in full. right: columns aligned to the right.
     """
     from rich.cells import cell_len  # not at import: rich would slow down --help
@@ -127,9 +127,11 @@ def print_json(value: Any) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses as what JSON has."""
+    """A value as JSON has it: dataclasses and named tuples become objects."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple) and (names := getattr(value, "_fields", None)):
+        value = dict(zip(names, value, strict=True))
     if isinstance(value, dict):
         return {key: to_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Runs: trained by a recipe, scored, made into a model to talk to."""
+"""Commands for runs: train by a recipe, score, export a model to talk to."""
 
 from __future__ import annotations
 
@@ -142,7 +142,10 @@ def export(arguments: list[str]) -> None:
 
 
 def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str, Any]:
-    """The summary; raises KeyboardInterrupt, which says what is saved, if it was interrupted."""
+    """Trains and returns the summary.
+
+    Raises KeyboardInterrupt with a sentence about what is saved if training was interrupted.
+    """
     status.show(f"loading what the run in {out} takes")
     from slowwave.training.allocator import keep_freed_memory
     from slowwave.training.experiment import run_training
@@ -162,7 +165,7 @@ def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str,
 
 
 def _require_file(recipe: str) -> None:
-    """Raises ValueError if a recipe is not there, with those that may have been meant."""
+    """Raises ValueError if a recipe is missing, with guesses which one was meant."""
     path = Path(recipe)
     if path.is_file():
         return

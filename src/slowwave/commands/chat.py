@@ -59,36 +59,21 @@ def run(arguments: list[str]) -> None:
         view.slept(sleeps)
 
     with open_session(options, note) as opened:
-        chat = Chat(
-            opened,
-            _open_input(options),
-            view,
-            sleeps,
-            max_new_tokens=options.max_new_tokens,
-            idle_seconds=options.idle_seconds,
-        )
-        chat.run()
+        Chat(options, opened, view, sleeps).run()
 
 
 class Chat:
     """The course of a chat, line after line.
 
-    sleeps: what the session's on_sleep fills. Sleeps by itself after `idle_seconds` of silence.
+    sleeps: what the session's on_sleep fills.
     """
 
     def __init__(
-        self,
-        opened: Opened,
-        lines: LineInput,
-        view: ChatView,
-        sleeps: list[SleepReport],
-        *,
-        max_new_tokens: int,
-        idle_seconds: float | None,
+        self, options: ChatOptions, opened: Opened, view: ChatView, sleeps: list[SleepReport]
     ) -> None:
-        self._session, self._lines, self._view, self._sleeps = opened.session, lines, view, sleeps
-        self._commands = ChatCommands(opened, view, lambda: lines.read("yes or no? "))
-        self._max_new_tokens, self._idle_seconds = max_new_tokens, idle_seconds
+        self._options, self._session, self._view = options, opened.session, view
+        self._lines, self._sleeps = _open_input(options), sleeps
+        self._commands = ChatCommands(opened, view, lambda: self._lines.read("yes or no? "))
         self._idle_place = -1
         """Tokens that were read before the last idle sleep."""
         self._restored = opened.stored.restored if opened.stored else None
@@ -127,7 +112,7 @@ class Chat:
                 line,
                 sleeps=self._sleeps,
                 show=self._view.piece,
-                max_new_tokens=self._max_new_tokens,
+                max_new_tokens=self._options.max_new_tokens,
                 source=USER,
             )
             self._view.turn(turn)
@@ -140,9 +125,10 @@ class Chat:
         """
         status = self._session.status()
         was_tried = self._idle_place == status.tokens_seen
-        if self._idle_seconds is None or not status.window_fill or was_tried:
+        seconds = self._options.idle_seconds
+        if seconds is None or not status.window_fill or was_tried:
             return
-        if not self._lines.wait(self._view.prompt, self._idle_seconds):
+        if not self._lines.wait(self._view.prompt, seconds):
             self._idle_place = status.tokens_seen
             report = self._session.sleep(trigger="idle")
             assert report is not None, "no reply is open"

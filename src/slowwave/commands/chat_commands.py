@@ -91,17 +91,15 @@ class ChatCommands:
 
     def _status(self, words: Sequence[str]) -> None:
         _require_words("/status", words, 0)
-        status = self._session.status()
-        stored = self._opened.stored
+        status, stored = self._session.status(), self._opened.stored
         name = f"memory {stored.session.name!r}" if stored else "a conversation without memory"
         line = (
             f"{name}: {count(status.tokens_seen, 'token')}, {count(status.num_sleeps, 'sleep')}; "
             f"window {status.window_fill:,} of {status.window:,} tokens; "
             f"state {show_bytes(status.nbytes)}"
         )
-        marks = list[str]()
-        if stored:
-            marks = [mark.name for mark in stored.store.info(stored.session.name).snapshots]
+        snapshots = stored.store.info(stored.session.name).snapshots if stored else ()
+        marks = [mark.name for mark in snapshots]
         if marks:
             line += f"; snapshots {', '.join(marks)}"
         told = {"memory": stored.session.name if stored else None, "snapshots": marks}

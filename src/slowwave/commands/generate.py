@@ -64,9 +64,9 @@ def run(arguments: list[str]) -> None:
                     stop=options.stop,
                 )
     if options.json:
-        told = {field.name: getattr(turn, field.name) for field in dataclasses.fields(turn)}
+        told = {"memory": options.memory, "source": source, **vars(turn)}
         del told["prompt"]  # which may be long, and is known
-        print_json({"memory": options.memory, "source": source, **told})
+        print_json(told)
     elif not options.read:
         print()
     elif not turn.interrupted:

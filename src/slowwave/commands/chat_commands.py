@@ -11,11 +11,11 @@ from slowwave.commands.chat_view import ChatView
 from slowwave.commands.ledger_view import (
     count_lost,
     describe_loss,
-    describe_preview,
     describe_traces,
     ledger_table,
     list_ledger,
     preview,
+    show_preview,
 )
 from slowwave.commands.open_session import Opened, Stored
 from slowwave.commands.printing import count, describe_sleep, show_bytes
@@ -142,8 +142,7 @@ class ChatCommands:
         session = stored.session
         forgetting = session.preview_forgetting(sources=sources, places=places, keep=keep)
         shown = preview(forgetting, stored.store.provenance(session.name))
-        table = ledger_table(shown.dropped, title="to be forgotten")
-        if self._ask("forget", {"preview": shown}, table, describe_preview(shown)):
+        if self._ask("forget", {"preview": shown}, *show_preview(shown)):
             session.forget(forgetting, on_read=self._view.read_again)
             self._answer_done("forget", stored, "forgotten")
         else:

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from slowwave.commands.open_session import Restored
-from slowwave.commands.printing import count, describe_sleep, print_json, printable, show_time
+from slowwave.commands.printing import (
+    count,
+    describe_sleep,
+    print_json,
+    print_parts,
+    printable,
+    show_time,
+)
 from slowwave.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -100,11 +107,7 @@ class TextView(ChatView):
 
     def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
         self._status.clear()
-        from slowwave.console import PlainConsole
-
-        console = PlainConsole()
-        for part in shown:
-            console.print(part, soft_wrap=isinstance(part, str))
+        print_parts(*shown)
 
     def error(self, sentence: str) -> None:
         self._status.clear()

@@ -135,8 +135,8 @@ def preview(forgetting: Forgetting, provenance: Provenance) -> ForgetPreview:
     )
 
 
-def describe_preview(shown: ForgetPreview) -> str:
-    """A preview in sentences, but for the entries that go."""
+def show_preview(shown: ForgetPreview) -> tuple[Table, str]:
+    """A preview for people: a table of the entries that go, and the effects in sentences."""
     tokens = count(shown.replayed_tokens, "token")
     entries = f"{shown.num_kept:,} {'entry' if shown.num_kept == 1 else 'entries'}"
     rest = f"The rest, {entries} with {tokens}, is read again."
@@ -152,7 +152,7 @@ def describe_preview(shown: ForgetPreview) -> str:
     if shown.also_in:
         lines.append(f"Sessions that hold it still, and keep it: {', '.join(shown.also_in)}.")
     lines.append("Files that were exported before, and copies of the directory, are not changed.")
-    return "\n".join(lines)
+    return ledger_table(shown.dropped, title="to be forgotten"), "\n".join(lines)
 
 
 def describe_traces(is_wiped: bool) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from slowwave.commands import memory_tables
 from slowwave.commands.arguments import parse
+from slowwave.commands.ledger_view import list_ledger
 from slowwave.commands.memory import MemoryOptions, Point, has_store
 from slowwave.commands.printing import print_json, to_json
 from slowwave.memory.names import is_fit
@@ -31,10 +33,8 @@ def list_sessions(arguments: list[str]) -> None:
         sessions, disk = store.sessions(), store.measure()
     if options.json:
         print_json({"sessions": [_describe_session(info) for info in sessions], "disk": disk})
-        return
-    from slowwave.commands.memory_tables import print_sessions
-
-    print_sessions(sessions, disk)
+    else:
+        memory_tables.print_sessions(sessions, disk)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,6 @@ class ShowOptions(MemoryOptions):
 def show(arguments: list[str]) -> None:
     """slowwave memory show POINT [--last 20] [--json]"""
     options = parse(ShowOptions, arguments, prog="slowwave memory show")
-    from slowwave.commands.ledger_view import list_ledger
-    from slowwave.commands.memory_tables import print_ledger
-
     with options.open_store() as store:
         entries, sleeps = store.entries(options.point), store.sleeps(options.point)
         provenance = store.provenance(options.point)
@@ -73,7 +70,7 @@ def show(arguments: list[str]) -> None:
         shown = {"ledger": rows, "sleeps": told, "window": provenance.window}
         print_json({"point": options.point, **shown})
     else:
-        print_ledger(rows, spans)
+        memory_tables.print_ledger(rows, spans)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,10 +90,8 @@ def info(arguments: list[str]) -> None:
     told = _find_session(options) or _describe_file(Path(options.what))
     if options.json:
         print_json(told)
-        return
-    from slowwave.commands.memory_tables import print_fields
-
-    print_fields(told)
+    else:
+        memory_tables.print_fields(told)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,10 +110,8 @@ def diff(arguments: list[str]) -> None:
         difference = store.diff(options.first, options.second)
     if options.json:
         print_json({"first": options.first, "second": options.second, **to_json(difference)})
-        return
-    from slowwave.commands.memory_tables import print_difference
-
-    print_difference(options.first, options.second, difference)
+    else:
+        memory_tables.print_difference(options.first, options.second, difference)
 
 
 def _describe_session(info: SessionInfo) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse, require_text
+from slowwave.commands.ledger_view import describe_traces, preview, show_preview
 from slowwave.commands.memory import MemoryOptions, Model, Name, NewName, Point, load_model
-from slowwave.commands.printing import print_json
+from slowwave.commands.memory_tables import print_probe
+from slowwave.commands.printing import print_json, print_parts
 from slowwave.config import Config, read_toml
 from slowwave.memory.config import Question, read_gate
 from slowwave.memory.names import check_name
@@ -46,9 +48,6 @@ class ForgetOptions(MemoryOptions):
 def forget(arguments: list[str]) -> None:
     """slowwave memory forget NAME --model MODEL [--source S] [--place N] [--keep N] [--yes]"""
     options = parse(ForgetOptions, arguments, prog="slowwave memory forget")
-    from slowwave.commands.ledger_view import describe_traces, preview
-    from slowwave.commands.memory_tables import print_preview
-
     with options.open_store() as store:
         store.info(options.name)  # says what is wrong with the name before the model is loaded
         talker = load_model(options.model)
@@ -58,7 +57,7 @@ def forget(arguments: list[str]) -> None:
             )
             shown = preview(forgetting, store.provenance(options.name))
             if not options.json:
-                print_preview(shown)
+                print_parts(*show_preview(shown))
             if not options.dry_run:
                 options.confirm("Forget it?", yes=options.yes)
                 with StatusLine() as status:
@@ -152,7 +151,6 @@ def probe(arguments: list[str]) -> None:
     """slowwave memory probe POINT --model MODEL --ask "Where is Ann?" [--passes 1 4] [--json]"""
     options = parse(ProbeOptions, arguments, prog="slowwave memory probe")
     questions = _gather(options)
-    from slowwave.commands.memory_tables import print_probe
     from slowwave.memory.questions import probe_point
 
     with options.open_store() as store, StatusLine() as status:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from slowwave.memory.sleep_report import SleepReport
@@ -119,6 +120,15 @@ def make_table(
     for line in lines:
         table.add_row(*map(Text, line))
     return table
+
+
+def print_parts(*parts: RenderableType) -> None:
+    """Prints tables, and texts in lines as long as they are."""
+    from slowwave.console import PlainConsole
+
+    console = PlainConsole()
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 def print_json(value: Any) -> None:

@@ -10,8 +10,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
+from slowwave.commands import doctor
 from slowwave.console import PlainConsole
-from slowwave.doctor import run_doctor
 from slowwave.evaluation.tables import print_summary
 from slowwave.lab.bench.report import Row, Section, section_table
 from slowwave.lab.reproduction.progress import TrainingProgress
@@ -46,7 +46,7 @@ def test_doctor_says_which_extra_is_missing(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: f"/opt/[red]/{name}")
-    run_doctor(as_json=False)
+    doctor.run([])
     shown = capsys.readouterr().out
     assert "/opt/[red]/g++" in shown
     for extra in ("plot", "text", "serve", "bench", "cuda"):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
 # A module may import from its own line and from the lines above it.
 ORDER = (
-    ("console", "extras", "wording"),
+    ("console", "wording"),
     ("config", "state", "status_line"),
     ("ops",),
     ("models",),
@@ -24,7 +24,7 @@ ORDER = (
     ("memory", "tasks"),
     ("serving", "evaluation"),
     ("training",),
-    ("lab", "doctor"),
+    ("lab",),
     ("commands",),
     ("cli",),
     ("__init__", "__main__"),  # the facade sees everything; nothing inside imports from it

@@ -1,42 +1,47 @@
-"""The command line: a table of commands, and what becomes of their errors.
+"""The command line: a table of commands; their errors become a sentence and an exit code.
 
-Each command is a file in `commands`, imported when it is called; torch only when work begins.
+A command is a function in a file of `commands`, imported when it is called; torch only when work
+begins.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from importlib import import_module
 from importlib.metadata import version
+from pkgutil import resolve_name
 
-from slowwave.commands import memory
-from slowwave.commands.errors import (
+from slowwave.commands.process import (
     BROKEN_PIPE,
     INTERRUPTED,
     USER_ERROR,
     explain,
     explain_missing,
+    flush_or_close,
+    prepare_streams,
 )
-from slowwave.commands.output import flush_or_close, prepare_streams
 from slowwave.wording import describe_unknown
 
-# What a command does, and how it is called.
+# The file and function in `commands` that run a command, what it does, and arguments to try.
 COMMANDS = {
-    "chat": ("talk with a model that remembers:", "slowwave chat MODEL --memory ann"),
-    "generate": ("one reply, or only read:", 'slowwave generate MODEL "Where is Ann?"'),
-    "memory": ("look into, undo, forget, move memories:", "slowwave memory list"),
-    "serve": ("memories for OpenAI's clients:", "slowwave serve MODEL --memory-dir memories"),
-    "demo": ("watch trained models read, sleep, forget the cache, and still answer", ""),
-    "train": ("train by a recipe, or continue a run:", "slowwave train recipes/depo-mini.toml"),
-    "eval": ("score a run on unseen examples:", "slowwave eval RUN --passes 1 2 4"),
-    "export": ("make a model to talk to from a run:", "slowwave export RUN OUT"),
-    "probe": ("find what each pass left in fast weights:", "slowwave probe RUN"),
-    "reproduce": ("make a figure, or list them:", "slowwave reproduce fig3 --jobs 2"),
-    "plot": ("draw figures from runs on disk:", "slowwave plot results/depo-mini"),
-    "tasks": ("list the tasks, or show examples:", "slowwave tasks depo --show 3"),
-    "bench": ("measure speed and memory beside peers:", "slowwave bench op"),
-    "doctor": ("what this machine offers slowwave", ""),
+    "chat": ("chat:run", "talk with a model that remembers:", "MODEL --memory ann"),
+    "generate": ("generate:run", "one reply, or only read:", 'MODEL "Where is Ann?"'),
+    "memory": ("memory:run", "look into, undo, forget, move memories:", "list"),
+    "serve": ("serve:run", "memories for OpenAI's clients:", "MODEL --memory-dir memories"),
+    "demo": (
+        "lab:demo",
+        "watch trained models read, sleep, forget the cache, and still answer",
+        "",
+    ),
+    "train": ("runs:train", "train by a recipe, or continue a run:", "recipes/depo-mini.toml"),
+    "eval": ("runs:evaluate", "score a run on unseen examples:", "RUN --passes 1 2 4"),
+    "export": ("runs:export", "make a model to talk to from a run:", "RUN OUT"),
+    "probe": ("lab:probe", "find what each pass left in fast weights:", "RUN"),
+    "reproduce": ("lab:reproduce", "make a figure, or list them:", "fig3 --jobs 2"),
+    "plot": ("lab:plot", "draw figures from runs on disk:", "results/depo-mini"),
+    "tasks": ("tasks:run", "list the tasks, or show examples:", "depo --show 3"),
+    "bench": ("lab:bench", "measure speed and memory beside peers:", "op"),
+    "doctor": ("doctor:run", "what this machine offers slowwave", ""),
 }
 
 DESCRIPTION = """slowwave: language models that sleep.
@@ -68,8 +73,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def describe() -> str:
-    """What `slowwave --help` prints."""
-    lines = (f"  {name:<10}{does:<42} {call}".rstrip() for name, (does, call) in COMMANDS.items())
+    """The text of `slowwave --help`."""
+    lines: list[str] = []
+    for name, (_, about, words) in COMMANDS.items():
+        example = f"slowwave {name} {words}" if words else ""
+        lines.append(f"  {name:<10}{about:<42} {example}".rstrip())
     return DESCRIPTION.format("\n".join(lines))
 
 
@@ -104,10 +112,12 @@ def _call(arguments: list[str]) -> None:
     if name == "help":  # git's and cargo's way to ask
         name, rest = rest[0], [*rest[1:], "--help"]
     if name not in COMMANDS:
+        from slowwave.commands import memory
+
         if name in memory.COMMANDS:
             raise ValueError(f"unknown command {name!r}; did you mean memory {name}?")
         raise ValueError(describe_unknown("command", name, COMMANDS))
-    import_module(f"slowwave.commands.{name}").run(rest)
+    resolve_name(f"slowwave.commands.{COMMANDS[name][0]}")(rest)
 
 
 def _tell(sentence: str, start: str = "") -> None:

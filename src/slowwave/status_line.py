@@ -21,7 +21,8 @@ class StatusLine:
 
     def __init__(self, *, patience: float = 0.0) -> None:
         """patience: seconds before a terminal shows anything."""
-        self._is_live = is_terminal()
+        # A dumb terminal cannot take a line back.
+        self._is_live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._is_open = False
         self._shown = time.monotonic()
         self._pause = patience if self._is_live else FIRST_SECONDS
@@ -72,11 +73,6 @@ class StatusLine:
         else:
             self._pause = min(MOST_SECONDS, 2 * self._pause)
             print(line, file=sys.stderr, flush=True)
-
-
-def is_terminal() -> bool:
-    """Whether stderr is a terminal that can take a line back."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def show_seconds(seconds: float) -> str:

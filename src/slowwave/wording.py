@@ -1,12 +1,36 @@
-"""Words of sentences that refuse something: what was meant, and what can be chosen."""
+"""Words of sentences that refuse something: what may have been meant, what can be chosen, and how
+to install what is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Literal
 
 MOST_GUESSES = 2
 LEAST_LIKENESS = 0.7
+
+# slowwave is in no package index, so what brings an optional part is a checkout.
+Extra = Literal["plot", "text", "serve", "bench", "cuda"]
+
+# The target of the Makefile that installs an extra, where there is one.
+_TARGETS: dict[Extra, str] = {
+    "plot": "make demo",
+    "text": "make chat",
+    "serve": "make serve",
+    "bench": "make test",
+}
+MODULES: dict[str, Extra] = {
+    "matplotlib": "plot",
+    "tokenizers": "text",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "transformers": "bench",
+    "fla": "cuda",
+}
+"""Which extra brings a module."""
 
 
 def find_close(word: str, known: Iterable[str]) -> list[str]:
@@ -36,3 +60,10 @@ def describe_range(first: int, last: int) -> str:
     if last < first:
         return "there is none to use"
     return f"use {first}, there is no other" if first == last else f"use {first} to {last}"
+
+
+def say_how_to_install(extra: Extra) -> str:
+    """The half of a sentence about something missing that says what to do."""
+    by_hand = f"pip install -e '.[{extra}]'"
+    target = _TARGETS.get(extra)
+    return f"install it in a checkout of slowwave: {f'{target}, or ' if target else ''}{by_hand}"

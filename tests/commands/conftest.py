@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from slowwave import cli
-from slowwave.commands.memory_options import DIRECTORY
+from slowwave.commands.memory import DIRECTORY
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime.chat import ChatFormat
 from slowwave.runtime.model_folder import TalkerConfig, save

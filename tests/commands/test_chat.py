@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import slowwave
-from slowwave.commands.errors import BROKEN_PIPE
+from slowwave.commands.process import BROKEN_PIPE
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.sleep.config import SleepConfig

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.commands.errors import explain, explain_missing
-from slowwave.extras import MODULES
+from slowwave.commands.process import explain, explain_missing
+from slowwave.wording import MODULES
 
 ROOT = Path(__file__).parents[2]
 TALK = str(ROOT / "checkpoints" / "talk")

@@ -12,7 +12,7 @@ import pytest
 
 import slowwave
 from slowwave import cli, status_line
-from slowwave.commands.read_view import ReadView
+from slowwave.commands.turn import ReadView
 from slowwave.lab.bench.kills import is_same
 from slowwave.memory import pieces as memory_pieces
 from slowwave.memory.pieces import cut_text

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli
-from slowwave.commands.errors import BROKEN_PIPE
+from slowwave.commands.process import BROKEN_PIPE
 
 Call = Callable[..., str]
 NAME = "Jürgen ☕"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli, status_line
-from slowwave.commands import memory_move
+from slowwave.commands import memory_points
 
 Call = Callable[..., str]
 Say = Callable[..., list[str]]
@@ -57,7 +57,7 @@ def test_replays(model: Path, tell: Say, folder: Path) -> None:
 def test_files(tell: Say, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tell("memory", "export", "ann", "ann.memory") == ["writing ann.memory"]
     assert tell("memory", "import", "ann.memory", "--name", "a") == ["reading ann.memory"]
-    monkeypatch.setattr(memory_move, "LARGE_NBYTES", 10)
+    monkeypatch.setattr(memory_points, "LARGE_NBYTES", 10)
     lines = tell("memory", "import", "ann.memory", "--name", "b")
     assert re.fullmatch(r"taking in ann\.memory, [\d.]+ kB", lines[1])
 
@@ -73,9 +73,7 @@ def test_a_long_line_of_a_chat(
     model: Path, speak: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = list[str]()
-    monkeypatch.setattr(
-        "slowwave.commands.chat_view.StatusLine.show", lambda _, line: shown.append(line)
-    )
+    monkeypatch.setattr("slowwave.status_line.StatusLine.show", lambda _, line: shown.append(line))
     speak("x" * 30, "chat", model, "--max-new-tokens", 20)
     loading, first, second, *more = shown
     assert loading == f"loading {model}"

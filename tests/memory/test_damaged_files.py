@@ -21,7 +21,7 @@ import pytest
 
 from byte_tokenizer import ByteTokenizer
 from damage import spoil_archive, spoil_bytes, spoil_memory, spoil_rows
-from slowwave.commands.errors import explain
+from slowwave.commands.process import explain
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.refusals import OtherModel, UnknownName
 from slowwave.memory.session import Session

@@ -1,24 +1,31 @@
-"""What can be done in a chat beside talking: lines that begin with /."""
+"""The commands of a chat: lines that begin with /."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-from rich.console import RenderableType
-from rich.table import Table
+from typing import TYPE_CHECKING, NamedTuple
 
 from slowwave.commands.chat_view import ChatView
-from slowwave.commands.forget_view import describe_preview, describe_traces, preview
-from slowwave.commands.ledger_view import ledger_table, list_ledger
+from slowwave.commands.ledger_view import (
+    count_lost,
+    describe_loss,
+    describe_traces,
+    ledger_table,
+    list_ledger,
+    preview,
+    show_preview,
+)
 from slowwave.commands.open_session import Opened, Stored
 from slowwave.commands.printing import count, describe_sleep, show_bytes
-from slowwave.commands.rollback_loss import count_lost, describe_loss
-from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Provenance, locate, place_sleeps
 from slowwave.wording import guess
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from slowwave.memory.ledger import Entry
+    from slowwave.memory.provenance import Provenance
 
 LEDGER_ENTRIES = 20
 
@@ -32,7 +39,10 @@ class Command(NamedTuple):
 
 
 class ChatCommands:
-    """confirm: reads the answer to a question; None if nobody is there to give it."""
+    """The table of commands, for one session.
+
+    confirm: reads the answer to a question; None if there are no more lines.
+    """
 
     def __init__(self, opened: Opened, view: ChatView, confirm: Callable[[], str | None]) -> None:
         self._session, self._opened = opened.session, opened
@@ -53,7 +63,7 @@ class ChatCommands:
         }
 
     def run(self, line: str) -> bool:
-        """Does what a line asks for; returns whether the chat is over.
+        """Runs the command of a line; returns whether the chat is over.
 
         Raises ValueError if there is no such command, or it cannot be done.
         """
@@ -70,6 +80,8 @@ class ChatCommands:
         return False
 
     def _help(self, words: Sequence[str]) -> None:
+        from rich.table import Table
+
         _require_words("/help", words, 0)
         usages = {f"/{name} {c.usage}".strip(): c.about for name, c in self._commands.items()}
         table = Table.grid(padding=(0, 2))
@@ -79,17 +91,15 @@ class ChatCommands:
 
     def _status(self, words: Sequence[str]) -> None:
         _require_words("/status", words, 0)
-        status = self._session.status()
-        stored = self._opened.stored
+        status, stored = self._session.status(), self._opened.stored
         name = f"memory {stored.session.name!r}" if stored else "a conversation without memory"
         line = (
             f"{name}: {count(status.tokens_seen, 'token')}, {count(status.num_sleeps, 'sleep')}; "
             f"window {status.window_fill:,} of {status.window:,} tokens; "
             f"state {show_bytes(status.nbytes)}"
         )
-        marks = list[str]()
-        if stored:
-            marks = [mark.name for mark in stored.store.info(stored.session.name).snapshots]
+        snapshots = stored.store.info(stored.session.name).snapshots if stored else ()
+        marks = [mark.name for mark in snapshots]
         if marks:
             line += f"; snapshots {', '.join(marks)}"
         told = {"memory": stored.session.name if stored else None, "snapshots": marks}
@@ -110,10 +120,7 @@ class ChatCommands:
         entries, provenance = self._read_ledger()
         first = max(0, len(entries) - number)
         rows = list_ledger(entries, provenance, range(first, len(entries)))
-        if rows:
-            self._view.answer("ledger", rows, ledger_table(rows))
-        else:
-            self._view.answer("ledger", rows, "nothing was said yet")
+        self._view.answer("ledger", rows, ledger_table(rows) if rows else "nothing was said yet")
 
     def _snapshot(self, words: Sequence[str]) -> None:
         stored, name = self._require_memory("/snapshot"), " ".join(words)
@@ -123,12 +130,7 @@ class ChatCommands:
     def _rollback(self, words: Sequence[str]) -> None:
         stored, name = self._require_memory("/rollback"), " ".join(words)
         lost = count_lost(stored.store, stored.session.name, name)
-        is_agreed = not lost or self._ask(
-            "rollback",
-            {"lost_entries": lost},
-            describe_loss(lost),
-        )
-        if is_agreed:
+        if not lost or self._ask("rollback", {"lost_entries": lost}, describe_loss(lost)):
             stored.session.rollback(name)
             self._answer_done("rollback", stored, f"back at {name!r}")
         else:
@@ -140,8 +142,7 @@ class ChatCommands:
         session = stored.session
         forgetting = session.preview_forgetting(sources=sources, places=places, keep=keep)
         shown = preview(forgetting, stored.store.provenance(session.name))
-        table = ledger_table(shown.dropped, title="to be forgotten")
-        if self._ask("forget", {"preview": shown}, table, describe_preview(shown)):
+        if self._ask("forget", {"preview": shown}, *show_preview(shown)):
             session.forget(forgetting, on_read=self._view.read_again)
             self._answer_done("forget", stored, "forgotten")
         else:
@@ -153,7 +154,7 @@ class ChatCommands:
         self._view.answer(command, document, f"{line}{describe_traces(is_wiped)}")
 
     def _ask(self, command: str, document: dict[str, object], *shown: RenderableType) -> bool:
-        """Shows what would happen; whether the next line agrees."""
+        """Shows what would happen; returns whether the next line agrees."""
         self._view.answer(command, {"done": False, **document}, *shown)
         answer = self._confirm()
         return answer is not None and answer.strip().lower() in ("y", "yes")
@@ -162,6 +163,8 @@ class ChatCommands:
         if stored := self._opened.stored:
             name = stored.session.name
             return stored.session.ledger(), stored.store.provenance(name)
+        from slowwave.memory.provenance import locate, place_sleeps
+
         entries = self._session.entries
         slept = itertools.chain(*place_sleeps(entries, self._session.sleeps))
         return entries, locate(entries, slept)
@@ -189,7 +192,7 @@ def _parse_number(command: str, word: str) -> int:
 def _parse_forget(words: Sequence[str]) -> tuple[list[str], list[int], list[int]]:
     """Sources, places and kept places of "3 4 keep 6" or "source letters keep 6"."""
     named, keep = [*words], list[str]()
-    if "keep" in named[1:]:
+    if "keep" in named[1:]:  # the last one: a source may have the word in its name
         at = len(named) - 1 - named[::-1].index("keep")
         named, keep = named[:at], named[at + 1 :]
     kept = [_parse_place(word) for word in keep]

@@ -1,20 +1,26 @@
-"""What a chat prints: lines for people, or one JSON document for each line that a program says."""
+"""The output of a chat: lines for people, or one JSON document for each line of a program."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-
-from rich.console import RenderableType
+from typing import TYPE_CHECKING, Any
 
 from slowwave.commands.open_session import Restored
-from slowwave.commands.printing import count, describe_sleep, print_json, printable, show_time
-from slowwave.console import PlainConsole
+from slowwave.commands.printing import (
+    count,
+    describe_sleep,
+    print_json,
+    print_parts,
+    printable,
+    show_time,
+)
 from slowwave.status_line import StatusLine
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from slowwave.commands.turn import Turn
     from slowwave.memory.sleep_report import SleepReport
 
@@ -23,47 +29,39 @@ PATIENCE = 1.0
 """Seconds of reading before a terminal shows how far it is."""
 
 
-class ChatView(Protocol):
-    """What is told of a chat."""
+class ChatView:
+    """Shows the course of a chat. What a view does not override is not shown."""
 
     prompt: str
-    """What asks for a line."""
+    """Shown before a line is typed."""
     is_for_people: bool
 
     def opened(self, restored: Restored | None) -> None:
-        """The session is there; None if it is one that will be gone."""
-        ...
+        """The session is there; None if it ends with the process."""
 
     def slept(self, sleeps: Sequence[SleepReport]) -> None:
         """The sleeps of the turn so far; there may be many in a long text."""
-        ...
 
     def read_again(self, done: int, total: int) -> None:
         """So many tokens of a ledger were gone through again."""
-        ...
 
     def piece(self, text: str) -> None:
         """More of a reply."""
-        ...
 
     def turn(self, turn: Turn) -> None:
         """A turn is over."""
-        ...
 
     def idle_sleep(self, report: SleepReport) -> None:
-        """Nobody said anything for a while."""
-        ...
+        """The session slept since no line came for a while."""
 
     def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
-        """What a command of the chat has to say: to programs, and to people."""
-        ...
+        """The result of a command of the chat: for programs, and for people."""
 
     def error(self, sentence: str) -> None:
-        """What was said could not be done."""
-        ...
+        """A line could not be carried out."""
 
 
-class TextView:
+class TextView(ChatView):
     """For people. Replies stand out from what is said about them where a terminal can show that."""
 
     prompt = "> "
@@ -75,13 +73,11 @@ class TextView:
         self._status = StatusLine(patience=PATIENCE)
 
     def opened(self, restored: Restored | None) -> None:
-        """See `ChatView`."""
         self._note(_greet(restored))
         if self._is_terminal:
             self._note("/help lists commands, Ctrl-C ends a reply, exit or Ctrl-D the chat.")
 
     def slept(self, sleeps: Sequence[SleepReport]) -> None:
-        """See `ChatView`."""
         if len(sleeps) == 1:
             self._status = StatusLine(patience=PATIENCE)
         if not self._has_reply:
@@ -89,17 +85,14 @@ class TextView:
             self._status.show(f"reading: {tokens}, slept {count(len(sleeps), 'time')}")
 
     def read_again(self, done: int, total: int) -> None:
-        """See `ChatView`."""
         self._status.count_read(done, total)
 
     def piece(self, text: str) -> None:
-        """See `ChatView`."""
         self._status.clear()
         self._has_reply = True
         print(printable(text), end="", flush=True)
 
     def turn(self, turn: Turn) -> None:
-        """See `ChatView`."""
         self._status.clear()
         if self._has_reply or turn.new_tokens:
             print()
@@ -110,18 +103,13 @@ class TextView:
             self._note(line)
 
     def idle_sleep(self, report: SleepReport) -> None:
-        """See `ChatView`."""
         self._note(describe_sleep(report))
 
     def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
-        """See `ChatView`."""
         self._status.clear()
-        console = PlainConsole()
-        for part in shown:
-            console.print(part, soft_wrap=isinstance(part, str))
+        print_parts(*shown)
 
     def error(self, sentence: str) -> None:
-        """See `ChatView`."""
         self._status.clear()
         if self._has_reply:
             print()
@@ -135,40 +123,26 @@ class TextView:
         print(line, flush=True)
 
 
-class JsonView:
+class JsonView(ChatView):
     """For programs: a document when the session is there, then one for each line, and one for each
-    sleep that came by itself. `event` says which it is."""
+    idle sleep. `event` says which it is. The sleeps and the text of a turn come at its end."""
 
     prompt = ""
     is_for_people = False
 
     def opened(self, restored: Restored | None) -> None:
-        """See `ChatView`."""
         print_json({"event": "opened", "restored": restored})
 
-    def slept(self, sleeps: Sequence[SleepReport]) -> None:
-        """Told at the end of the turn."""
-
-    def read_again(self, done: int, total: int) -> None:
-        """Not told."""
-
-    def piece(self, text: str) -> None:
-        """Told at the end of the turn."""
-
     def turn(self, turn: Turn) -> None:
-        """See `ChatView`."""
         print_json({"event": "turn", "turn": turn})
 
     def idle_sleep(self, report: SleepReport) -> None:
-        """See `ChatView`."""
         print_json({"event": "sleep", "sleep": report})
 
     def answer(self, command: str, document: Any, *shown: RenderableType) -> None:
-        """See `ChatView`."""
         print_json({"event": command, command: document})
 
     def error(self, sentence: str) -> None:
-        """See `ChatView`."""
         print_json({"event": "error", "error": sentence})
 
 

@@ -10,12 +10,10 @@ from typing import Annotated
 
 import tyro
 
-from slowwave.commands.arguments import parse
+from slowwave.commands.arguments import decode, parse, require_text
 from slowwave.commands.open_session import SessionOptions, open_session
 from slowwave.commands.printing import count, print_json, printable
-from slowwave.commands.read_view import ReadView
-from slowwave.commands.texts import decode, require_text
-from slowwave.commands.turn import Turn, read_turn, take_turn
+from slowwave.commands.turn import ReadView, Turn, read_turn, take_turn
 from slowwave.status_line import StatusLine
 
 
@@ -60,15 +58,15 @@ def run(arguments: list[str]) -> None:
                     opened.session,
                     text,
                     sleeps=view.sleeps,
-                    show=_pass_over if options.json else functools.partial(_show, view),
+                    show=(lambda _: None) if options.json else functools.partial(_show, view),
                     max_new_tokens=options.max_new_tokens,
                     source=source,
                     stop=options.stop,
                 )
     if options.json:
-        told = {field.name: getattr(turn, field.name) for field in dataclasses.fields(turn)}
+        told = {"memory": options.memory, "source": source, **vars(turn)}
         del told["prompt"]  # which may be long, and is known
-        print_json({"memory": options.memory, "source": source, **told})
+        print_json(told)
     elif not options.read:
         print()
     elif not turn.interrupted:
@@ -81,10 +79,6 @@ def _show(view: ReadView, piece: str) -> None:
     """A piece of the reply, on its own line."""
     view.reply()
     print(printable(piece) if sys.stdout.isatty() else piece, end="", flush=True)
-
-
-def _pass_over(_piece: str) -> None:
-    """A piece that is told with all others at the end."""
 
 
 def _describe_interruption(options: GenerateOptions, turn: Turn, view: ReadView) -> str:

@@ -1,20 +1,24 @@
-"""The ledger of a session, beside the sleeps that consolidated it."""
+"""The ledger of a session as people see it: its entries, the sleeps that consolidated them, and
+what forgetting or going back would take away."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from slowwave.commands.printing import shorten, show_changes, show_time
-from slowwave.commands.tables import make_table
+from slowwave.commands.printing import count, make_table, shorten, show_changes, show_time
+from slowwave.memory.refusals import list_names
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from slowwave.memory.ledger import Entry
     from slowwave.memory.provenance import Provenance, Slept, Span
     from slowwave.memory.sleep_report import SleepReport
+    from slowwave.memory.store import Store
+    from slowwave.memory.stored_session import Forgetting
 
 TEXT_LENGTH = 200
 SOURCE_LENGTH = 16
@@ -40,11 +44,11 @@ class LedgerRow:
 
 
 def list_ledger(
-    entries: Sequence[Entry], provenance: Provenance, places: Collection[int] | None = None
+    entries: Sequence[Entry], provenance: Provenance, places: Collection[int]
 ) -> list[LedgerRow]:
-    """The entries at some places, or all."""
+    """The entries at some places."""
     sleeps: dict[int, list[int]] = {}
-    # A sleep that was called for and rejected has no spans, and leaves its number to the next.
+    # A rejected sleep that was asked for has no spans, and the next one takes its number.
     for number, spans in enumerate(filter(None, provenance.sleeps), start=1):
         for span in spans:
             sleeps.setdefault(span.place, []).append(number)
@@ -62,7 +66,7 @@ def list_ledger(
             in_window=in_window.get(place, 0),
         )
         for place, entry in enumerate(entries)
-        if places is None or place in places
+        if place in places
     ]
 
 
@@ -101,6 +105,87 @@ def sleeps_table(sleeps: Iterable[tuple[Slept, Sequence[Span]]]) -> Table:
     return make_table(columns, lines, right=("sleep", "N", "ms"), wrapped=("change",))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForgetPreview:
+    """A plan of forgetting, and its effect on snapshots and other sessions."""
+
+    dropped: list[LedgerRow]
+    """The entries that go: those named, and those of the model after them, which may carry it."""
+    carriers: list[int]
+    """Places of the latter, which could be kept."""
+    num_kept: int
+    """Entries that are left; all of them are replayed."""
+    replayed_tokens: int
+    snapshots: list[str]
+    """Snapshots that hold something of it, and go too."""
+    also_in: list[str]
+    """Other sessions that hold something of it, and keep it."""
+
+
+def preview(forgetting: Forgetting, provenance: Provenance) -> ForgetPreview:
+    """The preview of a plan."""
+    plan = forgetting.plan
+    return ForgetPreview(
+        dropped=list_ledger(plan.entries, provenance, frozenset(plan.dropped)),
+        carriers=[*plan.carriers],
+        num_kept=len(plan.kept),
+        replayed_tokens=plan.num_tokens,
+        snapshots=[*forgetting.snapshots],
+        also_in=[*forgetting.also_in],
+    )
+
+
+def show_preview(shown: ForgetPreview) -> tuple[Table, str]:
+    """A preview for people: a table of the entries that go, and the effects in sentences."""
+    tokens = count(shown.replayed_tokens, "token")
+    entries = f"{shown.num_kept:,} {'entry' if shown.num_kept == 1 else 'entries'}"
+    rest = f"The rest, {entries} with {tokens}, is read again."
+    lines = [rest if shown.num_kept else "Nothing else is left."]
+    if shown.carriers:
+        places = list_names([*map(str, shown.carriers)])
+        lines.append(
+            "Replies, and lines sent as the model's, after the first of it may carry it and go "
+            f"too, unless you keep them: {places}."
+        )
+    if shown.snapshots:
+        lines.append(f"Snapshots that hold some of it go too: {', '.join(shown.snapshots)}.")
+    if shown.also_in:
+        lines.append(f"Sessions that hold it still, and keep it: {', '.join(shown.also_in)}.")
+    lines.append("Files that were exported before, and copies of the directory, are not changed.")
+    return ledger_table(shown.dropped, title="to be forgotten"), "\n".join(lines)
+
+
+def describe_traces(is_wiped: bool) -> str:
+    """The end of a sentence about a deletion: "" if the disk holds no trace of it."""
+    if is_wiped:
+        return ""
+    return (
+        "; traces of it stay on disk for now, since another process reads the memories or the disk "
+        "is full: the next turn or command wipes them"
+    )
+
+
+def count_lost(store: Store, name: str, snapshot: str) -> int:
+    """Number of entries of a session that none of its snapshots has.
+
+    Raises ValueError if the session has no snapshot of that name.
+    """
+    store.entries(f"{name}@{snapshot}")
+    head = store.entries(name)
+    kept = [
+        _count_common(head, store.entries(f"{name}@{mark.name}"))
+        for mark in store.info(name).snapshots
+    ]
+    return len(head) - max(kept)
+
+
+def describe_loss(lost: int) -> str:
+    """The loss of `count_lost` in a sentence."""
+    if lost == 1:
+        return "The last entry has no snapshot and would be gone."
+    return f"The last {lost:,} entries have no snapshot and would be gone."
+
+
 def _show_outcome(report: SleepReport) -> str:
     if report.is_rejected:
         return "rejected" if report.is_undone else "rejected, one pass instead"
@@ -123,3 +208,9 @@ def _join(numbers: Sequence[int]) -> str:
     if not numbers:
         return ""
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+
+
+def _count_common(first: list[Entry], second: list[Entry]) -> int:
+    """Number of entries that two ledgers have in common from the start."""
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

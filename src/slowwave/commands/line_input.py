@@ -1,4 +1,4 @@
-"""Lines that somebody says: typed at a terminal, with history and editing, or sent by a program."""
+"""The lines of a chat: typed at a terminal, with history and editing, or sent by a program."""
 
 from __future__ import annotations
 
@@ -9,27 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
 
-from slowwave.commands.texts import decode, require_text
+from slowwave.commands.arguments import decode, require_text
 from slowwave.storage.files import FILE, make_private_folder, tighten
 
 HISTORY_LINES = 1000
-
-
-class LineInput(Protocol):
-    """Where lines come from, one after the other."""
-
-    def wait(self, prompt: str, seconds: float) -> bool:
-        """Whether something is said within so many seconds, be it only the first letter."""
-        ...
-
-    def read(self, prompt: str) -> str | None:
-        """The next line, without its end; None after the last.
-
-        Raises ValueError if it is no UTF-8, KeyboardInterrupt on Ctrl-C.
-        """
-        ...
 
 
 class TerminalInput:
@@ -47,7 +31,7 @@ class TerminalInput:
             self._prepare(readline)
 
     def wait(self, prompt: str, seconds: float) -> bool:
-        """See `LineInput`. What is typed meanwhile waits for `read`, which shows it."""
+        """Whether a letter is typed within so many seconds; `read` shows it."""
         print(prompt, end="", flush=True)
         try:
             with _unbuffered(sys.stdin.fileno()) as descriptor:
@@ -56,7 +40,10 @@ class TerminalInput:
             print("\r\x1b[K", end="", flush=True)
 
     def read(self, prompt: str) -> str | None:
-        """See `LineInput`."""
+        """The next line, without its end; None after the last.
+
+        Raises ValueError if it is not UTF-8, KeyboardInterrupt on Ctrl-C.
+        """
         try:
             line = require_text(input(prompt), "this line")
         except EOFError:
@@ -78,7 +65,7 @@ class TerminalInput:
         if self._readline is None or not line.strip():
             return
         self._readline.add_history(line)
-        # Whoever cannot keep a history, for want of room or of GNU readline, can still talk.
+        # A chat goes on without a history where there is no room, or no GNU readline, to keep it.
         if self._history is not None and hasattr(self._readline, "append_history_file"):
             with contextlib.suppress(OSError):
                 make_private_folder(self._history.parent)
@@ -94,19 +81,22 @@ class PipeInput:
         self._descriptor, self._held, self._is_over = descriptor, b"", False
 
     def wait(self, prompt: str, seconds: float) -> bool:
-        """See `LineInput`."""
+        """Whether a byte comes within so many seconds."""
         if self._is_over or b"\n" in self._held:
             return True
         return bool(select.select([self._descriptor], [], [], seconds)[0])
 
     def read(self, prompt: str) -> str | None:
-        """See `LineInput`; a program is not prompted."""
+        """As that of `TerminalInput`, without a prompt, which a program does not need."""
         parts = [self._held]
         while b"\n" not in parts[-1] and not self._is_over:
             parts.append(os.read(self._descriptor, 1 << 16))
             self._is_over = not parts[-1]
         line, end, self._held = b"".join(parts).partition(b"\n")
         return decode(line, "this line").removesuffix("\r") if line or end else None
+
+
+LineInput = TerminalInput | PipeInput
 
 
 def find_history() -> Path:
@@ -116,8 +106,8 @@ def find_history() -> Path:
 
 
 def drop_cut_line(history: Path) -> None:
-    """Ends a file with a whole line: the half of one that a loss of power left would begin the
-    next that is kept."""
+    """Ends a file with a whole line: half a line, left by a loss of power, would become the
+    beginning of the next one."""
     with history.open("r+b") as file:
         content = file.read()
         end = content.rfind(b"\n") + 1
@@ -127,7 +117,7 @@ def drop_cut_line(history: Path) -> None:
 
 @contextlib.contextmanager
 def _unbuffered(descriptor: int) -> Iterator[int]:
-    """A terminal that tells of every key within, and echoes none."""
+    """Within, the terminal passes on every key at once, and echoes none."""
     import termios
     import tty
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from slowwave.commands import memory_tables
 from slowwave.commands.arguments import parse
-from slowwave.commands.memory_options import MemoryOptions, has_store
+from slowwave.commands.ledger_view import list_ledger
+from slowwave.commands.memory import MemoryOptions, Point, has_store
 from slowwave.commands.printing import print_json, to_json
 from slowwave.memory.names import is_fit
 from slowwave.memory.refusals import UnknownName
 
 if TYPE_CHECKING:
-    from slowwave.memory.provenance import Span
     from slowwave.memory.session_file import Manifest, Node
     from slowwave.memory.store_view import SessionInfo
 
@@ -32,11 +32,9 @@ def list_sessions(arguments: list[str]) -> None:
     with options.open_store() as store:
         sessions, disk = store.sessions(), store.measure()
     if options.json:
-        print_json({"sessions": [describe(info) for info in sessions], "disk": disk})
-        return
-    from slowwave.commands.memory_tables import print_sessions
-
-    print_sessions(sessions, disk)
+        print_json({"sessions": [_describe_session(info) for info in sessions], "disk": disk})
+    else:
+        memory_tables.print_sessions(sessions, disk)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,7 @@ class ShowOptions(MemoryOptions):
     """Show the ledger of a session or snapshot: what was said, from whom, and which sleep
     consolidated it; then the sleeps."""
 
-    point: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
-    """NAME, or NAME@SNAPSHOT."""
+    point: Point
     last: int | None = None
     """Only so many entries from the end, and their sleeps; all if not given."""
 
@@ -57,9 +54,6 @@ class ShowOptions(MemoryOptions):
 def show(arguments: list[str]) -> None:
     """slowwave memory show POINT [--last 20] [--json]"""
     options = parse(ShowOptions, arguments, prog="slowwave memory show")
-    from slowwave.commands.ledger_view import list_ledger
-    from slowwave.commands.memory_tables import print_ledger
-
     with options.open_store() as store:
         entries, sleeps = store.entries(options.point), store.sleeps(options.point)
         provenance = store.provenance(options.point)
@@ -72,11 +66,11 @@ def show(arguments: list[str]) -> None:
         if not first or slept.stop > begin
     ]
     if options.json:
-        told = [{**to_json(slept._asdict()), "spans": to_spans(made)} for slept, made in spans]
-        window = to_spans(provenance.window)
-        print_json({"point": options.point, "ledger": rows, "sleeps": told, "window": window})
+        told = [{**slept._asdict(), "spans": made} for slept, made in spans]
+        shown = {"ledger": rows, "sleeps": told, "window": provenance.window}
+        print_json({"point": options.point, **shown})
     else:
-        print_ledger(rows, spans)
+        memory_tables.print_ledger(rows, spans)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,10 +90,8 @@ def info(arguments: list[str]) -> None:
     told = _find_session(options) or _describe_file(Path(options.what))
     if options.json:
         print_json(told)
-        return
-    from slowwave.commands.memory_tables import print_fields
-
-    print_fields(told)
+    else:
+        memory_tables.print_fields(told)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,10 +99,8 @@ class DiffOptions(MemoryOptions):
     """Say what tells two points apart: how much the fast weights of each layer differ, and which
     entries only one of them has."""
 
-    first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
-    """NAME, or NAME@SNAPSHOT."""
-    second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
-    """NAME, or NAME@SNAPSHOT."""
+    first: Point
+    second: Point
 
 
 def diff(arguments: list[str]) -> None:
@@ -120,13 +110,11 @@ def diff(arguments: list[str]) -> None:
         difference = store.diff(options.first, options.second)
     if options.json:
         print_json({"first": options.first, "second": options.second, **to_json(difference)})
-        return
-    from slowwave.commands.memory_tables import print_difference
-
-    print_difference(options.first, options.second, difference)
+    else:
+        memory_tables.print_difference(options.first, options.second, difference)
 
 
-def describe(info: SessionInfo) -> dict[str, Any]:
+def _describe_session(info: SessionInfo) -> dict[str, Any]:
     """A session's info, with its snapshots by what users know of them."""
     told = to_json(info)
     told["sleep"] = info.sleep.to_dict()
@@ -143,11 +131,6 @@ def describe(info: SessionInfo) -> dict[str, Any]:
     return told
 
 
-def to_spans(spans: Iterable[Span]) -> list[dict[str, int]]:
-    """Which tokens of which entries."""
-    return [span._asdict() for span in spans]
-
-
 def _find_session(options: InfoOptions) -> dict[str, Any] | None:
     """Where the session of the name stands; None if a file is meant."""
     path = Path(options.what)
@@ -156,7 +139,7 @@ def _find_session(options: InfoOptions) -> dict[str, Any] | None:
         return None
     with options.open_store() as store:
         try:
-            told = describe(store.info(options.what))
+            told = _describe_session(store.info(options.what))
         except UnknownName:
             if is_path:
                 return None
@@ -166,7 +149,7 @@ def _find_session(options: InfoOptions) -> dict[str, Any] | None:
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
-    """What a memory file or an exported session says of itself."""
+    """The fields of a memory file or an exported session."""
     from slowwave.memory.session_file import read_session_file
     from slowwave.storage.files import open_plain
     from slowwave.storage.memory_file import read_header
@@ -205,6 +188,3 @@ def _follow_head(manifest: Manifest) -> list[Node]:
         nodes.append(manifest.nodes[at])
         at = nodes[-1].before
     return nodes
-
-
-RUN = {"list": list_sessions, "show": show, "info": info, "diff": diff}

@@ -1,21 +1,27 @@
-"""Moments of sessions: snapshot, rollback, fork, delete. None of them needs the model."""
+"""Commands that need no model: moments of sessions (snapshot, rollback, fork, delete), and sessions
+as files (export, import)."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from slowwave.commands.arguments import parse
-from slowwave.commands.forget_view import describe_traces
-from slowwave.commands.memory_options import MemoryOptions
-from slowwave.commands.printing import print_json
-from slowwave.commands.rollback_loss import count_lost, describe_loss
+from slowwave.commands.ledger_view import count_lost, describe_loss, describe_traces
+from slowwave.commands.memory import MemoryOptions, Name, NewName, Point
+from slowwave.commands.printing import show_bytes
+from slowwave.status_line import StatusLine
 
-Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-SnapshotName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SNAPSHOT")]
-Point = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="POINT")]
+LARGE_NBYTES = 10_000_000
+"""Of a file that takes seconds to take in."""
+
+SnapshotName = Annotated[
+    tyro.conf.Positional[str], tyro.conf.arg(metavar="SNAPSHOT", help="Name of the moment.")
+]
+File = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,9 +29,7 @@ class SnapshotOptions(MemoryOptions):
     """Give the moment at which a session stands a name; nothing is copied."""
 
     name: Name
-    """Name of the session."""
     snapshot: SnapshotName
-    """Name of the moment."""
 
 
 def snapshot(arguments: list[str]) -> None:
@@ -34,7 +38,7 @@ def snapshot(arguments: list[str]) -> None:
     with options.open_store() as store:
         made = store.snapshot(options.name, options.snapshot)
     point = f"{options.name}@{made.name}"
-    _tell(options, {"snapshot": point, "time": made.time}, f"{point} is kept")
+    options.tell({"snapshot": point, "time": made.time}, f"{point} is kept")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,9 +47,7 @@ class RollbackOptions(MemoryOptions):
     before that."""
 
     name: Name
-    """Name of the session."""
     snapshot: SnapshotName
-    """Name of the moment."""
     yes: bool = False
     """Do not ask."""
 
@@ -60,7 +62,7 @@ def rollback(arguments: list[str]) -> None:
         info, is_wiped = store.rollback(options.name, options.snapshot), store.is_wiped()
     told = {"session": info.name, "tokens_seen": info.tokens_seen, "lost_entries": lost}
     line = f"{info.name} is back at {options.snapshot}{describe_traces(is_wiped)}"
-    _tell(options, {**told, "wiped": is_wiped}, line)
+    options.tell({**told, "wiped": is_wiped}, line)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,9 +70,7 @@ class ForkOptions(MemoryOptions):
     """Make a new session with the past of another, or of a snapshot; nothing is copied."""
 
     point: Point
-    """NAME, or NAME@SNAPSHOT."""
-    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NEW_NAME")]
-    """Name of the new session."""
+    name: NewName
 
 
 def fork(arguments: list[str]) -> None:
@@ -79,7 +79,7 @@ def fork(arguments: list[str]) -> None:
     with options.open_store() as store:
         info = store.fork(options.point, options.name)
     told = {"session": info.name, "tokens_seen": info.tokens_seen}
-    _tell(options, told, f"{info.name} goes on from {options.point}")
+    options.tell(told, f"{info.name} goes on from {options.point}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,6 @@ class DeleteOptions(MemoryOptions):
     """Remove a session with all its snapshots, or one snapshot. Forks keep what they share."""
 
     point: Point
-    """NAME, or NAME@SNAPSHOT."""
     yes: bool = False
     """Do not ask."""
 
@@ -106,14 +105,50 @@ def delete(arguments: list[str]) -> None:
             store.delete(name)
         is_wiped = store.is_wiped()
     line = f"{options.point} is gone{describe_traces(is_wiped)}"
-    _tell(options, {"deleted": options.point, "wiped": is_wiped}, line)
+    options.tell({"deleted": options.point, "wiped": is_wiped}, line)
 
 
-def _tell(options: MemoryOptions, document: dict[str, object], line: str) -> None:
-    if options.json:
-        print_json(document)
-    else:
-        print(line)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions(MemoryOptions):
+    """Write a session, with its snapshots, as one file, which replaces one that is there."""
+
+    name: Name
+    file: File
+    """Where it is written."""
 
 
-RUN = {"snapshot": snapshot, "rollback": rollback, "fork": fork, "delete": delete}
+def export(arguments: list[str]) -> None:
+    """slowwave memory export NAME FILE [--json]"""
+    options = parse(ExportOptions, arguments, prog="slowwave memory export")
+    with options.open_store() as store, StatusLine() as status:
+        status.show(f"writing {options.file}")
+        store.export(options.name, options.file)
+    nbytes = options.file.stat().st_size
+    told = {"session": options.name, "file": str(options.file), "nbytes": nbytes}
+    options.tell(told, f"{options.file}: {show_bytes(nbytes)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportOptions(MemoryOptions):
+    """Take in an exported session."""
+
+    file: File
+    """What `slowwave memory export` wrote."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Name for it; its own if not given."""
+
+
+def import_session(arguments: list[str]) -> None:
+    """slowwave memory import FILE [--name NAME] [--json]"""
+    options = parse(ImportOptions, arguments, prog="slowwave memory import")
+    from slowwave.memory.session_file import read_session_file
+
+    with StatusLine() as status:
+        status.show(f"reading {options.file}")
+        read_session_file(options.file)  # so that a bad file leaves no directory
+        if (nbytes := options.file.stat().st_size) > LARGE_NBYTES:
+            status.say(f"taking in {options.file}, {show_bytes(nbytes)}")
+        with options.open_store(create=True) as store:
+            info = store.import_session(options.file, options.name)
+    told = {"session": info.name, "tokens_seen": info.tokens_seen}
+    options.tell(told, f"{info.name}: {info.tokens_seen:,} tokens, {info.num_sleeps:,} sleeps")

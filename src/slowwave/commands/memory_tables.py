@@ -1,18 +1,20 @@
-"""Memories as people see them."""
+"""Output of the commands for memories, for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
-from slowwave.commands.forget_view import ForgetPreview, describe_preview
 from slowwave.commands.ledger_view import LedgerRow, ledger_table, sleeps_table
-from slowwave.commands.printing import count, printable, shorten, show_bytes, show_time
-from slowwave.commands.tables import make_table
-from slowwave.console import PlainConsole
+from slowwave.commands.printing import (
+    count,
+    make_table,
+    print_parts,
+    printable,
+    shorten,
+    show_bytes,
+    show_time,
+)
 
 if TYPE_CHECKING:
     from slowwave.memory.ledger import Entry
@@ -40,49 +42,40 @@ def print_sessions(sessions: Sequence[SessionInfo], disk: DiskUse) -> None:
     columns = ("session", "tokens", "sleeps", "window", "last used", "snapshots", "state")
     right = ("tokens", "sleeps", "window", "state")
     table = make_table(columns, lines, right=right, wrapped=("session", "snapshots"))
-    console = PlainConsole()
-    console.print(table if sessions else "no sessions yet")
     line = (
         f"on disk: {show_bytes(disk.catalogue)} of ledgers, {show_bytes(disk.heads)} of states, "
         f"{show_bytes(disk.snapshots)} of snapshots"
     )
     if disk.leftovers:
         line += f", {show_bytes(disk.leftovers)} left by killed processes"
-    console.print(line, soft_wrap=True)
+    print_parts(table if sessions else "no sessions yet", line)
 
 
 def print_ledger(rows: Sequence[LedgerRow], sleeps: Sequence[tuple[Slept, Sequence[Span]]]) -> None:
     """Entries, and the sleeps that consolidated them."""
-    console = PlainConsole()
-    console.print(ledger_table(rows) if rows else "nothing was said yet")
+    print_parts(ledger_table(rows) if rows else "nothing was said yet")
     if sleeps:
-        console.print()
-        console.print(sleeps_table(sleeps))
+        print_parts("", sleeps_table(sleeps))
 
 
 def print_fields(told: dict[str, Any]) -> None:
-    """What there is to say of one thing, a line each."""
+    """A line for each field."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table.grid(padding=(0, 2))
     for name, value in told.items():
         table.add_row(name, Text(_show(name, value)))
-    PlainConsole().print(table)
+    print_parts(table)
 
 
 def print_difference(first: str, second: str, difference: Difference) -> None:
     """How much each layer differs, and what only one of two points has read."""
-    console = PlainConsole()
     changes = enumerate(difference.changes, start=1)
     shown = ", ".join(f"{100 * change:,.3g} % in recurrent layer {i}" for i, change in changes)
-    console.print(f"fast weights differ by {shown}", soft_wrap=True)
+    print_parts(f"fast weights differ by {shown}")
     for point, entries in ((first, difference.only_first), (second, difference.only_second)):
-        _print_only(console, point, entries)
-
-
-def print_preview(shown: ForgetPreview) -> None:
-    """What forgetting would do."""
-    console = PlainConsole()
-    console.print(ledger_table(shown.dropped, title="to be forgotten"))
-    console.print(describe_preview(shown), soft_wrap=True)
+        _print_only(point, entries)
 
 
 def print_probe(asked: Sequence[Asked]) -> None:
@@ -95,7 +88,7 @@ def print_probe(asked: Sequence[Asked]) -> None:
         shown = [_mark(*reply) for reply in [(found.before, found.was_right), *replies]]
         lines.append([printable(question), *shown])
     columns = ["question", "awake", *(f"slept, N = {reply.passes}" for reply in asked[0].after)]
-    PlainConsole().print(make_table(columns, lines, wrapped=columns))
+    print_parts(make_table(columns, lines, wrapped=columns))
 
 
 def _mark(reply: str, is_right: bool | None) -> str:
@@ -103,17 +96,17 @@ def _mark(reply: str, is_right: bool | None) -> str:
     return mark + shorten(reply, 200)
 
 
-def _print_only(console: PlainConsole, point: str, entries: Sequence[Entry]) -> None:
+def _print_only(point: str, entries: Sequence[Entry]) -> None:
     if not entries:
-        console.print(f"nothing is only in {point}", soft_wrap=True)
+        print_parts(f"nothing is only in {point}")
         return
-    console.print(f"only in {point}:", soft_wrap=True)
+    print_parts(f"only in {point}:")
     for entry in entries[:FEW_ENTRIES]:
         what = "(sleep)" if entry.kind == "sleep" else shorten(entry.text, 60)
         line = f"  {show_time(entry.time)}  {shorten(entry.source, 24)}  {what}"
-        console.print(line, soft_wrap=True)
+        print_parts(line)
     if len(entries) > FEW_ENTRIES:
-        console.print(f"  and {len(entries) - FEW_ENTRIES:,} more", soft_wrap=True)
+        print_parts(f"  and {len(entries) - FEW_ENTRIES:,} more")
 
 
 def _show(name: str, value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from slowwave.commands.memory_options import (
+from slowwave.commands.memory import (
     Directory,
     default_directory,
     has_store,

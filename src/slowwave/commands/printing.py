@@ -1,4 +1,5 @@
-"""What people see of texts, times and sizes. Whatever a text holds, a terminal only shows it."""
+"""Texts, times, sizes, sleeps and tables for people, and JSON for programs. A text steers no
+terminal, whatever it holds."""
 
 from __future__ import annotations
 
@@ -6,20 +7,27 @@ import dataclasses
 import json
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
     from slowwave.memory.sleep_report import SleepReport
 
 LINE_END = "\u23ce"
+GAP = 2
+"""Columns between two of a table."""
+LEAST_WIDTH = 12
+"""Of a column that is cut."""
 
 
 def printable(text: str) -> str:
-    """A text without the signs that would steer a terminal; ends of lines and tabs stay."""
+    """A text without characters that would steer a terminal; ends of lines and tabs stay."""
     return "".join(
-        "\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t" else sign
-        for sign in text
+        "\ufffd" if unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t" else char
+        for char in text
     )
 
 
@@ -30,7 +38,7 @@ def shorten(text: str, length: int) -> str:
 
 
 def show_time(seconds: float) -> str:
-    """A time since 1970 on the clock of this place."""
+    """A time in seconds since 1970, as local time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
@@ -71,15 +79,69 @@ def show_changes(changes: Sequence[float]) -> str:
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
+def make_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    wrapped: Sequence[str] = (),
+    cut: str | None = None,
+    title: str | None = None,
+) -> Table:
+    """A table of texts, in which no character is markup.
+
+    Cells of `wrapped` columns take several lines where there is no room, cells of the column `cut`
+    lose their ends, and all others are shown in full. right: columns aligned to the right.
+    """
+    from rich.cells import cell_len  # not at import: rich would slow down --help
+    from rich.table import Table
+    from rich.text import Text
+
+    from slowwave.console import PlainConsole
+
+    lines = [[printable(cell) for cell in line] for line in rows]
+    widths = {
+        name: max(cell_len(cell) for cell in (name, *(line[place] for line in lines)))
+        for place, name in enumerate(columns)
+    }
+    if cut is not None:
+        others = sum(width + GAP for name, width in widths.items() if name != cut)
+        widths[cut] = min(widths[cut], max(LEAST_WIDTH, PlainConsole().width - others - GAP))
+    table = Table(box=None, padding=(0, GAP, 0, 0), title=title, title_justify="left")
+    for name, width in widths.items():
+        table.add_column(
+            name,
+            justify="right" if name in right else "left",
+            no_wrap=name not in wrapped,
+            overflow="fold" if name in wrapped else "ellipsis",
+            min_width=None if name in wrapped else width,
+            max_width=width if name == cut else None,
+        )
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
+
+
+def print_parts(*parts: RenderableType) -> None:
+    """Prints tables, and texts in lines as long as they are."""
+    from slowwave.console import PlainConsole
+
+    console = PlainConsole()
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
 def print_json(value: Any) -> None:
     """One JSON document in one line, at once."""
     print(json.dumps(to_json(value), allow_nan=False), flush=True)
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses as what JSON has."""
+    """A value as JSON has it: dataclasses and named tuples become objects."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple) and (names := getattr(value, "_fields", None)):
+        value = dict(zip(names, value, strict=True))
     if isinstance(value, dict):
         return {key: to_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse, require_folder
-from slowwave.commands.memory_options import default_directory
+from slowwave.commands.memory import default_directory
 from slowwave.serving.config import ServeConfig
 from slowwave.status_line import StatusLine
 

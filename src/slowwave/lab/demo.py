@@ -16,7 +16,6 @@ from rich.table import Table
 
 from slowwave.console import PlainConsole
 from slowwave.evaluation.evaluate import Record, evaluate
-from slowwave.extras import say_how_to_install
 from slowwave.lab.plots.canvas import save_figure
 from slowwave.lab.plots.run_results import Spread
 from slowwave.lab.plots.stream_plot import draw_demo
@@ -28,6 +27,7 @@ from slowwave.tasks.base import Example, Labelled, Task
 from slowwave.tasks.config import DepoConfig, TaskConfig
 from slowwave.tasks.splits import MAX_INDEX
 from slowwave.training.experiment import ExperimentConfig, load_run
+from slowwave.wording import say_how_to_install
 
 PASSES = (1, 2, 3, 4)
 SPLIT = "test"

@@ -28,10 +28,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from slowwave.extras import say_how_to_install
 from slowwave.ops import native
 from slowwave.ops.norm import wide_dtype
 from slowwave.ops.rule_chunks import rule_in_chunks
+from slowwave.wording import say_how_to_install
 
 UsableBackend = Literal["reference", "chunk", "native", "fla"]
 Backend = Literal["auto"] | UsableBackend

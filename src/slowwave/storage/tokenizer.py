@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from slowwave.extras import say_how_to_install
 from slowwave.storage.files import read_small
 from slowwave.storage.tokenizer_faults import find_id_faults, find_inexact_parts
+from slowwave.wording import say_how_to_install
 
 if TYPE_CHECKING:
     import tokenizers

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slowwave.extras import say_how_to_install
 from slowwave.models.config import ModelConfig
 from slowwave.ops.gated_rules import fla_is_available
+from slowwave.wording import say_how_to_install
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 

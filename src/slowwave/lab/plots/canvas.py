@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slowwave.evaluation.measure import SHARE, Measure
-from slowwave.extras import say_how_to_install
 from slowwave.lab.plots.run_results import Spread
 from slowwave.storage.files import write_atomically
+from slowwave.wording import say_how_to_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

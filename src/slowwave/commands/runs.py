@@ -1,4 +1,4 @@
-"""Training by a recipe."""
+"""Commands for runs: train by a recipe, score, export a model to talk to."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from slowwave.commands.arguments import parse, require_folder
+from slowwave.commands.arguments import parse, require_folder, split_setting
 from slowwave.status_line import StatusLine
 from slowwave.training.experiment import ExperimentConfig, load_experiment, look_up
 from slowwave.training.process import RunView
 from slowwave.training.run_folder import count_saved_steps
 from slowwave.wording import find_close
+
+Run = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class TrainOptions:
     """Print the summary as one JSON document on stdout."""
 
 
-def run(arguments: list[str]) -> None:
+def train(arguments: list[str]) -> None:
     """slowwave train RECIPE [--sleep.passes 4 ...] [--out DIR] [--json]"""
     if {"-h", "--help"} & set(arguments[:1]):
         print("usage: slowwave train RECIPE [options]; slowwave train RECIPE --help lists them")
@@ -66,8 +68,84 @@ def run(arguments: list[str]) -> None:
         print(f"run folder: {out}", file=sys.stderr)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Score a run (or a shipped checkpoint) on its test split."""
+
+    run: Run
+    """Folder of a run: config.json and checkpoint/."""
+    passes: tuple[int, ...] = ()
+    """Numbers of passes to sleep with; the trained one if not given."""
+    examples: int = 1024
+    """Test examples."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK.FIELD=VALUE ...")] = ()
+    """Changes to the task, such as steps=10 or questions=9, to score beyond what was trained."""
+    json: bool = False
+    """Print the records as one JSON document on stdout."""
+
+
+def evaluate(arguments: list[str]) -> None:
+    """slowwave eval RUN [--passes 1 2 4] [--examples 1024] [--json]"""
+    options = parse(EvalOptions, arguments, prog="slowwave eval")
+    if any(count < 1 for count in options.passes):
+        raise ValueError(f"--passes has {min(options.passes)}; use 1 or more for each")
+    if options.examples < 1:
+        raise ValueError(f"--examples is {options.examples}; use 1 or more")
+    with StatusLine() as status:
+        status.show(f"loading {options.run}")
+        from slowwave.training.experiment import load_run, retask, score
+
+        config, model, task = load_run(options.run)
+        if options.set:
+            config, task = retask(config, dict(split_setting(text) for text in options.set))
+        records = score(
+            model,
+            task,
+            config,
+            passes=options.passes or (config.sleep.passes,),
+            examples=options.examples,
+            on_scored=RunView(status).scored,
+        )
+    result = {
+        "name": config.name,
+        "trained_passes": config.sleep.passes,
+        "group_name": task.group_name,
+        "bytes_per_token": task.bytes_per_token,
+        "floors": task.floors(),
+        "test": [record.to_dict() for record in records],
+    }
+    if options.json:
+        print(json.dumps(result))
+    else:
+        from slowwave.evaluation.tables import print_summary
+
+        print_summary(result)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Make a model to talk to from a run on conversation or text."""
+
+    run: Run
+    """Folder of a run: config.json and checkpoint/."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """Folder that receives model.safetensors, config.json and tokenizer.json; not there yet."""
+
+
+def export(arguments: list[str]) -> None:
+    """slowwave export RUN OUT"""
+    options = parse(ExportOptions, arguments, prog="slowwave export")
+    from slowwave.training.experiment import export_run
+
+    export_run(options.run, options.out)
+    print(options.out)
+
+
 def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str, Any]:
-    """The summary; raises KeyboardInterrupt, which says what is saved, if it was interrupted."""
+    """Trains and returns the summary.
+
+    Raises KeyboardInterrupt with a sentence about what is saved if training was interrupted.
+    """
     status.show(f"loading what the run in {out} takes")
     from slowwave.training.experiment import run_training
     from slowwave.training.process import keep_freed_memory
@@ -87,7 +165,7 @@ def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str,
 
 
 def _require_file(recipe: str) -> None:
-    """Raises ValueError if a recipe is not there, with those that may have been meant."""
+    """Raises ValueError if a recipe is missing, with guesses which one was meant."""
     path = Path(recipe)
     if path.is_file():
         return

@@ -21,7 +21,8 @@ from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import save_model
 from slowwave.storage.files import read_json, write_json
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.experiment import ExperimentConfig, build, load_run
 
 GRAPHS = 3

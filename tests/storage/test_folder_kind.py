@@ -15,7 +15,9 @@ from slowwave.runtime.model_folder import TalkerConfig, load
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import save_model
 from slowwave.storage.folder_kind import TEXT_TASKS
-from slowwave.tasks.config import ConversationConfig, DepoConfig, TaskConfig
+from slowwave.tasks import TaskConfig
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.depo import DepoConfig
 from slowwave.training.experiment import ExperimentConfig, export_run, load_run
 
 ROOT = Path(__file__).parents[2]

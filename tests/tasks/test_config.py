@@ -7,15 +7,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from slowwave.config import Config
-from slowwave.tasks.config import (
-    ConversationConfig,
-    DepoConfig,
-    GsmInfiniteConfig,
-    RecallConfig,
-    Rule110Config,
-    TaskConfig,
-    TextConfig,
-)
+from slowwave.tasks import TaskConfig
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.gsm_infinite import GsmInfiniteConfig
+from slowwave.tasks.recall import RecallConfig
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.text import TextConfig
 
 OFFICIAL = {"grammar": "official", "nodes": 75, "questions": 10, "hops": 16}
 

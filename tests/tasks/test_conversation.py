@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from conversation_oracle import Meaning, read_line, reply_to
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.config import ConversationConfig, Relation
-from slowwave.tasks.conversation import Conversation
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks.conversation import ConversationConfig, Relation
+from slowwave.tasks.conversation.task import Conversation
+from slowwave.tasks.draws import SPLITS
 
 TOKENIZER = str(Path(__file__).parents[2] / "recipes" / "talk-tokenizer.json")
 TALK = ConversationConfig(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.config import DepoConfig
-from slowwave.tasks.depo import Depo
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.depo.task import Depo
+from slowwave.tasks.draws import SPLITS
 
 Layout = Literal["row", "forked"]
 LAYOUTS: tuple[Layout, ...] = ("row", "forked")

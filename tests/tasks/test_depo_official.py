@@ -16,10 +16,10 @@ import torch
 
 from slowwave.sleep.schedule import NO_LOSS, Segment, cut_training
 from slowwave.tasks.base import Labelled
-from slowwave.tasks.config import DepoConfig
-from slowwave.tasks.depo import Depo
-from slowwave.tasks.depo_grammar import from_official_ids, to_official_ids
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.depo.grammar import from_official_ids, to_official_ids
+from slowwave.tasks.depo.task import Depo
+from slowwave.tasks.draws import SPLITS
 from slowwave.training.experiment import load_experiment
 
 REFERENCE = os.environ.get("SLOWWAVE_REFERENCE_DATA", "")

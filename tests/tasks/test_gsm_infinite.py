@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import gsm_infinite_oracle as oracle
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.config import GsmInfiniteConfig
-from slowwave.tasks.gsm_infinite import GsmInfinite
-from slowwave.tasks.gsm_infinite_grammar import ANSWER_DIGITS, ANSWER_SLOT, PADDING
-from slowwave.tasks.gsm_infinite_names import NUM_CORE_NAMES, THEMES
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks.draws import SPLITS
+from slowwave.tasks.gsm_infinite import NUM_CORE_NAMES, GsmInfiniteConfig
+from slowwave.tasks.gsm_infinite.grammar import ANSWER_DIGITS, ANSWER_SLOT, PADDING
+from slowwave.tasks.gsm_infinite.names import THEMES
+from slowwave.tasks.gsm_infinite.task import GsmInfinite
 
 LENGTHS = {"compact": (0, 300), "words": (0, 900)}
 

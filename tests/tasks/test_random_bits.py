@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slowwave.tasks.random_bits import (
+from slowwave.tasks.draws import (
     Words,
     below,
     counter,

@@ -5,8 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from slowwave.tasks.random_bits import counter, draw_words
-from slowwave.tasks.random_stream import RandomStream
+from slowwave.tasks.draws import RandomStream, counter, draw_words
 
 
 def test_choices_are_the_words_in_order() -> None:

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.config import RecallConfig
-from slowwave.tasks.recall import Recall
-from slowwave.tasks.recall_facts import stream_hash
-from slowwave.tasks.splits import SPLITS, belongs_to
+from slowwave.tasks.draws import SPLITS, belongs_to
+from slowwave.tasks.recall import RecallConfig
+from slowwave.tasks.recall.task import Recall, stream_hash
 
 QUESTION, UNKNOWN, FIRST_KEY = 0, 1, 10
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.config import Rule110Config
-from slowwave.tasks.rule110 import QUERY, Rule110, evolve, state_hash
-from slowwave.tasks.splits import SPLITS, belongs_to
+from slowwave.tasks.draws import SPLITS, belongs_to
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.rule110.task import QUERY, Rule110, evolve, state_hash
 
 NEXT_CELL = {
     (1, 1, 1): 0,

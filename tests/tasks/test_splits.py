@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from slowwave.tasks.config import MIN_COMPACT_NODES, MIN_WIDTH
-from slowwave.tasks.depo_cycles import cycle_hash
-from slowwave.tasks.random_bits import Integers, Words, keyed_hash
-from slowwave.tasks.rule110 import state_hash
-from slowwave.tasks.splits import SPLITS, belongs_to, draw_in_split
+from slowwave.tasks.depo import MIN_COMPACT_NODES
+from slowwave.tasks.depo.task import cycle_hash
+from slowwave.tasks.draws import SPLITS, Integers, Words, belongs_to, draw_in_split, keyed_hash
+from slowwave.tasks.rule110 import MIN_WIDTH
+from slowwave.tasks.rule110.task import state_hash
 
 
 def test_every_hash_belongs_to_one_split() -> None:

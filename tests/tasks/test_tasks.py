@@ -10,18 +10,15 @@ import pytest
 import torch
 
 from slowwave.sleep.schedule import NO_LOSS
+from slowwave.tasks import TaskConfig, make_task
 from slowwave.tasks.base import Batch, Labelled, Task
-from slowwave.tasks.config import (
-    ConversationConfig,
-    DepoConfig,
-    GsmInfiniteConfig,
-    RecallConfig,
-    Rule110Config,
-    TaskConfig,
-    TextConfig,
-)
-from slowwave.tasks.registry import make_task
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.draws import SPLITS
+from slowwave.tasks.gsm_infinite import GsmInfiniteConfig
+from slowwave.tasks.recall import RecallConfig
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.text import TextConfig
 
 OFFICIAL = DepoConfig(grammar="official", nodes=20, min_nodes=3, hops=7, questions=5, layout="row")
 LICENSE = str(Path(__file__).parents[2] / "LICENSE")

@@ -12,9 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slowwave.tasks.config import TextConfig
-from slowwave.tasks.splits import SPLITS
-from slowwave.tasks.text import Text
+from slowwave.tasks.draws import SPLITS
+from slowwave.tasks.text import TextConfig
+from slowwave.tasks.text.task import Text
 
 PIECE, CONTEXT, WINDOW = 12, 7, 3
 Place = tuple[int, int]

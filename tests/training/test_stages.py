@@ -17,7 +17,7 @@ from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
-from slowwave.tasks.config import Rule110Config
+from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.cost import step_flops
 from slowwave.training.experiment import ExperimentConfig, build, run_training

@@ -16,7 +16,8 @@ from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.storage.files import read_json, write_json
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import ExperimentConfig, build, load_run, run_training
 from slowwave.training.run_folder import RunFolder

@@ -24,9 +24,10 @@ from slowwave.lab.plots.stream_trace import Event, ReadEvent, SleepEvent, Stream
 from slowwave.models.backbone import HybridLM
 from slowwave.sleep.stream import read_stream
 from slowwave.storage.files import write_json
+from slowwave.tasks import TaskConfig
 from slowwave.tasks.base import Example, Labelled, Task
-from slowwave.tasks.config import DepoConfig, TaskConfig
-from slowwave.tasks.splits import MAX_INDEX
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.draws import MAX_INDEX
 from slowwave.training.experiment import ExperimentConfig, load_run
 
 PASSES = (1, 2, 3, 4)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.config import TaskConfig
-from slowwave.tasks.random_bits import Integers
+from slowwave.tasks import TaskConfig
+from slowwave.tasks.draws import Integers
 
 NONE = -1
+
+AnyConfig = TypeVar("AnyConfig", bound=TaskConfig)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Labelled:
     inputs: token ids. targets: the token to predict at this position (already shifted), -100 =
     no loss. answers: the answer of the example that the target belongs to, -1 = none; an answer
     is right when all of its targets are. groups: the slice the answer is reported under (see
-    `Task.group_name`), -1 = none.
+    `Task.groups`), -1 = none.
     """
 
     inputs: Tensor
@@ -88,73 +91,62 @@ class Example:
     answers: tuple[str, ...]
 
 
-class Task(Protocol):
-    """A generator of examples, each a pure function of (config, split, index)."""
+class Task(abc.ABC, Generic[AnyConfig]):
+    """A generator of examples, each a pure function of (config, split, index).
 
-    @property
-    def config(self) -> TaskConfig:
-        """What the task was made from."""
-        ...
+    `__init__` of a subclass keeps the config and sets the rest; examples are made by the methods.
+    """
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids."""
-        ...
+    config_class: ClassVar[type[TaskConfig]]
+    """What a recipe is read as."""
+    vocab_size: int
+    """Number of token ids."""
+    context_tokens: int
+    """Tokens before the first prediction slot; the sleep window must divide this. 0 if predictions
+    are spread over the stream, so that every window has loss."""
+    prediction_tokens: int
+    """Tokens after the context: of the rest of the stream, or of one forked question."""
+    bytes_per_token: float | None = None
+    """Bytes of text that a token stands for, in the mean; None if not all of it is to be
+    predicted, or tokens are no text."""
+    group_name: str
+    """What the groups are, for a table's head: "hop", "state"."""
+    groups: dict[int, str]
+    """Every group there is, in order, and what it is called in records, tables and figures."""
 
-    @property
-    def context_tokens(self) -> int:
-        """Tokens before the first prediction slot; the sleep window must divide this. 0 if
-        predictions are spread over the stream."""
-        ...
-
-    @property
-    def prediction_tokens(self) -> int:
-        """Tokens after the context: of the rest of the stream, or of one forked question."""
-        ...
-
-    @property
-    def bytes_per_token(self) -> float | None:
-        """Bytes of text that a token stands for, in the mean; None if not all of it is to be
-        predicted, or tokens are no text."""
-        ...
-
-    @property
-    def group_name(self) -> str:
-        """What the groups are, for a table's head: "hop", "state"."""
-        ...
-
-    @property
-    def group_values(self) -> tuple[int, ...]:
-        """Every group there is, in order."""
-        ...
+    def __init__(self, config: AnyConfig) -> None:
+        self.config = config
 
     @property
     def group_labels(self) -> tuple[str, ...]:
-        """What each of group_values is called in records, tables and figures."""
-        ...
+        """What the groups are called, in order."""
+        return tuple(self.groups.values())
 
+    @abc.abstractmethod
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Examples for a model, row i from indices[i] alone; indices are 0 to 2**62.
 
         Raises ValueError for an unknown split or other indices.
         """
-        ...
 
+    @abc.abstractmethod
     def example(self, split: str, index: int) -> Example:
         """The example that `batch(split, [index])` holds, for people."""
-        ...
+
+    @abc.abstractmethod
+    def floors(self) -> dict[str, float]:
+        """Scores on the test split, by name, of predictors that read nothing of the context."""
 
     def render(self, example: Example) -> str:
         """The example as text of several lines."""
-        ...
+        asked = zip(example.questions, example.answers, strict=True)
+        lines = [*self.label(example.context), *map(": ".join, asked)]
+        title = f"{self.config.name} {example.split} {example.index}"
+        return "\n  ".join([title, *lines])
 
-    def is_correct(self, example: Example, output: Sequence[int]) -> bool:
-        """Whether `output`, one token id for each of example.targets, is right throughout."""
-        ...
-
-    def floors(self) -> dict[str, float]:
-        """Scores on the test split, by name, of predictors that read nothing of the context."""
-        ...
+    def label(self, context: Sequence[str]) -> Iterable[str]:
+        """The lines of an example's context, with what a reader has to know of each."""
+        return context
 
 
 def name_range(first: int, last: int) -> str:

@@ -15,7 +15,7 @@ from slowwave.lab.bench.train import MEMORY_BATCH, TASK
 from slowwave.ops.bfloat16 import is_bfloat16_slow
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_training
-from slowwave.tasks.rule110 import Rule110
+from slowwave.tasks.rule110.task import Rule110
 from slowwave.training.memory_model import predict_memory
 
 MIB = 2**20

@@ -23,8 +23,8 @@ from slowwave.ops.delta_rule import fastest_backend
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.tasks.base import Batch
-from slowwave.tasks.config import Rule110Config
-from slowwave.tasks.rule110 import Rule110
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.rule110.task import Rule110
 from slowwave.training.allocator import keep_freed_memory
 from slowwave.training.config import TrainConfig
 from slowwave.training.memory_model import predict_memory

@@ -1,7 +1,7 @@
 """Reads problems of the public GSM-Infinite generator, one JSON object a line.
 
 Used fields: template, problem, question, op, and answer or else solution, which then ends with
-"Answer: N.". `gsm_infinite_text` has the grammar. Names may hold " in " and " and "; a place
+"Answer: N.". `grammar` has the grammar. Names may hold " in " and " and "; a place
 starts with a capital, and an item with anything else.
 """
 
@@ -13,8 +13,9 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-from slowwave.tasks.gsm_infinite_names import THEMES
-from slowwave.tasks.gsm_infinite_problem import (
+from slowwave.tasks.gsm_infinite.grammar import IS_POSITIVE, ITEM_EXISTS
+from slowwave.tasks.gsm_infinite.names import THEMES
+from slowwave.tasks.gsm_infinite.problem import (
     NO_ITEM,
     Expression,
     Kind,
@@ -23,7 +24,6 @@ from slowwave.tasks.gsm_infinite_problem import (
     Statement,
     solve,
 )
-from slowwave.tasks.gsm_infinite_text import IS_POSITIVE, ITEM_EXISTS
 
 _THEME_OF_TEMPLATE = {theme.official_name: name for name, theme in THEMES.items()}
 

@@ -1,7 +1,7 @@
 """Draws conversations: who is spoken of, what is told, corrected and asked, and the replies.
 
 A turn is a line of the user and the reply to it, which follows from what was said so far and from
-nothing else. How turns are cut into windows is left to `conversation`.
+nothing else. How turns are cut into windows is left to `task`.
 """
 
 from __future__ import annotations
@@ -14,27 +14,40 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slowwave.tasks.config import ConversationConfig
-from slowwave.tasks.conversation_names import OBJECTS, PEOPLE, RELATIVES, THINGS, invent_name
-from slowwave.tasks.conversation_phrases import (
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.conversation.phrases import (
     CORRECTED,
     CORRECTIONS,
     NOTED,
+    OBJECTS,
+    PEOPLE,
     RELATIONS,
+    RELATIVES,
     REQUESTS,
     SMALL_TALK,
+    THINGS,
     UNKNOWN,
     begin,
     write,
 )
-from slowwave.tasks.random_bits import Words, counter, draw_words, keyed_hash
-from slowwave.tasks.random_stream import RandomStream
-from slowwave.tasks.splits import belongs_to, row_seeds
+from slowwave.tasks.draws import (
+    RandomStream,
+    Words,
+    belongs_to,
+    counter,
+    draw_words,
+    keyed_hash,
+    row_seeds,
+)
 
 _CARELESS = 0.1  # share of the user's lines without a capital at the start and a mark at the end
 _PLAIN_CORRECTIONS = 0.25  # share of corrections that look like any other statement
 _STRANGERS = 0.5  # share of never-told questions about people of whom nothing is told
 _TRIES = 8
+
+_CONSONANTS = "bdfgklmnprstvz"
+_VOWELS = "aeiou"
+_ENDINGS = ("", "", "", "l", "n", "r", "s")
 
 
 class Key(NamedTuple):
@@ -190,7 +203,7 @@ class Script:
         """Somebody of whom nothing is told."""
         while True:
             if self._draws.happens(self._config.invented):
-                person = invent_name(self._draws)
+                person = _invent_name(self._draws)
             elif self._draws.happens(len(RELATIVES) / (len(RELATIVES) + len(PEOPLE))):
                 person = f"my {self._draws.choose(RELATIVES)}"
             else:
@@ -204,7 +217,7 @@ class Script:
             lowest = 10 ** (relation.digits - 1)
             return str(lowest + draws.below(9 * lowest))
         if relation.invents and draws.happens(self._config.invented):
-            return invent_name(draws)
+            return _invent_name(draws)
         return draws.choose(relation.values)
 
 
@@ -232,3 +245,11 @@ def _turn_round(subject: str) -> str:
     if subject == "I":
         return "you"
     return re.sub("^my ", "your ", subject)
+
+
+def _invent_name(draws: RandomStream) -> str:
+    """Two or three syllables that can be spoken, such as Tavolin."""
+    syllables = [
+        draws.choose(_CONSONANTS) + draws.choose(_VOWELS) for _ in range(2 + draws.is_heads())
+    ]
+    return "".join(syllables).capitalize() + draws.choose(_ENDINGS)

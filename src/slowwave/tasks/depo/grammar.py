@@ -13,21 +13,14 @@ Ids, official: padding 0, name tokens 1..100 as they are, hop k at 100+k, the ma
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 
-from slowwave.tasks.config import DepoConfig
-from slowwave.tasks.random_bits import Integers
+from slowwave.tasks.depo import NUM_FIRST_TOKENS, NUM_LAST_TOKENS, DepoConfig
+from slowwave.tasks.draws import Integers
 
 ABSENT = -1  # no token here; padding once the tokens have moved together
 
-NUM_FIRST_TOKENS = 50
-NUM_LAST_TOKENS = 50
-
-_OFFICIAL_HOP = 9000
-_OFFICIAL_MARKER = 9500
-_OFFICIAL_START = 9999
 _LAST_NAME_TOKEN = NUM_FIRST_TOKENS + NUM_LAST_TOKENS
 
 
@@ -90,8 +83,10 @@ class Grammar:
 def make_grammar(config: DepoConfig) -> Grammar:
     """The grammar and the ids that a config asks for."""
     if config.grammar == "official":
-        one = [(ABSENT, last) for last in _last_tokens()]
-        two = [(first, last) for first in _first_tokens() for last in _last_tokens()]
+        firsts = range(1, NUM_FIRST_TOKENS + 1)
+        lasts = range(NUM_FIRST_TOKENS + 1, _LAST_NAME_TOKEN + 1)
+        one = [(ABSENT, last) for last in lasts]
+        two = [(first, last) for first in firsts for last in lasts]
         marker = _LAST_NAME_TOKEN + config.hops + 1
         return Grammar(
             names=np.array(one + two),
@@ -113,45 +108,3 @@ def make_grammar(config: DepoConfig) -> Grammar:
         padding=unpadded_size if is_padded else None,
         vocab_size=unpadded_size + is_padded,
     )
-
-
-def to_official_ids(tokens: Iterable[int], hops: int) -> list[int]:
-    """Ids of the official grammar with K = `hops`, as this package numbers them, to the published
-    ones (9000+k, 9500); drops padding and starts with 9999, as published sequences do."""
-    marker = _LAST_NAME_TOKEN + hops + 1
-    ids = [_OFFICIAL_START]
-    for token in tokens:
-        if not 0 <= token <= marker:
-            raise ValueError(f"tokens hold {token}; use 0 to {marker}, the ids of {hops} hops")
-        if token == marker:
-            ids.append(_OFFICIAL_MARKER)
-        elif token > _LAST_NAME_TOKEN:
-            ids.append(_OFFICIAL_HOP + token - _LAST_NAME_TOKEN)
-        elif token:
-            ids.append(token)
-    return ids
-
-
-def from_official_ids(ids: Iterable[int], hops: int) -> list[int]:
-    """The reverse of `to_official_ids`, without padding and without the 9999 at the start."""
-    tokens: list[int] = []
-    for number in ids:
-        if number == _OFFICIAL_START:
-            continue
-        if number == _OFFICIAL_MARKER:
-            tokens.append(_LAST_NAME_TOKEN + hops + 1)
-        elif _OFFICIAL_HOP < number <= _OFFICIAL_HOP + hops:
-            tokens.append(number - _OFFICIAL_HOP + _LAST_NAME_TOKEN)
-        elif 1 <= number <= _LAST_NAME_TOKEN:
-            tokens.append(number)
-        else:
-            raise ValueError(f"ids hold {number}; use ids of the official grammar, {hops} hops")
-    return tokens
-
-
-def _first_tokens() -> range:
-    return range(1, NUM_FIRST_TOKENS + 1)
-
-
-def _last_tokens() -> range:
-    return range(NUM_FIRST_TOKENS + 1, _LAST_NAME_TOKEN + 1)

@@ -8,21 +8,24 @@ state i after `steps` steps. Ids: 0 and 1 for cells and labels, 2 for the query.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from slowwave.tasks.base import NONE, Batch, Example, Labelled
-from slowwave.tasks.config import Rule110Config
-from slowwave.tasks.random_bits import Integers, Words, counter, draw_words, keyed_hash
-from slowwave.tasks.splits import (
+from slowwave.tasks.base import NONE, Batch, Example, Labelled, Task
+from slowwave.tasks.draws import (
+    Integers,
+    Words,
     belongs_to,
-    check_indices,
-    check_split,
+    check_rows,
+    counter,
     draw_in_split,
+    draw_words,
+    keyed_hash,
     row_seeds,
 )
+from slowwave.tasks.rule110 import Rule110Config
 
 QUERY = 2
 
@@ -50,19 +53,18 @@ def state_hash(states: Words, width: int) -> Words:
     return keyed_hash(states, "rule110", "split", width)
 
 
-class Rule110:
+class Rule110(Task[Rule110Config]):
     """Each answer is a whole example: all labels must be right. Groups are the states."""
 
+    config_class = Rule110Config
     vocab_size = 3
-    bytes_per_token: float | None = None
     group_name = "state"
 
     def __init__(self, config: Rule110Config) -> None:
-        self.config = config
+        super().__init__(config)
         self.context_tokens = config.num_states * config.width
         self.prediction_tokens = config.num_states
-        self.group_values = tuple(range(config.num_states))
-        self.group_labels = tuple(map(str, self.group_values))
+        self.groups = {state: str(state) for state in range(config.num_states)}
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Stream (B, num_states * width + num_states), no forked questions; see `Task.batch`."""
@@ -92,22 +94,14 @@ class Rule110:
             context=tuple("".join(map(str, cells)) for cells in self._cells(states).tolist()),
             questions=tuple(
                 f"first cell of state {number} after {self.config.steps} steps"
-                for number in self.group_values
+                for number in self.groups
             ),
             answers=tuple(map(str, labels.tolist())),
         )
 
-    def render(self, example: Example) -> str:
-        """See `Task.render`."""
-        lines = [f"rule110 {example.split} {example.index}"]
-        lines += [f"  state {number}: {cells}" for number, cells in enumerate(example.context)]
-        asked = zip(example.questions, example.answers, strict=True)
-        lines += [f"  {question}: {answer}" for question, answer in asked]
-        return "\n".join(lines)
-
-    def is_correct(self, example: Example, output: Sequence[int]) -> bool:
-        """See `Task.is_correct`."""
-        return tuple(output) == example.targets
+    def label(self, context: Sequence[str]) -> Iterable[str]:
+        """See `Task.label`."""
+        return (f"state {number}: {cells}" for number, cells in enumerate(context))
 
     def evolved_cells(self, split: str, indices: npt.ArrayLike, steps: int) -> Integers:
         """The states of `batch(split, indices)` after `steps` steps, (B, num_states, width)."""
@@ -132,9 +126,8 @@ class Rule110:
 
     def _draw(self, split: str, indices: npt.ArrayLike) -> Words:
         """States (B, num_states), one word each."""
-        check_split(split)
         width, num_states = self.config.width, self.config.num_states
-        seeds = row_seeds(check_indices(indices), self.config, split, "states")
+        seeds = row_seeds(check_rows(split, indices), self.config, split, "states")
 
         def propose(rows: Integers, attempts: Integers) -> tuple[Words, Words]:
             example, slot = np.divmod(rows[:, None], num_states)

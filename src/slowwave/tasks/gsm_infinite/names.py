@@ -1,20 +1,42 @@
-"""The three worlds that problems speak of: what things and places are called in each.
+"""The three worlds that problems speak of, and which of their names a problem gets.
 
 The kinds of phrases are those of the public generator (Infini-AI-Lab/gsm_infinite), so that its
 problems and ours read alike; the things and places are our own. Names hold no comma, full stop or
 " in " and, as in the public one, things start in lower case and places with a capital, which is
 how a reader tells where one ends and the other begins.
+
+The content of a problem is its core: theme, question and the set of its statements, in names. A
+hash of it decides its split, so the same core among other distractors, in another order or with the
+question elsewhere is in the same split.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
-# Of the names of a theme, the first belong to the core of a problem; the others are those that
-# surface distractors go by.
-NUM_CORE_NAMES = 24
-NUM_OTHER_PLACES = 10
-NUM_OTHER_ITEMS = 24
+import numpy as np
+
+from slowwave.tasks.draws import (
+    Integers,
+    Words,
+    counter,
+    draw_in_split,
+    draw_words,
+    keyed_hash,
+    mix,
+    permutation,
+)
+from slowwave.tasks.gsm_infinite import NUM_CORE_NAMES, NUM_OTHER_ITEMS, NUM_OTHER_PLACES
+from slowwave.tasks.gsm_infinite.core import MAX_OPERANDS, Core
+from slowwave.tasks.gsm_infinite.problem import Statement
+
+_NOBODY = (-1, -1, -1)
+_NO_STATEMENT = (-1, *_NOBODY * (1 + MAX_OPERANDS))
+# Of a statement without an expression, and of the question; beyond all that a number can make.
+_EXISTS = 1 << 20
+_IS_ASKED = 1 << 21
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,3 +169,70 @@ THEMES = {
         ),
     ),
 }
+
+
+def draw_names(split: str, seeds: Words, themes: Sequence[str], cores: Sequence[Core]) -> Integers:
+    """Which of the core names the places and items of each problem go by.
+
+    seeds: (B,). Returns (B, 2, NUM_CORE_NAMES): for places, then items, a permutation of names.
+    """
+    contents = encode_contents(cores)
+    numbers = np.array([list(THEMES).index(theme) for theme in themes], dtype=np.uint64)
+    slots = np.arange(2 * NUM_CORE_NAMES).reshape(2, NUM_CORE_NAMES)
+
+    def propose(rows: Integers, attempts: Integers) -> tuple[Integers, Words]:
+        counters = counter(slots, attempts[:, None, None])
+        words = draw_words(seeds[rows, None, None, None], counters)
+        names = permutation(words, np.full(words.shape[:-1], NUM_CORE_NAMES))
+        return names, content_hash(names, numbers[rows], contents[rows])
+
+    return draw_in_split(split, len(cores), propose)
+
+
+def encode_contents(cores: Sequence[Core]) -> Integers:
+    """Cores as numbers (B, S, 16), for `content_hash`: for the question and every statement, a code
+    of its number and signs, then (kind, place, item) of the quantities in it; -1 where there is
+    nothing."""
+    rows = [
+        [
+            (_IS_ASKED, *core.question, *_NOBODY * MAX_OPERANDS),
+            *(_encode(statement) for statement in (*core.needed, *core.unneeded)),
+        ]
+        for core in cores
+    ]
+    length = max(map(len, rows))
+    return np.array([[*row, *[_NO_STATEMENT] * (length - len(row))] for row in rows])
+
+
+def content_hash(names: Integers, themes: Words, contents: Integers) -> Words:
+    """What decides the split of each core under A choices of names, (M, A).
+
+    names: (M, A, 2, NUM_CORE_NAMES). themes: (M,). contents: (M, S, 16). A sum over the statements
+    does not depend on their order, nor on the numbering of places and items.
+    """
+    num_rows, num_statements, _ = contents.shape
+    codes = contents[:, None, :, 0]
+    quantities = contents[:, None, :, 1:].reshape(num_rows, 1, -1, 3)
+    kinds, places, items = np.moveaxis(quantities, -1, 0)
+    named = [
+        np.where(positions < 0, -1, np.take_along_axis(names[:, :, which], positions, axis=-1))
+        for which, positions in enumerate((places, items))
+    ]
+    words = (kinds + 1) + (named[0] + 1 << 8) + (named[1] + 1 << 16)
+    words = words.reshape(*words.shape[:2], num_statements, -1).astype(np.uint64)
+    hashes = keyed_hash(codes.astype(np.uint64), "gsm_infinite", "split")
+    for operand in range(words.shape[-1]):
+        hashes = mix(hashes ^ words[..., operand])
+    hashes = np.where(codes < 0, np.uint64(0), hashes)
+    return mix(np.add.reduce(hashes, axis=-1) ^ mix(themes[:, None] + np.uint64(1)))
+
+
+def _encode(statement: Statement) -> tuple[int, ...]:
+    quantity, expression = statement
+    if expression is None:
+        return (_EXISTS, *quantity, *_NOBODY * MAX_OPERANDS)
+    number = 0 if expression.number is None else 1 + expression.number
+    signs = 4 * (expression.operation == "times") + 2 * (expression.operation == "plus")
+    code = 8 * number + signs + (expression.combination == "difference")
+    nobodies = _NOBODY * (MAX_OPERANDS - len(expression.references))
+    return (code, *quantity, *itertools.chain.from_iterable(expression.references), *nobodies)

@@ -81,7 +81,7 @@ class Statement(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """theme: a key of `gsm_infinite_names.THEMES`. places, items: the names that the quantities
+    """theme: a key of `names.THEMES`. places, items: the names that the quantities
     refer to by position."""
 
     theme: str

@@ -3,8 +3,8 @@
 The task of a model to talk to. A stream is turns, a line of the user and the reply, for as long as
 whole ones fit into its windows; windows are cut anywhere, inside words too. What no turn fits into
 is padding, so that the last sleep comes at the end of a turn, as one that is asked for does. Every
-reply is predicted, and after the stream further questions are asked, each on its own fork.
-`conversation_turns` draws what is said.
+reply is predicted; after the stream, further questions are asked, each on its own fork.
+`turns` draws what is said.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import numpy.typing as npt
 import torch
 
 from slowwave.storage.tokenizer import load_tokenizer
-from slowwave.tasks.base import NONE, Batch, Example, Labelled, name_range
-from slowwave.tasks.config import ConversationConfig
-from slowwave.tasks.conversation_turns import Key, Script, Turn, draw_script
-from slowwave.tasks.random_bits import Integers, Words
-from slowwave.tasks.splits import check_indices, check_split
+from slowwave.tasks.base import NONE, Batch, Example, Labelled, Task, name_range
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.conversation.turns import Key, Script, Turn, draw_script
+from slowwave.tasks.draws import Integers, Words, check_rows
 
 _PADDING = 0
 # Codes of groups: the bit length of a distance in windows, to which this is added if the fact
@@ -58,7 +57,7 @@ class Drawn(NamedTuple):
     asked: list[Said]
 
 
-class Conversation:
+class Conversation(Task[ConversationConfig]):
     """A reply is an answer, right when the whole line is. Groups are how many windows ago the fact
     that it names was last told (0 is the same window), apart for facts that replaced another; one
     for what was never told, and one for replies that ask nothing of the memory.
@@ -66,26 +65,24 @@ class Conversation:
     Raises ValueError if the tokenizer cannot be read or is not exact.
     """
 
-    bytes_per_token: float | None = None
+    config_class = ConversationConfig
     group_name = "windows ago"
     context_tokens = 0
 
     def __init__(self, config: ConversationConfig) -> None:
-        self.config = config
+        super().__init__(config)
         self.tokenizer = load_tokenizer(config.tokenizer)
         self.vocab_size = self.tokenizer.vocab_size
         self.prediction_tokens = config.question_tokens
         names = {0: "0"} if config.asked else {}
         for code in range(1, config.windows.bit_length() + 1):
             names[code] = name_range(2 ** (code - 1), min(2**code - 1, config.windows))
-        labels = dict(names)
+        self.groups = dict(names)
         if config.corrected:
-            labels |= {_UPDATED + code: f"{name} updated" for code, name in names.items()}
+            self.groups |= {_UPDATED + code: f"{name} updated" for code, name in names.items()}
         if config.untold:
-            labels[_UNTOLD] = "never told"
-        labels[_NOT_ASKED] = "not asked"
-        self.group_values = tuple(labels)
-        self.group_labels = tuple(labels.values())
+            self.groups[_UNTOLD] = "never told"
+        self.groups[_NOT_ASKED] = "not asked"
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Stream (B, windows * window), masked where no turn fits; forked questions (B, questions,
@@ -122,10 +119,6 @@ class Conversation:
         said = f"{''.join(example.context)}asked afterwards, each on a copy of the state:\n{asked}"
         return f"conversation {example.split} {example.index}\n{indent(said, '  ')}".rstrip()
 
-    def is_correct(self, example: Example, output: Sequence[int]) -> bool:
-        """See `Task.is_correct`."""
-        return tuple(output) == example.targets
-
     def floors(self) -> dict[str, float]:
         """forgetful: the share of replies, in a sample of the test split, that are right if one
         knows the language and remembers nothing: "never told" is then the best answer."""
@@ -134,8 +127,7 @@ class Conversation:
         return {"forgetful": sum(group in (_UNTOLD, _NOT_ASKED) for group in groups) / len(groups)}
 
     def _draw(self, split: str, indices: npt.ArrayLike) -> list[Drawn]:
-        check_split(split)
-        return [self._draw_one(split, index) for index in check_indices(indices)[:, None]]
+        return [self._draw_one(split, index) for index in check_rows(split, indices)[:, None]]
 
     def _draw_one(self, split: str, index: Words) -> Drawn:
         script = draw_script(self.config, split, index)

@@ -1,4 +1,4 @@
-"""What can be said in a conversation: relations with their phrasings, and small talk.
+"""What can be said in a conversation: names, relations with their phrasings, and small talk.
 
 Phrases are written once for all persons. {S} is the subject, {P} its possessive, {s} {is} {has}
 {does} the endings and verbs that agree with it, {v} the value.
@@ -9,18 +9,50 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from slowwave.tasks.conversation_names import (
-    CITIES,
-    COLOURS,
-    FOODS,
-    JOBS,
-    KINDS_OF_MUSIC,
-    PEOPLE,
-    PET_NAMES,
-    PLACES,
-)
+from slowwave.tasks.conversation import MAX_REAL_PEOPLE
 
 SubjectKind = Literal["user", "person", "thing", "object"]
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(name.split()) for name in text.strip().split(","))
+
+
+PEOPLE = _listed(
+    """Anna, Ben, Clara, David, Emma, Felix, Grace, Henry, Ida, Jonas, Kate, Leo, Maria, Nina,
+    Oscar, Paul, Rosa, Sam, Tom, Vera, Will, Zoe"""
+)
+# As the user speaks of them, after "my", and the model, after "your".
+RELATIVES = _listed("brother, sister, mother, father, son, daughter, boss, friend, neighbour")
+assert len(PEOPLE) + len(RELATIVES) > MAX_REAL_PEOPLE + 1
+
+CITIES = _listed(
+    """Athens, Berlin, Boston, Cairo, Delhi, Dublin, Geneva, Lima, Lisbon, London, Madrid, Milan,
+    Moscow, Oslo, Paris, Prague, Rome, Seoul, Tokyo, Vienna"""
+)
+PET_NAMES = _listed("Bella, Bruno, Coco, Daisy, Lucky, Luna, Max, Milo, Rex, Rocky, Ruby, Toby")
+JOBS = _listed(
+    """a baker, a cook, a doctor, a driver, a farmer, a gardener, a lawyer, a nurse, a painter,
+    a pilot, a sailor, a singer, a tailor, a teacher, a writer, an actor"""
+)
+COLOURS = _listed("black, blue, brown, green, grey, orange, pink, purple, red, white, yellow")
+FOODS = _listed(
+    """apples, bread, cake, cheese, cherries, fish, honey, noodles, pancakes, pizza, rice, salad,
+    soup, tomatoes"""
+)
+KINDS_OF_MUSIC = _listed("blues, folk, jazz, opera, pop, rock, soul, swing, techno")
+THINGS = _listed(
+    """the barn, the cellar, the gate, the office, the safe, the shed, the garage, the front door,
+    the studio, the workshop"""
+)
+OBJECTS = _listed(
+    """the camera, the hammer, the key, the lamp, the map, the passport, the phone, the ring,
+    the ticket, the torch, the umbrella, the wallet"""
+)
+PLACES = _listed(
+    """the attic, the bag, the basket, the bathroom, the box, the car, the cupboard, the desk,
+    the drawer, the hall, the kitchen, the suitcase"""
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ def test_a_task_of_the_package_is_two_files_and_a_line(
     package = folder / "copy"
     package.mkdir()
     config = config.replace('name: str = "my_task:Copy"', name)
-    config = config.replace("import dataclasses", "import dataclasses\nfrom typing import Literal", 1)
+    config = config.replace("import data", "from typing import Literal\nimport data", 1)
     (package / "__init__.py").write_text(config)
     (package / "task.py").write_text(f"from slowwave.tasks.copy import CopyConfig\n{task}")
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(folder)])

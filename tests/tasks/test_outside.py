@@ -25,7 +25,7 @@ class Whole(Task):
     vocab_size = 3
 
     def batch(self, split, indices): ...
-    def example(self, split, index): ...
+    def describe(self, split, index): ...
     def floors(self): ...
 
 class Unset(Whole):
@@ -65,7 +65,7 @@ def test_the_table_holds_what_it_says(name: str) -> None:
         ("tasks_of_mine:", "tasks_of_mine of task 'tasks_of_mine:' has no ''; name a class "),
         ("tasks_of_mine:VALUE", "tasks_of_mine of task 'tasks_of_mine:VALUE' has a VALUE that is "),
         ("tasks_of_mine:Bare", "tasks_of_mine of task 'tasks_of_mine:Bare' has a Bare that is no "),
-        ("tasks_of_mine:Empty", "tasks_of_mine:Empty lacks batch, example, floors; define what "),
+        ("tasks_of_mine:Empty", "tasks_of_mine:Empty lacks batch, describe, floors; define what "),
         ("tasks_of_mine:Unset", "tasks_of_mine:Unset.config_class is None; give it a class "),
         ("tasks_of_mine:Wrong", "tasks_of_mine:Wrong.config_class is <class 'dict'>; give it a "),
     ],

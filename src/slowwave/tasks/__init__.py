@@ -51,6 +51,8 @@ class TaskConfig(Config):
 
     unseeded: ClassVar[tuple[str, ...]] = ()
     """Fields that seed nothing, as they say how what is drawn is laid out in tokens."""
+    has_loss_throughout: ClassVar[bool] = False
+    """Whether every window has loss, so that none is slept on before the first loss."""
 
     @property
     def own_window(self) -> int | None:

@@ -18,6 +18,7 @@ from slowwave.tasks.draws import Integers
 
 NONE = -1
 
+Lines = Iterable[str]
 AnyConfig = TypeVar("AnyConfig", bound=TaskConfig)
 
 
@@ -103,7 +104,7 @@ class Task(abc.ABC, Generic[AnyConfig]):
     """Number of token ids."""
     context_tokens: int
     """Tokens before the first prediction slot; the sleep window must divide this. 0 if predictions
-    are spread over the stream, so that every window has loss."""
+    are spread over the stream."""
     prediction_tokens: int
     """Tokens after the context: of the rest of the stream, or of one forked question."""
     bytes_per_token: float | None = None
@@ -130,12 +131,21 @@ class Task(abc.ABC, Generic[AnyConfig]):
         """
 
     @abc.abstractmethod
-    def example(self, split: str, index: int) -> Example:
-        """The example that `batch(split, [index])` holds, for people."""
+    def describe(self, split: str, index: int) -> tuple[Lines, Lines, Lines]:
+        """In words, what `batch(split, [index])` reads, what it asks, and an answer each."""
 
     @abc.abstractmethod
     def floors(self) -> dict[str, float]:
         """Scores on the test split, by name, of predictors that read nothing of the context."""
+
+    def example(self, split: str, index: int) -> Example:
+        """The example that `batch(split, [index])` holds, for people."""
+        batch = self.batch(split, [index])
+        parts = [batch.stream] if batch.questions is None else [batch.stream, batch.questions]
+        targets = torch.cat([part.targets[part.answers != NONE] for part in parts])
+        tokens: list[int] = batch.stream.inputs[0].tolist()
+        words = map(tuple, self.describe(split, index))
+        return Example(split, index, tuple(tokens), tuple(targets.tolist()), *words)
 
     def render(self, example: Example) -> str:
         """The example as text of several lines."""
@@ -144,7 +154,7 @@ class Task(abc.ABC, Generic[AnyConfig]):
         title = f"{self.config.name} {example.split} {example.index}"
         return "\n  ".join([title, *lines])
 
-    def label(self, context: Sequence[str]) -> Iterable[str]:
+    def label(self, context: Sequence[str]) -> Lines:
         """The lines of an example's context, with what a reader has to know of each."""
         return context
 

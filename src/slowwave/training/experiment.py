@@ -61,10 +61,14 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     from slowwave.models.backbone import HybridLM
     from slowwave.training.precision import compute_dtype
 
+    _check_windows(config)
     _check_first_stage(config)
-    _check_own_window(config)
     task = make_task(config.task)
-    _check_context(config, task)
+    if config.sleep.eviction != "none" and task.context_tokens % config.sleep.window:
+        raise ValueError(
+            f"sleep.window is {config.sleep.window}, but task {config.task.name} has a context of "
+            f"{task.context_tokens} tokens; use a divisor of it"
+        )
     if config.model.vocab_size not in (0, task.vocab_size):
         raise ValueError(
             f"model.vocab_size is {config.model.vocab_size}, but task {config.task.name} has "
@@ -76,28 +80,19 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     return model, task
 
 
-def _check_own_window(config: ExperimentConfig) -> None:
+def _check_windows(config: ExperimentConfig) -> None:
     task, sleep = config.task, config.sleep
-    if sleep.eviction != "none" and task.own_window not in (None, sleep.window):
+    if sleep.eviction == "none":
+        return
+    if task.own_window not in (None, sleep.window):
         raise ValueError(
             f"sleep.window is {sleep.window}, but task {task.name} counts in windows of "
             f"task.window = {task.own_window} tokens; use the same number for both"
         )
-
-
-def _check_context(config: ExperimentConfig, task: Task) -> None:
-    name, sleep = config.task.name, config.sleep
-    if sleep.eviction == "none":
-        return
-    if task.context_tokens == 0 and sleep.loss_windows != "sleep_after":
+    if task.has_loss_throughout and sleep.loss_windows != "sleep_after":
         raise ValueError(
-            f"sleep.loss_windows is {sleep.loss_windows}, but every window of task {name} has "
+            f"sleep.loss_windows is {sleep.loss_windows}, but every window of task {task.name} has "
             "loss, so that none would be slept; use sleep_after"
-        )
-    if task.context_tokens % sleep.window:
-        raise ValueError(
-            f"sleep.window is {sleep.window}, but task {name} has a context of "
-            f"{task.context_tokens} tokens; use a divisor of it"
         )
 
 

@@ -21,6 +21,7 @@ class ConversationConfig(TaskConfig):
 
     name: Literal["conversation"] = "conversation"
     """Selects this task."""
+    has_loss_throughout: ClassVar[bool] = True
     unseeded: ClassVar[tuple[str, ...]] = ("tokenizer",)
     tokenizer: str | None = None
     """A tokenizer.json, which the tokenizers package reads; if not given, bytes are tokens."""
@@ -78,10 +79,8 @@ class ConversationConfig(TaskConfig):
 
     @property
     def own_window(self) -> int:
-        """See `TaskConfig.own_window`."""
         return self.window
 
     @property
     def language(self) -> Language:
-        """See `TaskConfig.language`."""
         return Language(self.tokenizer, is_chat=True)

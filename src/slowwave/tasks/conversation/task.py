@@ -9,6 +9,7 @@ reply is predicted; after the stream, further questions are asked, each on its o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from textwrap import indent
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from slowwave.storage.tokenizer import load_tokenizer
-from slowwave.tasks.base import NONE, Batch, Example, Labelled, Task, name_range
+from slowwave.tasks.base import NONE, Batch, Example, Labelled, Lines, Task, name_range
 from slowwave.tasks.conversation import ConversationConfig
 from slowwave.tasks.conversation.turns import Key, Script, Turn, draw_script
 from slowwave.tasks.draws import Integers, Words, check_rows
@@ -100,21 +101,22 @@ class Conversation(Task[ConversationConfig]):
             mask=torch.from_numpy(np.arange(length) < filled[:, None]),
         )
 
-    def example(self, split: str, index: int) -> Example:
-        """See `Task.example`; the context has one entry for each turn."""
+    def describe(self, split: str, index: int) -> tuple[Lines, Lines, Lines]:
+        """See `Task.describe`; the context has one entry for each turn."""
         (drawn,) = self._draw(split, [index])
-        return Example(
-            split=split,
-            index=index,
-            tokens=tuple(token for said in drawn.stream for token in (*said.line, *said.reply)),
-            targets=tuple(token for said in (*drawn.stream, *drawn.asked) for token in said.reply),
-            context=tuple(said.turn.line + said.turn.reply for said in drawn.stream),
-            questions=tuple(said.turn.line for said in drawn.asked),
-            answers=tuple(said.turn.reply for said in drawn.asked),
+        return (
+            (said.turn.line + said.turn.reply for said in drawn.stream),
+            (said.turn.line for said in drawn.asked),
+            (said.turn.reply for said in drawn.asked),
         )
 
+    def example(self, split: str, index: int) -> Example:
+        """See `Task.example`; without what fills up the last window."""
+        example, (drawn,) = super().example(split, index), self._draw(split, [index])
+        tokens = example.tokens[: _count_tokens(drawn.stream)]
+        return dataclasses.replace(example, tokens=tokens)
+
     def render(self, example: Example) -> str:
-        """See `Task.render`."""
         asked = "".join(map(str.__add__, example.questions, example.answers))
         said = f"{''.join(example.context)}asked afterwards, each on a copy of the state:\n{asked}"
         return f"conversation {example.split} {example.index}\n{indent(said, '  ')}".rstrip()

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from slowwave.tasks.base import NONE, Batch, Example, Labelled, Task
+from slowwave.tasks.base import NONE, Batch, Labelled, Lines, Task
 from slowwave.tasks.depo import NUM_FIRST_TOKENS, NUM_LAST_TOKENS, DepoConfig
 from slowwave.tasks.depo.grammar import ABSENT, make_grammar
 from slowwave.tasks.draws import (
@@ -84,30 +84,21 @@ class Depo(Task[DepoConfig]):
         stream = Labelled.from_arrays(self._pad(context), nothing, nothing, nothing)
         return Batch(stream, questions, self._mask(context))
 
-    def example(self, split: str, index: int) -> Example:
-        """See `Task.example`."""
-        batch = self.batch(split, [index])
-        labelled = batch.questions or batch.stream
-        cycles = self._draw(split, [index])
-        name = self.grammar.name
+    def describe(self, split: str, index: int) -> tuple[Lines, Lines, Lines]:
+        cycles, name = self._draw(split, [index]), self.grammar.name
         edges = [edge for edge in cycles.edges[0].tolist() if edge[0] != ABSENT]
         asked = zip(cycles.hops[0].tolist(), cycles.starts[0].tolist(), strict=True)
-        return Example(
-            split=split,
-            index=index,
-            tokens=tuple(batch.stream.inputs[0].tolist()),
-            targets=tuple(labelled.targets[labelled.answers >= 0].tolist()),
-            context=tuple(f"{name(a)}>{name(b)}" for a, b in edges),
-            questions=tuple(
+        return (
+            (f"{name(a)}>{name(b)}" for a, b in edges),
+            (
                 f"{hops} {'hop' if hops == 1 else 'hops'} from {name(start)}"
                 for hops, start in asked
                 if hops != ABSENT
             ),
-            answers=tuple(name(code) for code in cycles.answers[0].tolist() if code != ABSENT),
+            (name(code) for code in cycles.answers[0].tolist() if code != ABSENT),
         )
 
-    def label(self, context: Sequence[str]) -> Iterable[str]:
-        """See `Task.label`."""
+    def label(self, context: Sequence[str]) -> Lines:
         return [f"edges: {' '.join(context)}"]
 
     def floors(self) -> dict[str, float]:
@@ -152,13 +143,12 @@ def _moved_left(columns: Integers) -> Integers:
     columns: (3, ..., T): tokens, and two more columns that move along with them.
     """
     order = np.argsort(columns[0] == ABSENT, axis=-1, kind="stable")
-    return np.take_along_axis(columns, order[None], axis=-1)
+    return _at(columns, order[None])
 
 
 def _moved_right(tokens: Integers) -> Integers:
     """Moves what is ABSENT to the left end of (B, T), in order."""
-    order = np.argsort(tokens != ABSENT, axis=-1, kind="stable")
-    return np.take_along_axis(tokens, order, axis=-1)
+    return _at(tokens, np.argsort(tokens != ABSENT, axis=-1, kind="stable"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

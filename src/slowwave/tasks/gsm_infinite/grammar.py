@@ -30,8 +30,8 @@ Ids: padding 0, the answer slot 1, digits 2..11, then the fixed words, places an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from slowwave.tasks.gsm_infinite import (
     NUM_CORE_NAMES,
@@ -76,97 +76,72 @@ def answer_digits(answer: int) -> list[int]:
     return [_FIRST_DIGIT + answer // 10**power % 10 for power in range(ANSWER_DIGITS)]
 
 
-class Grammar(Protocol):
-    """Turns problems into token ids."""
+class Grammar:
+    """Turns problems into token ids. vocabulary: what each id stands for.
 
-    vocabulary: tuple[str, ...]
-    """What each id stands for."""
+    write, ask: the phrases of a statement, and of the question of a problem. Each phrase in
+    `phrases` is one token, or several if `split` takes it apart; others are numbers.
+    """
+
+    def __init__(
+        self,
+        phrases: Sequence[str],
+        split: Callable[[str], list[str]],
+        write: Callable[[Problem, Statement], list[str]],
+        ask: Callable[[Problem], list[str]],
+    ) -> None:
+        words = (word for phrase in phrases for word in split(phrase))
+        self.vocabulary = tuple(dict.fromkeys(["<padding>", "<answer>", *"0123456789", *words]))
+        ids = {word: number for number, word in enumerate(self.vocabulary)}
+        self._ids = {phrase: [ids[word] for word in split(phrase)] for phrase in phrases}
+        self._write, self._ask = write, ask
 
     def statement(self, problem: Problem, statement: Statement) -> list[int]:
         """The ids of a statement, its end included."""
-        ...
+        return self._encode(self._write(problem, statement))
 
     def question(self, problem: Problem) -> list[int]:
         """The ids of the question."""
-        ...
-
-
-class WordsGrammar:
-    """See the module."""
-
-    def __init__(self, themes: Iterable[str]) -> None:
-        phrases = [*FIXED_PHRASES]
-        for theme in (THEMES[name] for name in themes):
-            phrases += [theme.total, theme.grand_total, theme.average, *theme.places, *theme.items]
-        self.vocabulary = _vocabulary(word for phrase in phrases for word in _words(phrase))
-        ids = {word: number for number, word in enumerate(self.vocabulary)}
-        self._ids = {phrase: [ids[word] for word in _words(phrase)] for phrase in phrases}
-
-    def statement(self, problem: Problem, statement: Statement) -> list[int]:
-        """See `Grammar.statement`."""
-        return self._encode(statement_phrases(problem, statement))
-
-    def question(self, problem: Problem) -> list[int]:
-        """See `Grammar.question`."""
-        return self._encode(question_phrases(problem))
+        return self._encode(self._ask(problem))
 
     def _encode(self, phrases: list[str]) -> list[int]:
         return [id_ for phrase in phrases for id_ in self._ids.get(phrase) or _digits(phrase)]
 
 
-class CompactGrammar:
-    """See the module."""
-
-    def __init__(self, themes: Iterable[str]) -> None:
-        names = [
-            name
-            for theme in (THEMES[name] for name in themes)
-            for name in (*theme.places, *theme.items)
-        ]
-        self.vocabulary = _vocabulary([*_SIGNS, *_KIND_SIGNS.values(), *names])
-        self._ids = {word: number for number, word in enumerate(self.vocabulary)}
-
-    def statement(self, problem: Problem, statement: Statement) -> list[int]:
-        """See `Grammar.statement`."""
-        quantity, expression = statement
-        ids = self._name(problem, quantity)
-        if expression is None:
-            ids.append(self._ids["exists"])
-        else:
-            ids.append(self._ids["="])
-            ids += self._expression(problem, expression)
-        ids.append(self._ids["."])
-        return ids
-
-    def question(self, problem: Problem) -> list[int]:
-        """See `Grammar.question`."""
-        return [*self._name(problem, problem.question), self._ids["?"]]
-
-    def _name(self, problem: Problem, quantity: Quantity) -> list[int]:
-        ids = self._ids
-        place = ids[problem.places[quantity.place]]
-        if quantity.kind == Kind.ITEM:
-            return [ids[problem.items[quantity.item]], place]
-        sign = ids[_KIND_SIGNS[quantity.kind]]
-        if quantity.kind == Kind.AVERAGE:
-            return [sign, ids[problem.items[quantity.item]], place]
-        return [sign, place]
-
-    def _expression(self, problem: Problem, expression: Expression) -> Iterator[int]:
-        if expression.number is not None:
-            yield from _digits(str(expression.number))
-        if expression.operation is not None:
-            yield self._ids[expression.operation]
-        if len(expression.references) > 1:
-            yield self._ids[expression.combination]
-        for quantity in expression.references:
-            yield from self._name(problem, quantity)
-
-
 def make_grammar(config: GsmInfiniteConfig) -> Grammar:
     """The grammar that a config asks for; its ids depend on the themes alone."""
-    themes = [name for name in THEMES if name in config.themes]
-    return WordsGrammar(themes) if config.grammar == "words" else CompactGrammar(themes)
+    themes = [theme for name, theme in THEMES.items() if name in config.themes]
+    if config.grammar == "compact":
+        names = (name for theme in themes for name in (*theme.places, *theme.items))
+        signs = [*_SIGNS, *_KIND_SIGNS.values(), *names]
+        return Grammar(signs, lambda sign: [sign], statement_signs, question_signs)
+    phrases = [*FIXED_PHRASES]
+    for theme in themes:
+        phrases += [theme.total, theme.grand_total, theme.average, *theme.places, *theme.items]
+    return Grammar(phrases, _words, statement_phrases, question_phrases)
+
+
+def statement_signs(problem: Problem, statement: Statement) -> list[str]:
+    """The signs of a statement in the compact grammar, its end included."""
+    quantity, expression = statement
+    name = _name_signs(problem, quantity)
+    if expression is None:
+        return [*name, "exists", "."]
+    signs = [*name, "="]
+    if expression.number is not None:
+        signs.append(str(expression.number))
+    if expression.operation is not None:
+        signs.append(expression.operation)
+    if len(expression.references) > 1:
+        signs.append(expression.combination)
+    for other in expression.references:
+        signs += _name_signs(problem, other)
+    return [*signs, "."]
+
+
+def question_signs(problem: Problem) -> list[str]:
+    """The signs of the question in the compact grammar."""
+    return [*_name_signs(problem, problem.question), "?"]
 
 
 def statement_phrases(problem: Problem, statement: Statement) -> list[str]:
@@ -249,11 +224,6 @@ def check_lengths(config: GsmInfiniteConfig, grammar: Grammar) -> None:
         _refuse(config, f"leave {longest(MAX_OPERANDS)} between, which one distractor may take")
 
 
-def _vocabulary(words: Iterable[str]) -> tuple[str, ...]:
-    """What each id stands for; words that return keep their first id."""
-    return tuple(dict.fromkeys(["<padding>", "<answer>", *"0123456789", *words]))
-
-
 def _words(phrase: str) -> list[str]:
     """Words, single digits and marks."""
     return re.findall(r"[0-9]|[,.?]|[^\s0-9,.?]+", phrase)
@@ -261,6 +231,15 @@ def _words(phrase: str) -> list[str]:
 
 def _digits(number: str) -> list[int]:
     return [_FIRST_DIGIT + int(digit) for digit in number]
+
+
+def _name_signs(problem: Problem, quantity: Quantity) -> list[str]:
+    place = problem.places[quantity.place]
+    if quantity.kind == Kind.ITEM:
+        return [problem.items[quantity.item], place]
+    if quantity.kind == Kind.AVERAGE:
+        return [_KIND_SIGNS[quantity.kind], problem.items[quantity.item], place]
+    return [_KIND_SIGNS[quantity.kind], place]
 
 
 def _name(problem: Problem, quantity: Quantity) -> Iterator[str]:

@@ -70,18 +70,15 @@ THEMES = {
         "total number of newborn animal children",
         "average number of newborn children",
         _listed(
-            """
-            Willow Marsh, Amber Moor, Hazel Meadow, Juniper Flats, Otter Sound, Birch Hollow,
+            """Willow Marsh, Amber Moor, Hazel Meadow, Juniper Flats, Otter Sound, Birch Hollow,
             Granite Cove, Lantern Lake, Saffron Dunes, Thistle Down, Copper Gulch, Larkfield,
             Mossy Delta, Heron Bank, Quarry Park, Sunrise Steppe, Bramble Common, Fern Gully,
             Orchard Isle, Windmill Heath, Clover Plateau, Rustic Wharf, Silver Fen, Peat Island,
             Cinder Basin, Opal Trench, Vesper Plains, Zephyr Gap, Umber Caldera, Basalt Spire,
-            Ivory Shoals, Cobalt Rift, Gossamer Bay, Obsidian Shelf
-            """
+            Ivory Shoals, Cobalt Rift, Gossamer Bay, Obsidian Shelf"""
         ),
         _listed(
-            """
-            adult otter, adult badger, adult stoat, adult marten, adult stork, adult turnstone,
+            """adult otter, adult badger, adult stoat, adult marten, adult stork, adult turnstone,
             adult ibex, adult weasel, adult muskrat, adult crane, adult toad, adult grouse,
             adult swan, adult raven, adult falcon, adult magpie, adult mink, adult polecat,
             adult chamois, adult lapwing, adult wombat, adult shrew, adult quail, adult hare,
@@ -89,8 +86,7 @@ THEMES = {
             adult firecrest, adult gharial, adult hoopoe, adult isopod, adult jackdaw,
             adult kestrel, adult limpet, adult mussel, adult nuthatch, adult oystercatcher,
             adult pika, adult quokka, adult redstart, adult sturgeon, adult tenrec, adult urial,
-            adult vicuna, adult whelk, adult zebu
-            """
+            adult vicuna, adult whelk, adult zebu"""
         ),
     ),
     "school": Theme(
@@ -99,17 +95,14 @@ THEMES = {
         "total number of teachers from all schools",
         "average number of teachers",
         _listed(
-            """
-            Ashdown, Bellmouth, Carrow City, Dunmere, Elmstead, Farthing, Grantley, Holmbury,
+            """Ashdown, Bellmouth, Carrow City, Dunmere, Elmstead, Farthing, Grantley, Holmbury,
             Inverdale, Kelso Bay, Lindale, Marlow City, Netherby, Ostwick, Penrose, Quillford,
             Rothley, Stanmoor, Tarrow, Upwell, Varley City, Wexcombe, Yarrow, Zelby,
             Arkadon, Borealia, Cyrithia, Drakmoor, Eolian City, Fathomdeep, Galdrin, Hyperia,
-            Ithelon, Jorvund
-            """
+            Ithelon, Jorvund"""
         ),
         _listed(
-            """
-            village primary school, riverside nursery school, technical evening school,
+            """village primary school, riverside nursery school, technical evening school,
             rural boarding school, private grammar school, harbour pilot school,
             public middle school, women's law school, county dental school, night trade school,
             state language school, modern ballet school, free summer school, military cadet school,
@@ -122,8 +115,7 @@ THEMES = {
             lighthouse keeper school, map drawing school, net weaving school,
             organ building school, puzzle design school, quarry mason school, riddle school,
             saddle making school, tea tasting school, umbrella repair school, violin maker school,
-            whistling school
-            """
+            whistling school"""
         ),
     ),
     "movies": Theme(
@@ -132,8 +124,7 @@ THEMES = {
         "total number of movie nominations",
         "average number of nominations",
         _listed(
-            """
-            Harbour Lights Movie Festival, Old Mill Movie Festival, Crescent Film Week,
+            """Harbour Lights Movie Festival, Old Mill Movie Festival, Crescent Film Week,
             Festival du Lac Bleu, Silver Anchor Festival, Northgate Cinema Days, Plum Tree Awards,
             Festival de la Colline, Salt Lane Movie Festival, Granary Film Days,
             Red Kite Movie Festival, Rencontres de Sainte-Brune, Copper Bell Awards,
@@ -144,12 +135,10 @@ THEMES = {
             Comet Tail Screenings, Glass Mountain Premieres, Hidden Orchard Screenings,
             Ninth Wave Premieres, Hollow Bell Screenings, Clay Giant Premieres,
             Ember Coast Screenings, Frozen Clock Premieres, Lost Compass Screenings,
-            Sleeping Fox Premieres
-            """
+            Sleeping Fox Premieres"""
         ),
         _listed(
-            """
-            gentle village comedy, slow winter drama, restless harbour thriller,
+            """gentle village comedy, slow winter drama, restless harbour thriller,
             bright circus movie, dusty frontier drama, quiet monastery thriller,
             clumsy burglar comedy,
             epic mountain movie, rainy courtroom drama, tense submarine thriller,
@@ -164,8 +153,7 @@ THEMES = {
             opera thief musical, paper empire saga, quarantined train mystery,
             rival beekeepers romance, snowbound choir musical, tidal island mystery,
             umbrella spy musical, volcano wedding romance, wandering library saga,
-            yodelling champion musical
-            """
+            yodelling champion musical"""
         ),
     ),
 }

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from slowwave.tasks.base import NONE, Batch, Example, Labelled, Task
+from slowwave.tasks.base import NONE, Batch, Example, Labelled, Lines, Task
 from slowwave.tasks.draws import Integers, RandomStream, Words, check_rows, row_seeds
 from slowwave.tasks.gsm_infinite import (
     NUM_CORE_NAMES,
@@ -45,7 +45,6 @@ from slowwave.tasks.gsm_infinite.grammar import (
     ANSWER_DIGITS,
     ANSWER_SLOT,
     PADDING,
-    Grammar,
     answer_digits,
     check_lengths,
     make_grammar,
@@ -98,50 +97,96 @@ class GsmInfinite(Task[GsmInfiniteConfig]):
         groups = np.broadcast_to(operations[:, None], inputs.shape)
         return Batch(Labelled.from_arrays(inputs, targets, answers, groups), None)
 
-    def example(self, split: str, index: int) -> Example:
-        """See `Task.example`."""
-        stream = self.batch(split, [index]).stream
+    def describe(self, split: str, index: int) -> tuple[Lines, Lines, Lines]:
         ((draw, problem),) = self._draw(split, [index])
-        return Example(
-            split=split,
-            index=index,
-            tokens=tuple(stream.inputs[0].tolist()),
-            targets=tuple(answer_digits(draw.core.answer)),
-            context=tuple(to_text(statement_phrases(problem, s)) for s in problem.statements),
-            questions=(to_text(question_phrases(problem)),),
-            answers=(str(draw.core.answer),),
-        )
+        statements = (to_text(statement_phrases(problem, s)) for s in problem.statements)
+        return statements, (to_text(question_phrases(problem)),), (str(draw.core.answer),)
 
     def render(self, example: Example) -> str:
-        """See `Task.render`."""
         ((draw, _),) = self._draw(example.split, [example.index])
         mode = "reverse" if draw.core.is_reverse else "forward"
-        title = f"gsm_infinite {example.split} {example.index}"
-        question = f"  {example.questions[0]}"
-        lines = [f"  {statement}" for statement in example.context]
-        lines.insert(0 if self.config.question == "first" else len(lines), question)
-        return "\n".join(
-            [
-                f"{title}: {draw.operations} operations, {mode}",
-                *lines,
-                f"  answer: {example.answers[0]}",
-            ]
+        title = (
+            f"gsm_infinite {example.split} {example.index}: {draw.operations} operations, {mode}"
         )
+        lines = [*example.context]
+        lines.insert(0 if self.config.question == "first" else len(lines), *example.questions)
+        return "\n  ".join([title, *lines, f"answer: {example.answers[0]}"])
 
     def floors(self) -> dict[str, float]:
         """What constant answers score on 4,096 test examples; see `constant_floors`."""
         return dict(_test_floors(self.config))
 
     def _draw(self, split: str, indices: npt.ArrayLike) -> list[tuple[Draw, Problem]]:
-        return draw_problems(self.config, self.grammar, split, check_rows(split, indices))
+        """Problems with names that make each of them belong to the split."""
+        config, rows = self.config, check_rows(split, indices)
+        draws = [self._shorten(draw) for draw in draw_cores(config, split, rows)]
+        names = draw_names(
+            split,
+            row_seeds(rows, config, split, "names"),
+            [draw.theme for draw in draws],
+            [draw.core for draw in draws],
+        )
+        seeds = row_seeds(rows, config, split, "distractors").tolist()
+        return [
+            (draw, self._complete(RandomStream(seed), draw, chosen))
+            for draw, chosen, seed in zip(draws, names, seeds, strict=True)
+        ]
+
+    def _shorten(self, draw: Draw) -> Draw:
+        """Leaves out as many unneeded statements as do not fit, whatever the names will be."""
+        core = draw.core
+        widest = named_alike(draw.theme, max, core.question)
+        left = self.config.length[1] - self._count_tokens(widest, core.needed)
+        kept: list[Statement] = []
+        for statement in core.unneeded:
+            left -= len(self.grammar.statement(widest, statement))
+            if left < 0:
+                break
+            kept.append(statement)
+        return dataclasses.replace(draw, core=dataclasses.replace(core, unneeded=tuple(kept)))
+
+    def _complete(self, stream: RandomStream, draw: Draw, names: Integers) -> Problem:
+        """Names, distractors and a random order."""
+        core, theme = draw.core, THEMES[draw.theme]
+        chosen_places, chosen_items = names.tolist()
+        problem = Problem(
+            draw.theme,
+            (*(theme.places[name] for name in chosen_places), *theme.places[NUM_CORE_NAMES:]),
+            (*(theme.items[name] for name in chosen_items), *theme.items[NUM_CORE_NAMES:]),
+            (*core.needed, *core.unneeded),
+            core.question,
+        )
+        statements = [*problem.statements, *self._draw_distractors(stream, core, problem)]
+        stream.shuffle(statements)
+        return dataclasses.replace(problem, statements=tuple(statements))
+
+    def _draw_distractors(
+        self, stream: RandomStream, core: Core, problem: Problem
+    ) -> Iterator[Statement]:
+        """As many as it takes to reach a target length, if they fit into the greatest."""
+        if self.config.distractors == "none":
+            return
+        draw = draw_surface if self.config.distractors == "surface" else draw_blended
+        distractors = draw(stream, stated_kinds(self.config), core)
+        fewest, most = self.config.length
+        target = fewest + stream.below(most - fewest + 1)
+        length = self._count_tokens(problem, problem.statements)
+        while length < target:
+            statement = next(distractors)
+            length += len(self.grammar.statement(problem, statement))
+            if length > most:
+                return
+            yield statement
+
+    def _count_tokens(self, problem: Problem, statements: Iterable[Statement]) -> int:
+        """Of the question and the statements."""
+        lengths = (len(self.grammar.statement(problem, statement)) for statement in statements)
+        return len(self.grammar.question(problem)) + sum(lengths)
 
     def _read(self, problem: Problem) -> list[int]:
         """What is read before the answer slots."""
-        statements = [
-            token
-            for statement in problem.statements
-            for token in self.grammar.statement(problem, statement)
-        ]
+        written = (self.grammar.statement(problem, statement) for statement in problem.statements)
+        statements = [*itertools.chain.from_iterable(written)]
         question = self.grammar.question(problem)
         if self.config.question == "first":
             return _pad_left([*question, *statements], self.context_tokens)
@@ -173,89 +218,12 @@ def draw_cores(config: GsmInfiniteConfig, split: str, indices: Words) -> Iterato
         yield Draw(theme, operations, core)
 
 
-def draw_problems(
-    config: GsmInfiniteConfig, grammar: Grammar, split: str, indices: Words
-) -> list[tuple[Draw, Problem]]:
-    """The examples `indices` (B,), with names that make each of them belong to the split."""
-    draws = [_shorten(draw, config, grammar) for draw in draw_cores(config, split, indices)]
-    names = draw_names(
-        split,
-        row_seeds(indices, config, split, "names"),
-        [draw.theme for draw in draws],
-        [draw.core for draw in draws],
-    )
-    seeds = row_seeds(indices, config, split, "distractors").tolist()
-    return [
-        (draw, _complete(RandomStream(seed), config, grammar, draw, chosen))
-        for draw, chosen, seed in zip(draws, names, seeds, strict=True)
-    ]
-
-
-def _shorten(draw: Draw, config: GsmInfiniteConfig, grammar: Grammar) -> Draw:
-    """Leaves out as many unneeded statements as do not fit, whatever the names will be."""
-    core = draw.core
-    widest = named_alike(draw.theme, max, core.question)
-    left = config.length[1] - len(grammar.question(widest))
-    left -= sum(len(grammar.statement(widest, statement)) for statement in core.needed)
-    kept: list[Statement] = []
-    for statement in core.unneeded:
-        left -= len(grammar.statement(widest, statement))
-        if left < 0:
-            break
-        kept.append(statement)
-    return dataclasses.replace(draw, core=dataclasses.replace(core, unneeded=tuple(kept)))
-
-
-def _complete(
-    stream: RandomStream, config: GsmInfiniteConfig, grammar: Grammar, draw: Draw, names: Integers
-) -> Problem:
-    """Names, distractors and a random order."""
-    core, theme = draw.core, THEMES[draw.theme]
-    chosen_places, chosen_items = names.tolist()
-    problem = Problem(
-        draw.theme,
-        (*(theme.places[name] for name in chosen_places), *theme.places[NUM_CORE_NAMES:]),
-        (*(theme.items[name] for name in chosen_items), *theme.items[NUM_CORE_NAMES:]),
-        (*core.needed, *core.unneeded),
-        core.question,
-    )
-    distractors = _draw_distractors(stream, config, grammar, core, problem)
-    statements = [*problem.statements, *distractors]
-    stream.shuffle(statements)
-    return dataclasses.replace(problem, statements=tuple(statements))
-
-
-def _draw_distractors(
-    stream: RandomStream, config: GsmInfiniteConfig, grammar: Grammar, core: Core, problem: Problem
-) -> Iterator[Statement]:
-    """As many as it takes to reach a target length, if they fit into the greatest."""
-    if config.distractors == "none":
-        return
-    fewest, most = config.length
-    target = fewest + stream.below(most - fewest + 1)
-    length = len(grammar.question(problem))
-    length += sum(len(grammar.statement(problem, statement)) for statement in problem.statements)
-    if config.distractors == "surface":
-        distractors = draw_surface(stream, config, core)
-    else:
-        distractors = draw_blended(stream, config, core)
-    while length < target:
-        statement = next(distractors)
-        length += len(grammar.statement(problem, statement))
-        if length > most:
-            return
-        yield statement
-
-
-def draw_surface(
-    stream: RandomStream, config: GsmInfiniteConfig, core: Core
-) -> Iterator[Statement]:
+def draw_surface(stream: RandomStream, kinds: tuple[Kind, ...], core: Core) -> Iterator[Statement]:
     """Statements about three or four other places, and about more once these are used up.
 
     Each refers to two quantities of the core, or to one, now and then with the total of another
     distractor place.
     """
-    kinds = stated_kinds(config)
     quantities = _quantities(core, kinds)
     places = list(range(NUM_CORE_NAMES, NUM_CORE_NAMES + NUM_OTHER_PLACES))
     items = range(NUM_CORE_NAMES, NUM_CORE_NAMES + NUM_OTHER_ITEMS)
@@ -279,15 +247,12 @@ def draw_surface(
             yield Statement(quantity, draw_expression(stream, operands))
 
 
-def draw_blended(
-    stream: RandomStream, config: GsmInfiniteConfig, core: Core
-) -> Iterator[Statement]:
+def draw_blended(stream: RandomStream, kinds: tuple[Kind, ...], core: Core) -> Iterator[Statement]:
     """Statements about the core's own places and items, joined by more of the same lists whenever
     half of all pairs is in use, so that the core's are as crowded as the others.
 
     A place whose total is needed takes no more items.
     """
-    kinds = stated_kinds(config)
     quantities = _quantities(core, kinds)
     forms = [_form(statement) for statement in core.needed[: -1 if core.is_reverse else None]]
     in_use = {(q.place, q.item) for q in quantities if q.item != NO_ITEM}

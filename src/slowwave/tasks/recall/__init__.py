@@ -98,5 +98,4 @@ class RecallConfig(TaskConfig):
 
     @property
     def own_window(self) -> int:
-        """See `TaskConfig.own_window`."""
         return self.window

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from slowwave.tasks.base import NONE, Batch, Example, Labelled, Task
+from slowwave.tasks.base import NONE, Batch, Labelled, Lines, Task
 from slowwave.tasks.draws import (
     Booleans,
     Integers,
@@ -87,32 +87,17 @@ class Recall(Task[RecallConfig]):
         questions = Labelled.from_arrays(asked, *labels)
         return Batch(Labelled.from_arrays(context, context, nothing, nothing), questions)
 
-    def example(self, split: str, index: int) -> Example:
-        """See `Task.example`."""
-        facts, words = self._draw(split, [index])
-        told = zip(facts.keys[0], facts.values[0], facts.overwritten[0], strict=True)
-        asked = zip(
-            facts.asked_keys[0].tolist(),
-            facts.distances[0].tolist(),
-            facts.outdated[0].tolist(),
-            strict=True,
-        )
-        answers = facts.answers[0].tolist()
-        return Example(
-            split=split,
-            index=index,
-            tokens=tuple(self._write(facts, words)[0].tolist()),
-            targets=tuple(self._value(facts.answers)[0].tolist()),
-            context=tuple(
-                ", ".join(_say(*fact) for fact in zip(*map(np.ndarray.tolist, window), strict=True))
-                for window in told
-            ),
-            questions=tuple(_ask(*question) for question in asked),
-            answers=tuple("unknown" if value == ABSENT else f"v{value}" for value in answers),
+    def describe(self, split: str, index: int) -> tuple[Lines, Lines, Lines]:
+        facts, _ = self._draw(split, [index])
+        windows = np.stack([facts.keys[0], facts.values[0], facts.overwritten[0]], axis=-1)
+        asked = np.stack([facts.asked_keys[0], facts.distances[0], facts.outdated[0]], axis=-1)
+        return (
+            (", ".join(_say(*fact) for fact in window) for window in windows.tolist()),
+            (_ask(*question) for question in asked.tolist()),
+            ("unknown" if v == ABSENT else f"v{v}" for v in facts.answers[0].tolist()),
         )
 
-    def label(self, context: Sequence[str]) -> Iterable[str]:
-        """See `Task.label`."""
+    def label(self, context: Sequence[str]) -> Lines:
         numbers = range(1, self.config.windows + 1, self.config.told_every)
         windows = zip(numbers, context, strict=True)
         return (f"window {number}: {facts}" for number, facts in windows)

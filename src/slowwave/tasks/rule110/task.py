@@ -8,12 +8,12 @@ state i after `steps` steps. Ids: 0 and 1 for cells and labels, 2 for the query.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from slowwave.tasks.base import NONE, Batch, Example, Labelled, Task
+from slowwave.tasks.base import NONE, Batch, Labelled, Lines, Task
 from slowwave.tasks.draws import (
     Integers,
     Words,
@@ -81,26 +81,16 @@ class Rule110(Task[Rule110Config]):
         groups[:, -num_states:] = np.arange(num_states)
         return Batch(Labelled.from_arrays(inputs, targets, answers, groups), None)
 
-    def example(self, split: str, index: int) -> Example:
-        """See `Task.example`."""
-        stream = self.batch(split, [index]).stream
+    def describe(self, split: str, index: int) -> tuple[Lines, Lines, Lines]:
         states = self._draw(split, [index])[0]
-        labels = self._labels(states)
-        return Example(
-            split=split,
-            index=index,
-            tokens=tuple(stream.inputs[0].tolist()),
-            targets=tuple(labels.tolist()),
-            context=tuple("".join(map(str, cells)) for cells in self._cells(states).tolist()),
-            questions=tuple(
-                f"first cell of state {number} after {self.config.steps} steps"
-                for number in self.groups
-            ),
-            answers=tuple(map(str, labels.tolist())),
+        steps = self.config.steps
+        return (
+            ("".join(map(str, cells)) for cells in self._cells(states).tolist()),
+            (f"first cell of state {number} after {steps} steps" for number in self.groups),
+            map(str, self._labels(states).tolist()),
         )
 
-    def label(self, context: Sequence[str]) -> Iterable[str]:
-        """See `Task.label`."""
+    def label(self, context: Sequence[str]) -> Lines:
         return (f"state {number}: {cells}" for number, cells in enumerate(context))
 
     def evolved_cells(self, split: str, indices: npt.ArrayLike, steps: int) -> Integers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
@@ -20,6 +20,7 @@ class TextConfig(TaskConfig):
 
     name: Literal["text"] = "text"
     """Selects this task."""
+    has_loss_throughout: ClassVar[bool] = True
     files: Annotated[tuple[str, ...], BeforeValidator(_list_one)] = ()
     """Files, folders and patterns such as docs/*.md, from where slowwave is called."""
     tokenizer: str | None = None
@@ -42,10 +43,8 @@ class TextConfig(TaskConfig):
 
     @property
     def own_window(self) -> int:
-        """See `TaskConfig.own_window`."""
         return self.window
 
     @property
     def language(self) -> Language:
-        """See `TaskConfig.language`."""
         return Language(self.tokenizer, is_chat=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from slowwave.storage.encoding import explain_panics
 from slowwave.storage.tokenizer import NUM_BYTES, count_ids, read_tokenizer_file
-from slowwave.tasks.base import Batch, Example, Labelled, Task, name_range
+from slowwave.tasks.base import Batch, Labelled, Lines, Task, name_range
 from slowwave.tasks.draws import SPLITS, Integers, Words, belongs_to, check_rows, keyed_hash
 from slowwave.tasks.text import TextConfig
 
@@ -77,26 +77,14 @@ class Text(Task[TextConfig]):
         labels = (np.broadcast_to(column, shape) for column in (steps[:-1], groups))
         return Batch(Labelled.from_arrays(tokens[:, :-1], tokens[:, 1:], *labels), None)
 
-    def example(self, split: str, index: int) -> Example:
-        """See `Task.example`; the context has one entry for each window."""
-        stream = self.batch(split, [index]).stream
-        tokens: list[int] = stream.inputs[0].tolist()
-        window = self.config.window
-        return Example(
-            split=split,
-            index=index,
-            tokens=tuple(tokens),
-            targets=tuple(stream.targets[0].tolist()),
-            context=tuple(
-                self._decode(tokens[start : start + window])
-                for start in range(0, len(tokens), window)
-            ),
-            questions=(),
-            answers=(),
-        )
+    def describe(self, split: str, index: int) -> tuple[Lines, Lines, Lines]:
+        """See `Task.describe`; the context has one entry for each window."""
+        tokens: list[int] = self.batch(split, [index]).stream.inputs[0].tolist()
+        starts = range(0, len(tokens), self.config.window)
+        windows = (self._decode(tokens[at : at + self.config.window]) for at in starts)
+        return windows, (), ()
 
-    def label(self, context: Sequence[str]) -> Iterable[str]:
-        """See `Task.label`."""
+    def label(self, context: Sequence[str]) -> Lines:
         return (f"window {number}: {text!r}" for number, text in enumerate(context, start=1))
 
     def floors(self) -> dict[str, float]:

@@ -159,6 +159,7 @@ class Task(abc.ABC, Generic[AnyConfig]):
         return context
 
 
-def name_range(first: int, last: int) -> str:
-    """The label of a group that holds the numbers first to last."""
-    return str(first) if first == last else f"{first}-{last}"
+def name_doublings(last: int) -> list[str]:
+    """Labels of groups that hold the numbers 1 to `last`, by bit length: "1", "2-3", "4-7"..."""
+    bounds = [(2**bit, min(2 ** (bit + 1) - 1, last)) for bit in range(last.bit_length())]
+    return [str(low) if low == high else f"{low}-{high}" for low, high in bounds]

@@ -89,6 +89,11 @@ def permutation(words: Words, counts: Integers) -> Integers:
     return np.argsort(np.where(outside, _ALL_ONES, words), axis=-1, kind="stable")
 
 
+def take(values: Integers, positions: Integers) -> Integers:
+    """The values at positions along the last axis; all other axes are the same, or broadcast."""
+    return np.take_along_axis(values, positions, axis=-1)
+
+
 class RandomStream:
     """Choices for one example, where one draw decides what the next is about: the words of
     `draw_words` in order, from the sequence that starts at `seed`, 0 to 2**64 - 1."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from slowwave.storage.tokenizer import load_tokenizer
-from slowwave.tasks.base import NONE, Batch, Example, Labelled, Lines, Task, name_range
+from slowwave.tasks.base import NONE, Batch, Example, Labelled, Lines, Task, name_doublings
 from slowwave.tasks.conversation import ConversationConfig
 from slowwave.tasks.conversation.turns import Key, Script, Turn, draw_script
 from slowwave.tasks.draws import Integers, Words, check_rows
@@ -76,8 +76,7 @@ class Conversation(Task[ConversationConfig]):
         self.vocab_size = self.tokenizer.vocab_size
         self.prediction_tokens = config.question_tokens
         names = {0: "0"} if config.asked else {}
-        for code in range(1, config.windows.bit_length() + 1):
-            names[code] = name_range(2 ** (code - 1), min(2**code - 1, config.windows))
+        names |= dict(enumerate(name_doublings(config.windows), start=1))
         self.groups = dict(names)
         if config.corrected:
             self.groups |= {_UPDATED + code: f"{name} updated" for code, name in names.items()}

@@ -34,6 +34,7 @@ from slowwave.tasks.draws import (
     permutation,
     row_seeds,
     row_words,
+    take,
     unit_interval,
 )
 
@@ -143,12 +144,12 @@ def _moved_left(columns: Integers) -> Integers:
     columns: (3, ..., T): tokens, and two more columns that move along with them.
     """
     order = np.argsort(columns[0] == ABSENT, axis=-1, kind="stable")
-    return _at(columns, order[None])
+    return take(columns, order[None])
 
 
 def _moved_right(tokens: Integers) -> Integers:
     """Moves what is ABSENT to the left end of (B, T), in order."""
-    return _at(tokens, np.argsort(tokens != ABSENT, axis=-1, kind="stable"))
+    return take(tokens, np.argsort(tokens != ABSENT, axis=-1, kind="stable"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def draw_cycles(config: DepoConfig, split: str, indices: Words) -> Cycles:
 
     # The positions of a shorter cycle come first in its permutation, and last in the reverse.
     order = permutation(draw("edges", config.nodes), sizes)[:, ::-1]
-    edges = np.stack([_at(cycle, order), _at(cycle, (order + 1) % sizes[:, None])], axis=-1)
+    edges = np.stack([take(cycle, order), take(cycle, (order + 1) % sizes[:, None])], axis=-1)
     edges[order >= sizes[:, None]] = ABSENT
 
     hops = 1 + below(draw("hops", config.questions), config.hops)
@@ -183,8 +184,8 @@ def draw_cycles(config: DepoConfig, split: str, indices: Words) -> Cycles:
     else:
         starts = permutation(draw("starts", config.nodes), sizes)[:, : config.questions]
         is_asked = starts < sizes[:, None]
-    answers = _at(cycle, (starts + hops) % sizes[:, None])
-    starts = _at(cycle, starts)
+    answers = take(cycle, (starts + hops) % sizes[:, None])
+    starts = take(cycle, starts)
     asked = (np.where(is_asked, array, ABSENT) for array in (hops, starts, answers))
     return Cycles(edges, *asked)
 
@@ -197,7 +198,7 @@ def cycle_hash(grammar: str, cycle: Integers, sizes: Integers) -> Words:
     """
     positions = np.arange(cycle.shape[-1])
     following = np.where(positions + 1 < sizes[..., None], positions + 1, 0)
-    after = np.take_along_axis(cycle, following, axis=-1)
+    after = take(cycle, following)
     edges = keyed_hash((cycle << 32 | after).astype(np.uint64), "depo", grammar, "split")
     edges[positions >= sizes[..., None]] = 0
     return mix(np.add.reduce(edges, axis=-1))
@@ -228,7 +229,7 @@ def _draw_cycle(config: DepoConfig, split: str, indices: Words, sizes: Integers)
             cycles = permutation(words, np.full(shape, config.nodes))
         else:
             names = _draw_names(name_seeds[rows], attempts, config.nodes)
-            cycles = _at(names, permutation(words, counts))
+            cycles = take(names, permutation(words, counts))
         return cycles, cycle_hash(config.grammar, cycles, counts)
 
     return draw_in_split(split, len(indices), propose)
@@ -247,18 +248,14 @@ def _draw_names(seeds: Words, attempts: Integers, num_names: int) -> Integers:
         codes = np.where(words & np.uint64(1), two, below(words, NUM_LAST_TOKENS))
         is_new = _first_occurrences(codes)
         if is_new.sum(axis=-1).min() >= num_names:
-            return _at(codes, np.argsort(~is_new, axis=-1, kind="stable")[..., :num_names])
+            return take(codes, np.argsort(~is_new, axis=-1, kind="stable")[..., :num_names])
         num_draws *= 2  # the draws so far stay what they are
 
 
 def _first_occurrences(codes: Integers) -> Booleans:
     """Whether each item is the first of its value along the last axis; same shape."""
     order = np.argsort(codes.astype(np.int16), axis=-1, kind="stable")
-    ordered = _at(codes, order)
+    ordered = take(codes, order)
     is_first = np.ones_like(codes, dtype=np.bool_)
     np.put_along_axis(is_first, order[..., 1:], ordered[..., 1:] != ordered[..., :-1], axis=-1)
     return is_first
-
-
-def _at(values: Integers, positions: Integers) -> Integers:
-    return np.take_along_axis(values, positions, axis=-1)

@@ -27,6 +27,7 @@ from slowwave.tasks.draws import (
     keyed_hash,
     mix,
     permutation,
+    take,
 )
 from slowwave.tasks.gsm_infinite import NUM_CORE_NAMES, NUM_OTHER_ITEMS, NUM_OTHER_PLACES
 from slowwave.tasks.gsm_infinite.core import MAX_OPERANDS, Core
@@ -203,7 +204,7 @@ def content_hash(names: Integers, themes: Words, contents: Integers) -> Words:
     quantities = contents[:, None, :, 1:].reshape(num_rows, 1, -1, 3)
     kinds, places, items = np.moveaxis(quantities, -1, 0)
     named = [
-        np.where(positions < 0, -1, np.take_along_axis(names[:, :, which], positions, axis=-1))
+        np.where(positions < 0, -1, take(names[:, :, which], positions))
         for which, positions in enumerate((places, items))
     ]
     words = (kinds + 1) + (named[0] + 1 << 8) + (named[1] + 1 << 16)

@@ -30,6 +30,7 @@ from slowwave.tasks.draws import (
     permutation,
     row_seeds,
     row_words,
+    take,
     unit_interval,
 )
 from slowwave.tasks.recall import RecallConfig
@@ -185,10 +186,10 @@ def draw_facts(config: RecallConfig, split: str, indices: Words) -> Facts:
     num_updates = (config.telling_windows - 1) * config.updates
     origin = _draw_origins(config, draw("updates", max(num_updates, 1)))
     order = permutation(draw("keys", config.keys), np.full(len(indices), config.keys))
-    keys = _at(order, (np.cumsum(_is_new(config)) - 1)[origin])
+    keys = take(order, (np.cumsum(_is_new(config)) - 1)[origin])
     values = _draw_values(config, split, indices, keys, origin)
     is_update = origin != np.arange(origin.shape[1])
-    overwritten = np.where(is_update, _at(values, origin), ABSENT)
+    overwritten = np.where(is_update, take(values, origin), ABSENT)
 
     is_newest = np.ones_like(is_update)
     rows, slots = np.nonzero(is_update)
@@ -206,11 +207,11 @@ def draw_facts(config: RecallConfig, split: str, indices: Words) -> Facts:
         values=values.reshape(shape),
         overwritten=overwritten.reshape(shape),
         asked_keys=np.where(
-            is_untold, _at(order, np.minimum(untold, config.keys - 1)), _at(keys, asked)
+            is_untold, take(order, np.minimum(untold, config.keys - 1)), take(keys, asked)
         ),
-        answers=np.where(is_untold, ABSENT, _at(values, asked)),
+        answers=np.where(is_untold, ABSENT, take(values, asked)),
         distances=np.where(is_untold, 0, distances),
-        outdated=np.where(is_untold, ABSENT, _at(overwritten, asked)),
+        outdated=np.where(is_untold, ABSENT, take(overwritten, asked)),
     )
 
 
@@ -266,7 +267,7 @@ def _draw_values(
         words = draw_words(seeds[rows, None, None], counter(slots, attempts[:, None]))
         first = below(words, config.values)
         come_from = origin[rows, None]
-        other = _at(first, come_from) + 1 + below(words, config.values - 1)
+        other = take(first, come_from) + 1 + below(words, config.values - 1)
         values = np.where(come_from == slots, first, other % config.values)
         return values, stream_hash(keys[rows, None], values, config.facts)
 
@@ -283,7 +284,3 @@ def _draw_asked(
     counts = np.cumsum(newest, axis=-1, dtype=np.int64)
     wanted = below(words, counts[..., -1]) + 1
     return windows * config.facts + (counts == wanted[..., None]).argmax(axis=-1)
-
-
-def _at(values: Integers, positions: Integers) -> Integers:
-    return np.take_along_axis(values, positions, axis=-1)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from slowwave.storage.encoding import explain_panics
 from slowwave.storage.tokenizer import NUM_BYTES, count_ids, read_tokenizer_file
-from slowwave.tasks.base import Batch, Labelled, Lines, Task, name_range
+from slowwave.tasks.base import Batch, Labelled, Lines, Task, name_doublings
 from slowwave.tasks.draws import SPLITS, Integers, Words, belongs_to, check_rows, keyed_hash
 from slowwave.tasks.text import TextConfig
 
@@ -60,11 +60,7 @@ class Text(Task[TextConfig]):
         self.bytes_per_token = self._corpus.num_bytes / len(self._corpus.tokens)
         self.context_tokens = 0
         self.prediction_tokens = config.context
-        longest = min(config.window, config.context)
-        self.groups = {
-            group: name_range(2**group, min(2 ** (group + 1) - 1, longest))
-            for group in range(longest.bit_length())
-        }
+        self.groups = dict(enumerate(name_doublings(min(config.window, config.context))))
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Stream (B, context), no forked questions; see `Task.batch`."""

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from slowwave.tasks.config import ConversationConfig
-from slowwave.tasks.conversation_turns import draw_script
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.conversation.turns import draw_script
 
 VOCABULARY = 1280
 CONVERSATIONS = 500

@@ -7,7 +7,9 @@ from typing import Any
 
 from slowwave.config import override
 from slowwave.storage.json_files import write_json
-from slowwave.tasks.config import DepoConfig, Rule110Config, TextConfig
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.text import TextConfig
 from slowwave.training.experiment import ExperimentConfig
 from slowwave.training.run_folder import RunFolder
 

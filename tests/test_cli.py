@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli
-from slowwave.evaluation.tables import TASKS
+from slowwave.tasks import BUILT_IN
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -138,10 +138,10 @@ def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert len(shown["examples"]) == 2
     cli.main(["tasks", "--json"])
-    assert set(json.loads(capsys.readouterr().out)) == set(TASKS)
+    assert set(json.loads(capsys.readouterr().out)) == set(BUILT_IN)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_every_task_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = ["--set", f"files={ROOT / 'LICENSE'}", "context=64", "piece=128"]
     settings = text if name == "text" else []

@@ -60,13 +60,12 @@ def test_wrong_entries_are_refused_by_name(values: dict[str, object], message: s
 
 
 def test_an_entry_of_a_union_is_named_as_it_was_written() -> None:
-    """pydantic puts the kind of task between, which is no place in a recipe."""
     depo = {"name": "depo", "nodes": 10}
     for changes, sentence in (
-        ({"nods": 3}, "task.nods: unknown key in ExperimentConfig; did you mean nodes"),
+        ({"nods": 3}, "task.nods: unknown key in DepoConfig; did you mean nodes"),
         ({"nodes": "x"}, "task.nodes: Input should be a valid integer"),
         ({"nodes": 2}, "task.nodes is 2; use 6 or more"),
-        ({"name": "nope"}, "task.name is 'nope'; use one of 'conversation', "),
+        ({"name": "nope"}, "task.name: unknown task 'nope'; use one of rule110, depo, "),
         ({"depo": 3}, "task.depo: unknown key"),
     ):
         with pytest.raises(ValueError) as caught:

@@ -16,7 +16,7 @@ from slowwave.evaluation.tables import print_summary
 from slowwave.lab.bench.report import Row, Section, section_table
 from slowwave.lab.reproduction.progress import TrainingProgress
 from slowwave.lab.reproduction.runs import PlannedRun
-from slowwave.tasks.config import DepoConfig
+from slowwave.tasks.depo import DepoConfig
 from slowwave.training.experiment import ExperimentConfig
 
 NAME = "a[red]b[/] :cat: [bold]"

@@ -12,7 +12,7 @@ import pytest
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.runtime.model_folder import Talker, load
-from slowwave.tasks.conversation_phrases import SMALL_TALK, begin
+from slowwave.tasks.conversation.phrases import SMALL_TALK, begin
 
 ROOT = Path(__file__).parent.parent
 FACTS = (

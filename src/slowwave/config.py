@@ -124,15 +124,16 @@ def import_object(path: str, kind: type[Kind]) -> type[Kind]:
     return found
 
 
-def validate(kind: type[Kind], values: Any, *, remedy: str = "") -> Kind:
+def validate(kind: type[Kind], values: Any, *, remedy: str = "", at: str = "") -> Kind:
     """Plain values as a dataclass; raises `ValueError` in one sentence on any wrong entry.
 
-    remedy: what to do about any of them, such as "restore the file".
+    remedy: what to do about any of them, such as "restore the file". at: the dotted name of the
+    section that the values are, if they are one of others.
     """
     try:
         return _adapter(kind).validate_python(values)
     except ValidationError as error:
-        raise ValueError(_one_sentence(error, kind, values, remedy)) from None
+        raise ValueError(_one_sentence(error, kind, values, remedy, at)) from None
 
 
 def _show(value: Any) -> str:
@@ -153,10 +154,12 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def _one_sentence(error: ValidationError, cls: type[Any], values: object, remedy: str) -> str:
+def _one_sentence(
+    error: ValidationError, cls: type[Any], values: object, remedy: str, at: str
+) -> str:
     first = error.errors()[0]
     path = _follow(first["loc"], values)
-    where = ".".join(map(str, path)) or cls.__name__
+    where = ".".join([*filter(None, [at]), *map(str, path)]) or cls.__name__
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         mend = guess(str(path[-1]), _known_keys(cls, first["loc"]))
         mend = remedy or mend or "remove it or check the spelling"
@@ -164,7 +167,7 @@ def _one_sentence(error: ValidationError, cls: type[Any], values: object, remedy
     message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
     match first["type"]:
         case "value_error":
-            is_named = not path or message.startswith(f"{where}.")
+            is_named = not path or message.startswith((f"{where}.", f"{where}: "))
             return message if is_named else f"{where}: {message}"
         case "missing":
             return f"{where}: is missing; {remedy or 'give it'}"

@@ -18,9 +18,11 @@ from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.objective import Batch, Labelled, ScoredTokens, plan_batch, predict
 from slowwave.sleep.unroll import unroll
+from slowwave.tasks import make_task
 from slowwave.tasks.base import Task
-from slowwave.tasks.config import DepoConfig, RecallConfig, Rule110Config
-from slowwave.tasks.registry import make_task
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.recall import RecallConfig
+from slowwave.tasks.rule110 import Rule110Config
 
 SIZES: dict[str, Any] = {
     "width": 16,

@@ -22,7 +22,8 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.objective import plan_batch, predict
 from slowwave.storage.checkpoint import save_model
 from slowwave.storage.json_files import read_json, write_json
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.experiment import ExperimentConfig, build, load_run
 
 GRAPHS = 3

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from slowwave.evaluation.tables import TASKS
 from slowwave.models.config import ModelConfig
 from slowwave.runtime.model_folder import TalkerConfig, load
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import save_model
-from slowwave.storage.folder_kind import TEXT_TASKS
-from slowwave.tasks.config import ConversationConfig, DepoConfig, TaskConfig
+from slowwave.tasks import BUILT_IN, TaskConfig, find_config
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.depo import DepoConfig
 from slowwave.training.experiment import ExperimentConfig, export_run, load_run
 
 ROOT = Path(__file__).parents[2]
@@ -123,5 +123,6 @@ def test_a_wrong_entry_names_the_file_and_dumps_nothing(tmp_path: Path) -> None:
 
 def test_runs_on_text_are_those_that_can_be_exported() -> None:
     """By the field that an export needs."""
-    fields = {name: {f.name for f in dataclasses.fields(task)} for name, task in TASKS.items()}
-    assert {name for name, known in fields.items() if "tokenizer" in known} == {*TEXT_TASKS}
+    for config in (find_config(name)(name=name) for name in BUILT_IN):
+        has_tokenizer = "tokenizer" in {field.name for field in dataclasses.fields(config)}
+        assert has_tokenizer == (config.language is not None)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from conversation_oracle import Meaning, read_line, reply_to
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.config import ConversationConfig, Relation
-from slowwave.tasks.conversation import Conversation
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks.conversation import ConversationConfig, Relation
+from slowwave.tasks.conversation.task import Conversation
+from slowwave.tasks.draws import SPLITS
 
 TOKENIZER = str(Path(__file__).parents[2] / "recipes" / "talk-tokenizer.json")
 TALK = ConversationConfig(
@@ -81,10 +81,6 @@ class Memory:
         return inside and (updated == "updated") == (meaning.key in self.replaced)
 
 
-def group_labels(task: Conversation) -> dict[int, str]:
-    return dict(zip(task.group_values, task.group_labels, strict=True))
-
-
 @st.composite
 def configs(draw: st.DrawFn) -> ConversationConfig:
     told, corrected, asked = draw(
@@ -113,7 +109,7 @@ def configs(draw: st.DrawFn) -> ConversationConfig:
 @given(config=configs(), split=st.sampled_from(SPLITS), index=st.integers(0, 2**62))
 def test_replies_equal_the_oracle(config: ConversationConfig, split: str, index: int) -> None:
     task = Conversation(config)
-    labels = group_labels(task)
+    labels = task.groups
     batch = task.batch(split, [index])
     stream, asked, mask = batch.stream, batch.questions, batch.mask
     assert asked is not None
@@ -220,7 +216,7 @@ def _kind(meaning: Meaning | None, known: set[tuple[str, str]]) -> str:
 def test_all_that_can_be_asked_is_asked_alike() -> None:
     """Of told facts, each group that a stream offers; never-told ones in their share."""
     task = Conversation(TALK)
-    labels = group_labels(task)
+    labels = task.groups
     counts: Counter[str] = Counter()
     offered = 0.0
     for index in range(400):
@@ -298,7 +294,3 @@ def test_examples_are_what_batches_hold() -> None:
     turns = [*example.context, *map(str.__add__, example.questions, example.answers)]
     said = [line for turn in turns for line in turn.splitlines()]
     assert [line for line in shown if line in said] == said
-
-    assert task.is_correct(example, example.targets)
-    assert not task.is_correct(example, example.targets[:-1])
-    assert not task.is_correct(example, (*example.targets[:-1], 9))

@@ -10,13 +10,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowwave.tasks.config import GsmInfiniteConfig
-from slowwave.tasks.gsm_infinite_core import Core, draw_core
-from slowwave.tasks.gsm_infinite_names import NUM_CORE_NAMES
-from slowwave.tasks.gsm_infinite_naming import content_hash, encode_contents
-from slowwave.tasks.gsm_infinite_problem import NO_ITEM, Expression, Quantity, Statement
-from slowwave.tasks.random_bits import Integers
-from slowwave.tasks.random_stream import RandomStream
+from slowwave.tasks.draws import Integers, RandomStream
+from slowwave.tasks.gsm_infinite import NUM_CORE_NAMES, GsmInfiniteConfig
+from slowwave.tasks.gsm_infinite.core import Core, draw_core
+from slowwave.tasks.gsm_infinite.names import content_hash, encode_contents
+from slowwave.tasks.gsm_infinite.problem import NO_ITEM, Expression, Quantity, Statement
 
 HARD = GsmInfiniteConfig(subset="hard", ops=(1, 8))
 NAMES = np.arange(NUM_CORE_NAMES)

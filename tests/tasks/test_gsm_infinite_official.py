@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 
 import gsm_infinite_oracle as oracle
-from slowwave.tasks.config import GsmInfiniteConfig
-from slowwave.tasks.gsm_infinite import GsmInfinite
-from slowwave.tasks.gsm_infinite_names import THEMES
-from slowwave.tasks.gsm_infinite_official import (
+from slowwave.tasks.gsm_infinite import GsmInfiniteConfig
+from slowwave.tasks.gsm_infinite.grammar import question_phrases, statement_phrases, to_text
+from slowwave.tasks.gsm_infinite.names import THEMES
+from slowwave.tasks.gsm_infinite.official import (
     OfficialRow,
     find_difference,
     parse_problem,
     read_official,
 )
-from slowwave.tasks.gsm_infinite_problem import NO_ITEM, Expression, Kind, Problem, Quantity, solve
-from slowwave.tasks.gsm_infinite_text import question_phrases, statement_phrases, to_text
+from slowwave.tasks.gsm_infinite.problem import NO_ITEM, Expression, Kind, Problem, Quantity, solve
+from slowwave.tasks.gsm_infinite.task import GsmInfinite
 
 REFERENCE = Path(os.environ.get("SLOWWAVE_REFERENCE_DATA", "")) / "gsm_infinite_sample.jsonl"
 needs_reference = pytest.mark.skipif(

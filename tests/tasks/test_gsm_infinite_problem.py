@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowwave.tasks.gsm_infinite_problem import (
+from slowwave.tasks.gsm_infinite.problem import (
     NO_ITEM,
     Expression,
     Kind,

@@ -9,19 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from slowwave.sleep.objective import Batch, Labelled
 from slowwave.sleep.schedule import NO_LOSS
-from slowwave.tasks.base import Batch, Labelled, Task
-from slowwave.tasks.config import (
-    ConversationConfig,
-    DepoConfig,
-    GsmInfiniteConfig,
-    RecallConfig,
-    Rule110Config,
-    TaskConfig,
-    TextConfig,
-)
-from slowwave.tasks.registry import make_task
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks import TaskConfig, make_task
+from slowwave.tasks.base import Task
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.draws import SPLITS
+from slowwave.tasks.gsm_infinite import GsmInfiniteConfig
+from slowwave.tasks.recall import RecallConfig
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.text import TextConfig
 
 OFFICIAL = DepoConfig(grammar="official", nodes=20, min_nodes=3, hops=7, questions=5, layout="row")
 LICENSE = str(Path(__file__).parents[2] / "LICENSE")
@@ -184,11 +182,11 @@ def test_labels_keep_the_contract(task: Task, split: str) -> None:
 
 def test_every_group_is_reached(task: Task) -> None:
     groups = torch.cat([part.groups.ravel() for part in parts(task.batch("test", range(200)))])
-    assert set(groups.tolist()) - {-1} == set(task.group_values)
+    assert set(groups.tolist()) - {-1} == set(task.groups)
 
 
 def test_groups_have_labels_of_their_own(task: Task) -> None:
-    assert len(set(task.group_labels)) == len(task.group_values) == len(task.group_labels)
+    assert len(set(task.group_labels)) == len(task.groups)
 
 
 def test_every_token_is_used(task: Task) -> None:

@@ -17,7 +17,7 @@ import torch
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, save_tensors
-from slowwave.tasks.config import DepoConfig
+from slowwave.tasks.depo import DepoConfig
 from slowwave.training import checkpoint
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import (

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from slowwave.tasks.config import Rule110Config
-from slowwave.tasks.rule110 import Rule110
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.rule110.task import Rule110
 from slowwave.training.data import BatchesAhead, step_indices
 
 CPU = torch.device("cpu")

@@ -14,7 +14,9 @@ from slowwave.memory.session import Session
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
-from slowwave.tasks.config import ConversationConfig, Rule110Config, TextConfig
+from slowwave.tasks.conversation import ConversationConfig
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.text import TextConfig
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import ExperimentConfig, export_run, run_training
 

@@ -18,7 +18,7 @@ from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import Passes, SleepConfig
 from slowwave.sleep.objective import plan_batch
 from slowwave.storage.checkpoint import load_tensors
-from slowwave.tasks.config import Rule110Config
+from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import ExperimentConfig, build, run_training
 from slowwave.training.run_folder import RunFolder

@@ -13,7 +13,7 @@ import torch
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
-from slowwave.tasks.config import Rule110Config
+from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import ExperimentConfig, run_training
 from slowwave.training.trainer import StepReport

@@ -16,7 +16,8 @@ from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import Passes, SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.storage.json_files import read_json, write_json
-from slowwave.tasks.config import DepoConfig, Rule110Config
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.experiment import (
     ExperimentConfig,

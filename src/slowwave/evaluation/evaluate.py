@@ -84,7 +84,7 @@ def evaluate(
     """
     tell = on_scored or (lambda _: None)
     records: list[Record] = []
-    labels = dict(zip(task.group_values, task.group_labels, strict=True))
+    labels = task.groups
     with torch.no_grad():
         for count in passes or (sleep.passes,):
             slept = dataclasses.replace(sleep, passes=count)

@@ -10,27 +10,9 @@ from rich.table import Table
 
 from slowwave.console import PlainConsole
 from slowwave.evaluation.measure import Measure
-from slowwave.tasks.config import (
-    ConversationConfig,
-    DepoConfig,
-    GsmInfiniteConfig,
-    RecallConfig,
-    Rule110Config,
-    TextConfig,
-)
-from slowwave.tasks.gsm_infinite_floors import Outcome, constant_floors
-from slowwave.tasks.gsm_infinite_official import find_difference, read_official
-from slowwave.tasks.registry import make_task
-from slowwave.wording import describe_unknown
-
-TASKS = {
-    "rule110": Rule110Config,
-    "depo": DepoConfig,
-    "gsm_infinite": GsmInfiniteConfig,
-    "recall": RecallConfig,
-    "conversation": ConversationConfig,
-    "text": TextConfig,
-}
+from slowwave.tasks import find_config, list_names, make_task
+from slowwave.tasks.gsm_infinite.official import find_difference, read_official
+from slowwave.tasks.gsm_infinite.task import Outcome, constant_floors
 
 
 def score_table(summary: dict[str, Any]) -> Table:
@@ -81,13 +63,7 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 def print_tasks(*, as_json: bool) -> None:
     """Lists the tasks with the first line of their documentation and their fields."""
-    described = {
-        name: {
-            "about": " ".join((config.__doc__ or "").split()),
-            "defaults": config().to_dict(),
-        }
-        for name, config in TASKS.items()
-    }
+    described = {name: _describe_task(name) for name in list_names()}
     if as_json:
         print(json.dumps(described))
         return
@@ -100,13 +76,22 @@ def print_tasks(*, as_json: bool) -> None:
     PlainConsole().print(table)
 
 
+def _describe_task(name: str) -> dict[str, Any]:
+    """What a task is about, and the settings that it has by default; of one of another package that
+    cannot be had, why."""
+    try:
+        config = find_config(name)
+        defaults = config.from_dict({"name": name}).to_dict()
+    except ValueError as error:
+        return {"about": str(error), "defaults": {}}
+    return {"about": " ".join((config.__doc__ or "").split()), "defaults": defaults}
+
+
 def print_task_examples(
     name: str, settings: dict[str, Any], split: str, count: int, as_json: bool
 ) -> None:
     """Prints examples 0..count-1 of a task; raises ValueError for an unknown name or field."""
-    if name not in TASKS:
-        raise ValueError(describe_unknown("task", name, TASKS))
-    task = make_task(TASKS[name].from_dict({"name": name, **settings}))
+    task = make_task(find_config(name).from_dict({"name": name, **settings}))
     examples = [task.example(split, index) for index in range(count)]
     if as_json:
         rows = [

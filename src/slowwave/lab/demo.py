@@ -21,11 +21,13 @@ from slowwave.lab.plots.run_results import Spread
 from slowwave.lab.plots.stream_plot import draw_demo
 from slowwave.lab.plots.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
 from slowwave.models.backbone import HybridLM
+from slowwave.sleep.objective import Labelled
 from slowwave.sleep.stream import read_stream
 from slowwave.storage.json_files import write_json
-from slowwave.tasks.base import Example, Labelled, Task
-from slowwave.tasks.config import DepoConfig, TaskConfig
-from slowwave.tasks.splits import MAX_INDEX
+from slowwave.tasks import TaskConfig
+from slowwave.tasks.base import Example, Task
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.draws import MAX_INDEX
 from slowwave.training.experiment import ExperimentConfig, load_run
 from slowwave.wording import say_how_to_install
 

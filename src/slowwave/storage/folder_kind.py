@@ -12,8 +12,6 @@ Wanted = Literal["run", "talker"]
 Kind = Literal["run", "talker", "checkpoint", "transformers", "unknown"]
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
-TEXT_TASKS = ("conversation", "text")
-"""A run on one of these can be exported as a model to talk to."""
 NAMES: dict[Wanted, str] = {"run": "a run", "talker": "a model to talk to"}
 MENDS: dict[Wanted, str] = {
     "run": "name the folder of a run, such as checkpoints/depo-mini/n4 in a checkout",
@@ -83,10 +81,10 @@ def _describe(folder: Path, kind: Kind, values: Any, wanted: Wanted) -> str:
 
 
 def _describe_run(folder: Path, task: Any) -> str:
-    name = task.get("name") if isinstance(task, dict) else None
-    if name in TEXT_TASKS:
+    fields = cast(dict[str, Any], task) if isinstance(task, dict) else {}
+    if "tokenizer" in fields:  # as tasks of text have, whose runs can be exported
         return f"is a run, not yet a model to talk to; make one of it: slowwave export {folder} OUT"
     return (
-        f"is a run on the task {name}, and so no language model; score it with slowwave eval, or "
-        "talk to a model such as checkpoints/talk in a checkout"
+        f"is a run on the task {fields.get('name')}, and so no language model; score it with "
+        "slowwave eval, or talk to a model such as checkpoints/talk in a checkout"
     )

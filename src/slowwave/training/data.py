@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from slowwave.tasks.base import Batch, Task
+from slowwave.sleep.objective import Batch
+from slowwave.tasks.base import Task
 
 
 def step_indices(seed: int, step: int, batch_size: int) -> npt.NDArray[np.int64]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slowwave.config import Config, describe_differences, override, read_toml
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
-from slowwave.tasks.config import ConversationConfig, RecallConfig, TaskConfig, TextConfig
+from slowwave.tasks import TaskSection, make_task
 from slowwave.training.config import Precision, TrainConfig
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class ExperimentConfig(Config):
 
     name: str
     """Name of the recipe; runs of one recipe share a folder under results/."""
-    task: TaskConfig
+    task: TaskSection
     """What is learned."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """Sizes of the model."""
@@ -59,7 +59,6 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     or if the vocabularies differ.
     """
     from slowwave.models.backbone import HybridLM
-    from slowwave.tasks.registry import make_task
     from slowwave.training.precision import compute_dtype
 
     _check_windows(config)
@@ -85,14 +84,12 @@ def _check_windows(config: ExperimentConfig) -> None:
     task, sleep = config.task, config.sleep
     if sleep.eviction == "none":
         return
-    counts_windows = isinstance(task, ConversationConfig | RecallConfig | TextConfig)
-    if counts_windows and task.window != sleep.window:
+    if task.own_window not in (None, sleep.window):
         raise ValueError(
             f"sleep.window is {sleep.window}, but task {task.name} counts in windows of "
-            f"task.window = {task.window} tokens; use the same number for both"
+            f"task.window = {task.own_window} tokens; use the same number for both"
         )
-    has_loss = isinstance(task, ConversationConfig | TextConfig)
-    if has_loss and sleep.loss_windows != "sleep_after":
+    if task.has_loss_throughout and sleep.loss_windows != "sleep_after":
         raise ValueError(
             f"sleep.loss_windows is {sleep.loss_windows}, but every window of task {task.name} has "
             "loss, so that none would be slept; use sleep_after"
@@ -297,7 +294,6 @@ def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[Experimen
 
     Raises ValueError for unknown fields and for a task that the trained vocabulary does not fit.
     """
-    from slowwave.tasks.registry import make_task
 
     values = override(config.to_dict(), {f"task.{key}": value for key, value in changes.items()})
     changed = ExperimentConfig.from_dict(values)
@@ -346,13 +342,14 @@ def export_run(folder: str | Path, out: str | Path) -> None:
     from slowwave.storage.tokenizer import load_tokenizer
 
     config, model, _ = load_run(folder)
-    if not isinstance(config.task, ConversationConfig | TextConfig):
+    language = config.task.language
+    if language is None:
         raise ValueError(
             f"{folder}: was trained on {config.task.name}, which is no text; name a run of "
             "conversation or text"
         )
     if Path(out).exists():
         raise ValueError(f"{out} is there already; name another folder")
-    chat = ChatFormat() if isinstance(config.task, ConversationConfig) else None
+    chat = ChatFormat() if language.is_chat else None
     talker = TalkerConfig(model=model.config, sleep=config.sleep, chat=chat)
-    save(out, model, load_tokenizer(config.task.tokenizer), talker)
+    save(out, model, load_tokenizer(language.tokenizer), talker)

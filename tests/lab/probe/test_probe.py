@@ -17,9 +17,10 @@ from slowwave.models.mixers.recurrent import RecurrentLayer
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
-from slowwave.tasks.config import DepoConfig, Rule110Config
-from slowwave.tasks.depo import Depo
-from slowwave.tasks.rule110 import Rule110
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.depo.task import Depo
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.rule110.task import Rule110
 
 WIDTH, STATES, STEPS, EXAMPLES = 8, 3, 2, 400
 SIZES = ModelConfig(

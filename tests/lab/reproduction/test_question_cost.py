@@ -18,9 +18,11 @@ from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import NO_LOSS
 from slowwave.sleep.unroll import answer_forks, unroll
+from slowwave.tasks import TaskConfig, make_task
 from slowwave.tasks.base import Task
-from slowwave.tasks.config import DepoConfig, Rule110Config, TaskConfig, TextConfig
-from slowwave.tasks.registry import make_task
+from slowwave.tasks.depo import DepoConfig
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.text import TextConfig
 
 HYBRID: tuple[LayerType, ...] = ("attn", "gdn")
 SIZES = ModelConfig(width=24, layers=HYBRID, mlp_hidden=40, key_dim=8, value_dim=8)

@@ -21,7 +21,7 @@ from slowwave.lab.reproduction.question_costs import (
 )
 from slowwave.lab.reproduction.runs import PlannedRun, plan_runs
 from slowwave.storage.json_files import write_json
-from slowwave.tasks.registry import make_task
+from slowwave.tasks import make_task
 from slowwave.training.experiment import load_experiment
 
 ROOT = Path(__file__).parents[3]

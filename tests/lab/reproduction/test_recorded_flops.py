@@ -10,7 +10,7 @@ import pytest
 
 from slowwave.config import override
 from slowwave.lab.plots.run_results import Run, find_runs
-from slowwave.tasks.registry import make_task
+from slowwave.tasks import make_task
 from slowwave.training.cost import run_flops
 from slowwave.training.experiment import ExperimentConfig, complete
 

@@ -17,7 +17,7 @@ from slowwave.lab.reproduction.progress import TrainingProgress, last_step
 from slowwave.lab.reproduction.runs import PlannedRun, find_state, steps_done
 from slowwave.lab.reproduction.workers import train_runs
 from slowwave.storage.json_files import write_json
-from slowwave.tasks.config import DepoConfig
+from slowwave.tasks.depo import DepoConfig
 from slowwave.training.experiment import ExperimentConfig
 
 # Stands in for `slowwave train`: its name says what it does, its last argument is the run folder.

@@ -21,10 +21,10 @@ from slowwave.models.backbone import HybridLM, Run
 from slowwave.models.linear import Linear
 from slowwave.ops.gated_rules import fastest_backend
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.objective import Batch
 from slowwave.sleep.schedule import NO_LOSS, cut_training
-from slowwave.tasks.base import Batch
-from slowwave.tasks.config import Rule110Config
-from slowwave.tasks.rule110 import Rule110
+from slowwave.tasks.rule110 import Rule110Config
+from slowwave.tasks.rule110.task import Rule110
 from slowwave.training.config import TrainConfig
 from slowwave.training.optimizer import make_optimizers
 from slowwave.training.precision import choose_precision, compute_dtype

@@ -25,8 +25,8 @@ from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
 from slowwave.storage.json_files import write_json
 from slowwave.tasks.base import Task
-from slowwave.tasks.rule110 import Rule110
-from slowwave.tasks.splits import SPLITS
+from slowwave.tasks.draws import SPLITS
+from slowwave.tasks.rule110.task import Rule110
 from slowwave.training.experiment import build, load_run
 
 BATCH_SIZE = 256

@@ -25,7 +25,7 @@ from slowwave.lab.plots.run_results import Run, Spread, find_runs, show_spread
 from slowwave.lab.reproduction.question_cost import QuestionCost, question_cost
 from slowwave.lab.reproduction.runs import SEED, PlannedRun
 from slowwave.storage.files import write_atomically
-from slowwave.tasks.registry import make_task
+from slowwave.tasks import make_task
 from slowwave.training.experiment import complete
 
 if TYPE_CHECKING:

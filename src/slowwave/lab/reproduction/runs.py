@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from slowwave.config import describe_differences, flatten
 from slowwave.lab.reproduction.figures import RECIPES, FigureConfig, RunsConfig, Scale
+from slowwave.tasks import TaskConfig, make_task
 from slowwave.training.experiment import ExperimentConfig, as_recorded, check_same, load_experiment
 from slowwave.training.run_folder import count_saved_steps, find_checkpoint
+
+if TYPE_CHECKING:
+    from slowwave.tasks.base import Batch
 
 State = Literal["recorded", "partly", "to do"]
 
@@ -109,23 +112,17 @@ def planned_cost(run: PlannedRun) -> Cost:
     from slowwave.training.cost import count_tokens, run_flops
 
     config = run.config
-    batch, vocab_size = _first_batch(config.task.__class__, _key(config), config.train.batch_size)
+    batch, vocab_size = _first_batch(config.task, config.train.batch_size)
     model = dataclasses.replace(config.model, vocab_size=vocab_size)
     flops = run_flops(batch, model, config.sleep, config.train)
     return Cost(count_tokens(batch) * config.train.steps, flops)
 
 
-def _key(config: ExperimentConfig) -> str:
-    return json.dumps(config.task.to_dict(), sort_keys=True)
-
-
 @functools.lru_cache(maxsize=8)
-def _first_batch(task: type[Any], values: str, rows: int) -> tuple[Any, int]:
+def _first_batch(config: TaskConfig, rows: int) -> tuple[Batch, int]:
     """Runs that differ in N share their first batch."""
-    from slowwave.tasks.registry import make_task
-
-    made = make_task(task.from_dict(json.loads(values)))
-    return made.batch("train", range(rows)), made.vocab_size
+    task = make_task(config)
+    return task.batch("train", range(rows)), task.vocab_size
 
 
 def _expand(runs: RunsConfig, seeds: int) -> Iterator[PlannedRun]:

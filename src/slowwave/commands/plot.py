@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse, require_folder
-from slowwave.training.experiment import complete
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ def run(arguments: list[str]) -> None:
     """slowwave plot results/depo-mini [--out DIR]"""
     options = parse(PlotOptions, arguments, prog="slowwave plot")
     require_folder("--out", options.out)
-    from slowwave.lab.plots.plots import draw_all
+    from slowwave.lab.plots import draw_all
 
-    for path in draw_all(options.folder, options.out or options.folder, complete):
+    for path in draw_all(options.folder, options.out or options.folder):
         print(path)

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse
-from slowwave.lab.probe.probe_report import PROBE_EXAMPLES
+from slowwave.lab.memory_plots import PROBE_EXAMPLES
 from slowwave.status_line import StatusLine
 
 
@@ -35,8 +35,8 @@ def run(arguments: list[str]) -> None:
     options = parse(ProbeOptions, arguments, prog="slowwave probe")
     with StatusLine() as status:
         status.show(f"loading {options.run}")
-        from slowwave.lab.probe.probe import probe_run
-        from slowwave.lab.probe.probe_report import draw_probes, probe_table
+        from slowwave.lab.memory_plots import draw_probes, probe_table
+        from slowwave.lab.probe import probe_run
 
         found = probe_run(options.run, options.run, examples=options.examples, tell=status.show)
     written = draw_probes(options.run, options.run)

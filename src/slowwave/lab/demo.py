@@ -17,10 +17,10 @@ from rich.table import Table
 from slowwave.console import PlainConsole
 from slowwave.evaluation.evaluate import Record, evaluate
 from slowwave.extras import say_how_to_install
-from slowwave.lab.plots.canvas import save_figure
-from slowwave.lab.plots.run_results import Spread
-from slowwave.lab.plots.stream_plot import draw_demo
-from slowwave.lab.plots.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
+from slowwave.lab.canvas import save_figure
+from slowwave.lab.memory_plots import draw_demo
+from slowwave.lab.run_results import Spread
+from slowwave.lab.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
 from slowwave.models.backbone import HybridLM
 from slowwave.sleep.stream import read_stream
 from slowwave.storage.files import write_json

@@ -22,7 +22,7 @@ from slowwave.lab.reproduction.runs import (
     planned_cost,
 )
 from slowwave.storage.files import read_json, write_json
-from slowwave.training.experiment import ExperimentConfig, as_recorded, complete
+from slowwave.training.experiment import ExperimentConfig, as_recorded, read_config
 from slowwave.training.standing import Standing
 
 ROOT = Path(__file__).parents[3]
@@ -70,7 +70,7 @@ def test_every_recorded_run_belongs_to_a_figure(monkeypatch: pytest.MonkeyPatch)
     recorded = [path.parent for path in Path("results").rglob("config.json")]
     assert recorded
     for folder in recorded:
-        assert planned[folder] == complete(read_json(folder / "config.json")), folder
+        assert planned[folder] == read_config(folder).to_dict(), folder
 
 
 def test_a_run_of_several_figures_has_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli
-from slowwave.lab.probe.probe import probe_run
+from slowwave.lab.probe import probe_run
 from slowwave.lab.reproduction.runs import PlannedRun
 from slowwave.storage.files import read_json
 

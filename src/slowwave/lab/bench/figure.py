@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slowwave.lab.plots.canvas import COLOURS, MARKERS, new_figure, save_figure, set_title
+from slowwave.lab.canvas import COLOURS, MARKERS, new_figure, save_figure, set_title
 from slowwave.storage.files import read_json
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from slowwave.config import flatten
-from slowwave.lab.plots.canvas import (
+from slowwave.lab.canvas import (
     add_legend,
     draw_floors,
     line_style,
@@ -14,8 +14,8 @@ from slowwave.lab.plots.canvas import (
     new_figure,
     set_title,
 )
-from slowwave.lab.plots.run_results import Run, describe_seeds, find_variants, mean_curve
 from slowwave.lab.reproduction.figures import FigureConfig, PointsConfig, Scale
+from slowwave.lab.run_results import Run, describe_seeds, find_variants, mean_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from slowwave.lab.plots.run_results import find_runs
 from slowwave.lab.reproduction.bench import bench_command, bench_file
 from slowwave.lab.reproduction.figures import FigureConfig, Scale
 from slowwave.lab.reproduction.probes import list_unprobed
@@ -22,6 +21,7 @@ from slowwave.lab.reproduction.runs import (
     planned_cost,
     steps_done,
 )
+from slowwave.lab.run_results import find_runs
 
 
 def list_figures(figures: dict[str, FigureConfig], *, seeds: int) -> Table:

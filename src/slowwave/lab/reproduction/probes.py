@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from slowwave.lab.probe.probe import probe_run
-from slowwave.lab.probe.probe_report import PROBE_FILE
+from slowwave.lab.memory_plots import PROBE_FILE
+from slowwave.lab.probe import probe_run
 from slowwave.lab.reproduction.runs import PlannedRun, find_state
 from slowwave.status_line import StatusLine
 from slowwave.training.progress import find_checkpoint

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slowwave.lab.plots.canvas import (
+from slowwave.lab.canvas import (
     COLOURS,
     add_legend,
     line_style,
@@ -21,12 +21,11 @@ from slowwave.lab.plots.canvas import (
     save_figure,
     set_title,
 )
-from slowwave.lab.plots.run_results import Run, Spread, find_runs, show_spread
 from slowwave.lab.reproduction.question_cost import QuestionCost, question_cost
 from slowwave.lab.reproduction.runs import SEED, PlannedRun
+from slowwave.lab.run_results import Run, Spread, find_runs, show_spread
 from slowwave.storage.files import write_atomically
 from slowwave.tasks.registry import make_task
-from slowwave.training.experiment import complete
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,7 +140,7 @@ def question_cost_table(ways: Sequence[Way], title: str) -> str:
 def _way(seeds: Sequence[PlannedRun]) -> Way:
     run = seeds[0]
     config = run.config
-    recorded = [found for seed in seeds for found in find_runs(seed.folder, complete)]
+    recorded = [found for seed in seeds for found in find_runs(seed.folder)]
     cost = question_cost(make_task(config.task), config.model, config.sleep)
     return Way(
         run.name.removesuffix(f"-seed{config.train.seed}"),

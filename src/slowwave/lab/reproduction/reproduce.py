@@ -11,9 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from slowwave.console import PlainConsole
-from slowwave.lab.plots.canvas import save_figure
-from slowwave.lab.plots.plots import draw_all
-from slowwave.lab.plots.run_results import find_runs
+from slowwave.lab.canvas import save_figure
+from slowwave.lab.plots import draw_all
 from slowwave.lab.reproduction.bench import bench_command, bench_file
 from slowwave.lab.reproduction.curves import draw_curves
 from slowwave.lab.reproduction.figures import (
@@ -33,9 +32,9 @@ from slowwave.lab.reproduction.retests import plan_retests, run_retests
 from slowwave.lab.reproduction.runs import RESULTS, PlannedRun, find_state, plan_runs
 from slowwave.lab.reproduction.table import results_readme
 from slowwave.lab.reproduction.workers import SLOWWAVE, train_runs
+from slowwave.lab.run_results import find_runs
 from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
-from slowwave.training.experiment import complete
 from slowwave.wording import describe_unknown
 
 INTERRUPTED = 130
@@ -112,7 +111,7 @@ def _rebuild(
     for folder in dict.fromkeys(run.folder.parent for run in _plan_all(chosen, seeds)):
         if any(folder.glob("*/summary.json")):
             status.show(f"drawing the runs of {folder}")
-            yield from draw_all(folder, folder, complete)
+            yield from draw_all(folder, folder)
     for title, figure in figures.items():
         for known in figure.scales:
             if (figure, known) in chosen:
@@ -178,7 +177,7 @@ def _measure(what: str) -> None:
 def _draw_curves(name: str, figure: FigureConfig, scale: Scale, seeds: int) -> list[Path]:
     """The figure's own curves, if it has any and a run is recorded."""
     runs = plan_runs(figure, scale, seeds=seeds)
-    finished = [found for run in runs for found in find_runs(run.folder, complete)]
+    finished = [found for run in runs for found in find_runs(run.folder)]
     if not figure.curve_by or not finished:
         return []
     path = RESULTS / runs[0].recipe / f"{name}.png"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slowwave.lab.plots.canvas import (
+from slowwave.lab.canvas import (
     FLOOR_STYLE,
     add_legend,
     draw_floor_by_group,
@@ -17,7 +17,10 @@ from slowwave.lab.plots.canvas import (
     new_figure,
     set_title,
 )
-from slowwave.lab.plots.run_results import (
+from slowwave.lab.reproduction.curves import SYMBOLS
+from slowwave.lab.reproduction.figures import FigureConfig
+from slowwave.lab.reproduction.retests import PlannedRetest, find_retested
+from slowwave.lab.run_results import (
     Run,
     Spread,
     Variant,
@@ -26,9 +29,6 @@ from slowwave.lab.plots.run_results import (
     group_spreads,
     show_spread,
 )
-from slowwave.lab.reproduction.curves import SYMBOLS
-from slowwave.lab.reproduction.figures import FigureConfig
-from slowwave.lab.reproduction.retests import PlannedRetest, find_retested
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from rich.console import Console
 
 from slowwave.config import flatten, override
-from slowwave.lab.plots.run_results import Run, find_runs
 from slowwave.lab.reproduction.figures import FigureConfig, RetestsConfig
 from slowwave.lab.reproduction.runs import PlannedRun, fill_name, find_state
+from slowwave.lab.run_results import Run, find_runs
 from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
 from slowwave.storage.json_lines import dump_lines, parse_lines
-from slowwave.training.experiment import ExperimentConfig, complete
+from slowwave.training.experiment import ExperimentConfig
 from slowwave.training.run_view import RunView
 
 RECORDED = {"changes", "examples", "test"}
@@ -111,7 +111,7 @@ def find_retested(retest: PlannedRetest) -> list[Run]:
         dataclasses.replace(
             run, settings={**run.settings, **changed}, summary={**run.summary, **entry}
         )
-        for run in find_runs(retest.run.folder, complete)
+        for run in find_runs(retest.run.folder)
     ]
 
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowwave.lab.plots.run_results import Run, Spread, find_runs, find_variants, show_spread
 from slowwave.lab.reproduction.bench import bench_file
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
 from slowwave.lab.reproduction.probes import probe_file
 from slowwave.lab.reproduction.question_costs import question_cost_table_file
 from slowwave.lab.reproduction.retests import find_retested, plan_retests
 from slowwave.lab.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_runs
-from slowwave.training.experiment import complete
+from slowwave.lab.run_results import Run, Spread, find_runs, find_variants, show_spread
 
 SEEDS = 3
 NOT_RUN = "not run"
@@ -57,7 +56,7 @@ class Curve:
     @property
     def recorded(self) -> list[Run]:
         """Those of its runs that are finished."""
-        return [run for folder in self.runs for run in find_runs(folder, complete)]
+        return [run for folder in self.runs for run in find_runs(folder)]
 
     @property
     def label(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slowwave.lab.plots.canvas import (
+from slowwave.lab.canvas import (
     FLOOR_STYLE,
     add_legend,
     draw_floor_by_group,
@@ -20,8 +20,8 @@ from slowwave.lab.plots.canvas import (
     save_figure,
     set_title,
 )
-from slowwave.lab.plots.run_results import (
-    Complete,
+from slowwave.lab.memory_plots import draw_probes, draw_stream
+from slowwave.lab.run_results import (
     Run,
     Spread,
     Variant,
@@ -35,8 +35,6 @@ from slowwave.lab.plots.run_results import (
     mean_curve,
     passes_matrix,
 )
-from slowwave.lab.plots.stream_plot import draw_stream
-from slowwave.lab.probe.probe_report import draw_probes
 from slowwave.storage.files import write_atomically
 from slowwave.training.run_files import read_stream
 
@@ -52,13 +50,13 @@ CURVE_AXES = {
 }
 
 
-def draw_all(folder: Path, out: Path, complete: Complete = dict) -> list[Path]:
+def draw_all(folder: Path, out: Path) -> list[Path]:
     """Draws every figure that the files below `folder` have the data for, and table.md, into `out`.
 
-    complete: see `find_runs`. Returns what was written. Raises ValueError if there is no finished
-    run, no probe.json and no stream.json, or if the runs are of several recipes.
+    Returns what was written. Raises ValueError if there is no finished run, no probe.json and no
+    stream.json, or if the runs are of several recipes.
     """
-    runs = find_runs(folder, complete)
+    runs = find_runs(folder)
     written: list[Path] = []
     if runs:
         variants = find_variants(runs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from slowwave.evaluation.measure import SHARE, Measure
 from slowwave.extras import say_how_to_install
-from slowwave.lab.plots.run_results import Spread
+from slowwave.lab.run_results import Spread, show_floors
 from slowwave.storage.files import write_atomically
 
 if TYPE_CHECKING:
@@ -197,9 +197,8 @@ def draw_floor_by_group(axes: Axes, floors: Mapping[str, float], group_name: str
 
 def label_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right") -> None:
     """Names all floors above the highest, since they often lie too close for a name each."""
-    named = ", ".join(f"{name} {value:.1%}" for name, value in floors.items())
     axes.annotate(
-        f"floor: {named}",
+        f"floor: {show_floors(floors)}",
         (0.99 if side == "right" else 0.01, max(floors.values())),
         xycoords=("axes fraction", "data"),
         xytext=(0, 2),

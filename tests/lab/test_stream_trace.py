@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.lab.plots.stream_trace import (
+from slowwave.lab.stream_trace import (
     Event,
     ReadEvent,
     SleepEvent,

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from slowwave.evaluation.flops import forward_flops, head_flops, stream_flops
-from slowwave.lab.bench import peers
-from slowwave.lab.bench.machine import Machine
+from slowwave.lab.bench import models
+from slowwave.lab.bench.measure import Machine, Times, Work, time_in_turn
 from slowwave.lab.bench.models import MODEL, draw_tokens, generate, moved_nbytes, read_random
 from slowwave.lab.bench.report import Row, Section, timed_row
-from slowwave.lab.bench.timing import Times, Work, time_in_turn
 from slowwave.models.backbone import HybridLM
 from slowwave.ops.append import reserve
 from slowwave.sleep.config import SleepConfig
@@ -40,21 +39,18 @@ def run_read(device: torch.device, machine: Machine) -> list[Section]:
         model = HybridLM(MODEL).eval().to(device)
         full = HybridLM(dataclasses.replace(MODEL, layers=("attn",) * len(MODEL.layers)))
         full = full.eval().to(device)
-        obstacle = peers.transformers_obstacle()
-        hybrid = None
-        if obstacle is None:
-            hybrid = peers.transformers_hybrid(MODEL, max_tokens=2 * max(STREAMS)).to(device)
         notes = [f"windows of {WINDOW} tokens; the peer attends to all that it has read"]
-        notes += [] if obstacle is None else [obstacle]
+        obstacle, hybrid = models.transformers_obstacle(), None
+        if obstacle is None:
+            hybrid = models.transformers_hybrid(MODEL, max_tokens=2 * max(STREAMS)).to(device)
+        else:
+            notes.append(obstacle)
+        reading = _time_reading(model, hybrid, machine)
+        generation = _time_generation(model, hybrid, machine)
+        copied = "the peer's cache is its default one, copied for every round"
         return [
-            Section(
-                title="Reading a stream", rows=_time_reading(model, hybrid, machine), notes=notes
-            ),
-            Section(
-                title="Generating a token",
-                rows=_time_generation(model, hybrid, machine),
-                notes=[*notes, "the peer's cache is its default one, copied for every round"],
-            ),
+            Section(title="Reading a stream", rows=reading, notes=notes),
+            Section(title="Generating a token", rows=generation, notes=[*notes, copied]),
             _time_contexts(model, full, machine),
         ]
 
@@ -73,7 +69,7 @@ def _time_reading(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row]:
             works[_ours(passes)] = Work(functools.partial(_read, model, tokens, sleep))
             flops[_ours(passes)] = stream_flops(MODEL, cut_stream(count, sleep), num_scored=1)
         if hybrid is not None:
-            works[PEER] = Work(functools.partial(_read_with_peer, hybrid, tokens))
+            works[PEER] = Work(functools.partial(hybrid, tokens, use_cache=True, logits_to_keep=1))
             flops[PEER] = forward_flops(MODEL, count) + head_flops(MODEL, 1)
         times = time_in_turn(works, rounds=ROUNDS)
         rows += [
@@ -95,10 +91,6 @@ def _read(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> Tensor:
     return model.logits(hidden[:, -1])
 
 
-def _read_with_peer(hybrid: Any, tokens: Tensor) -> Any:
-    return hybrid(tokens, use_cache=True, logits_to_keep=1)
-
-
 def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row]:
     rows: list[Row] = []
     for stream in STREAMS:
@@ -109,8 +101,7 @@ def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row
         for passes in PASSES:
             sleep = SleepConfig(window=WINDOW, passes=passes)
             state = read_random(model, sleep, context)
-            run = functools.partial(generate, model, state, sleep, GENERATED)
-            works[_ours(passes)] = Work(run)
+            works[_ours(passes)] = Work(functools.partial(generate, model, state, sleep, GENERATED))
             moved[_ours(passes)] = moved_nbytes(model, state)
         if hybrid is not None:
             tokens = draw_tokens(model, context)
@@ -220,7 +211,7 @@ def _with_room(state: MemoryState) -> MemoryState:
 
 
 def _fill_cache(full: HybridLM, context: int) -> MemoryState:
-    """A state with `context` random keys and values: what is in them takes no time."""
+    """A state with `context` random keys and values; reading takes as long whatever they hold."""
     state = full.initial_state(1)
     shape = (1, context, full.config.kv_heads, full.config.head_dim)
     generator = torch.Generator().manual_seed(0)

@@ -30,9 +30,8 @@ from typing import Any
 import torch
 
 from slowwave.lab.bench.kills import is_same
-from slowwave.lab.bench.machine import Machine
+from slowwave.lab.bench.measure import LOG, Machine
 from slowwave.lab.bench.models import MODEL
-from slowwave.lab.bench.progress import LOG
 from slowwave.lab.bench.report import Row, Section
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
@@ -94,7 +93,7 @@ class Check:
 def run_serve(
     device: torch.device, machine: Machine, *, seconds: float | None = None
 ) -> list[Section]:
-    """Load for so many seconds, SECONDS if not given; then the sleep beside a short completion."""
+    """Short completions alone and beside a sleep, then a load of `seconds`, SECONDS if None."""
     seconds = SECONDS if seconds is None else seconds
     with tempfile.TemporaryDirectory() as place:
         folder, memories = Path(place) / "model", Path(place) / "memories"
@@ -141,10 +140,7 @@ def time_beside_sleep(port: int) -> tuple[list[float], list[float]]:
             blocks = 2 * math.ceil(PROBES / BLOCK)
             for number in range(blocks):
                 LOG.info("short completions: block %d of %d", number + 1, blocks)
-                if number % 2:
-                    sleeps.set()
-                else:
-                    sleeps.clear()
+                (sleeps.set if number % 2 else sleeps.clear)()
                 time.sleep(SETTLING)
                 for _ in range(BLOCK):
                     began = time.perf_counter()
@@ -307,7 +303,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def percentile(seconds: Sequence[float], share: float) -> float:
-    """The smallest of these that no more than 1 - share of them exceed."""
+    """The smallest of these which at most 1 - share of them exceed."""
     return sorted(seconds)[max(0, math.ceil(share * len(seconds)) - 1)]
 
 
@@ -340,18 +336,17 @@ def _describe_probes(
             if not times:
                 continue
             value = percentile(times, share)
-            ratio = None if times is quiet else value / first
             rows.append(
                 Row(
                     what=f"a short completion, {name}",
                     by=by,
                     count=len(times),
                     milliseconds=1000 * value,
-                    time_ratio=ratio,
-                    ratio_to=None if ratio is None else "alone",
+                    time_ratio=None if times is quiet else value / first,
+                    ratio_to=None if times is quiet else "alone",
                 )
             )
-    parameters = sum(math.prod(weight.shape) for weight in HybridLM(MODEL).parameters())
+    parameters = HybridLM(MODEL).num_parameters
     notes = [
         f"{REPLY} tokens by {parameters / 1e6:.1f} M parameters; sleeps of {PASSES} passes over "
         f"{WINDOW - 1} tokens follow each other; under load, {SESSIONS} sessions as above, each "

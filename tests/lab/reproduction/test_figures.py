@@ -11,7 +11,7 @@ from slowwave import cli
 from slowwave.lab.reproduction.figures import (
     SCALES,
     FigureConfig,
-    choose_scale,
+    check_scale,
     read_figures,
 )
 from slowwave.lab.reproduction.runs import (
@@ -183,10 +183,10 @@ def test_a_wrong_file_is_refused(tiny: Path, text: str, sentence: str) -> None:
 
 def test_a_scale_without_runs_is_refused(tiny: Path) -> None:
     with pytest.raises(ValueError, match="scale is 'paper', which tiny does not have; use mini"):
-        choose_scale(_figure(), "tiny", "paper")
+        check_scale(_figure(), "tiny", "paper")
     empty = FigureConfig(title="A", shows="B")
     with pytest.raises(ValueError, match="tiny has nothing to run yet"):
-        choose_scale(empty, "tiny", "mini")
+        check_scale(empty, "tiny", "mini")
 
 
 def test_a_folder_of_another_run_is_refused(tiny: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recorded_runs import make_record, make_score, make_summary
-from slowwave.lab.reproduction.curves import draw_curves
+from slowwave.lab.reproduction.drawings import draw_curves
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, read_figures
 from slowwave.lab.reproduction.runs import plan_runs
 from slowwave.lab.reproduction.table import find_curves, results_readme

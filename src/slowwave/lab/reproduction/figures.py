@@ -170,16 +170,14 @@ def choose_figure(figures: dict[str, FigureConfig], name: str) -> FigureConfig:
     return figures[name]
 
 
-def choose_scale(figure: FigureConfig, name: str, scale: str) -> Scale:
-    """`scale`, checked; raises ValueError listing those that the figure has."""
-    for known in figure.scales:
-        if scale == known:
-            return known
+def check_scale(figure: FigureConfig, name: str, scale: str) -> None:
+    """Raises ValueError, which lists the scales that the figure has, if this is none of them."""
     if not figure.scales:
         raise ValueError(f"{name} has nothing to run yet; slowwave reproduce lists what there is")
-    raise ValueError(
-        f"scale is {scale!r}, which {name} does not have; use {' or '.join(figure.scales)}"
-    )
+    if scale not in figure.scales:
+        raise ValueError(
+            f"scale is {scale!r}, which {name} does not have; use {' or '.join(figure.scales)}"
+        )
 
 
 def _check_lists(each: dict[str, Any]) -> None:

@@ -10,13 +10,27 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowwave.lab.reproduction.bench import bench_file
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
-from slowwave.lab.reproduction.probes import probe_file
-from slowwave.lab.reproduction.question_costs import question_cost_table_file
+from slowwave.lab.reproduction.question_cost import question_cost_table_file
 from slowwave.lab.reproduction.retests import find_retested, plan_retests
-from slowwave.lab.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_runs
-from slowwave.lab.run_results import Run, Spread, find_runs, find_variants, show_spread
+from slowwave.lab.reproduction.runs import (
+    RESULTS,
+    SEED,
+    PlannedRun,
+    bench_file,
+    matches,
+    plan_runs,
+    probe_file,
+)
+from slowwave.lab.run_results import (
+    Run,
+    Spread,
+    find_runs,
+    find_variants,
+    markdown_rows,
+    show_floors,
+    show_spread,
+)
 
 SEEDS = 3
 NOT_RUN = "not run"
@@ -70,8 +84,7 @@ class Curve:
 def results_readme(figures: dict[str, FigureConfig]) -> str:
     """The whole text of results/README.md."""
     rows = [COLUMNS, ("---",) * len(COLUMNS), *_rows(figures)]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{INTRODUCTION}\n{lines}\n"
+    return f"{INTRODUCTION}\n{markdown_rows(rows)}\n"
 
 
 def find_curves(figures: dict[str, FigureConfig]) -> list[Curve]:
@@ -152,7 +165,7 @@ def _retest_rows(name: str, figure: FigureConfig, curve: Curve) -> Iterator[tupl
 
 def _bench_row(figure: str, scale: Scale, what: str) -> tuple[str, ...]:
     file = bench_file(what)
-    measured = f"[measured]({file.relative_to(RESULTS).as_posix()})" if file.exists() else NOT_RUN
+    measured = f"[measured]({_link(file)})" if file.exists() else NOT_RUN
     return (figure, scale, f"`slowwave bench {what}`", "", measured, "", "", "", "")
 
 
@@ -163,11 +176,7 @@ def _question_cost_row(figure: str, scale: Scale, recipe: str) -> tuple[str, ...
 
 def _probe_row(name: str, scale: Scale, figure: FigureConfig) -> tuple[str, ...]:
     runs = plan_runs(figure, scale, seeds=SEEDS)
-    links = [
-        f"[{run.name}]({probe_file(run).relative_to(RESULTS).as_posix()})"
-        for run in runs
-        if probe_file(run).exists()
-    ]
+    links = [f"[{r.name}]({_link(probe_file(r))})" for r in runs if probe_file(r).exists()]
     count = f"{len(links)} of {len(runs)}"
     return (name, scale, "`slowwave probe`", "", ", ".join(links) or NOT_RUN, "", "", count, "")
 
@@ -189,10 +198,10 @@ def _cells(
         return NOT_RUN, "", "", f"0 of {asked}", ""
     links = ", ".join(f"[{r.settings[SEED]}]({_link(r.folder)})" for r in runs)
     (variant,) = find_variants(runs)
-    shown = ", ".join(f"{name} {value:.1%}" for name, value in variant.floors.items())
     spread = Spread.of([score(run) for run in runs])
     tflop = f"{statistics.fmean(_flops(run, tokens) for run in runs) / 1e12:,.1f}"
-    return show(spread), shown if floors else "", tflop, f"{len(runs)} of {asked}", links
+    shown = show_floors(variant.floors) if floors else ""
+    return show(spread), shown, tflop, f"{len(runs)} of {asked}", links
 
 
 def _flops(run: Run, tokens: float | None) -> int:
@@ -212,8 +221,8 @@ def _nearest(evaluations: Sequence[dict[str, Any]], tokens: float) -> dict[str, 
     return min(evaluations, key=lambda line: abs(line["tokens"] - tokens))
 
 
-def _link(folder: Path) -> str:
-    return folder.relative_to(RESULTS).as_posix()
+def _link(path: Path) -> str:
+    return path.relative_to(RESULTS).as_posix()
 
 
 def _nats(spread: Spread) -> str:

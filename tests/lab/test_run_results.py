@@ -119,7 +119,7 @@ def test_floors_of_told_facts_belong_to_groups(tmp_path: Path) -> None:
 )
 def test_seeds_in_words(variants: list[Variant], counts: list[int], text: str) -> None:
     run = variants[0].runs[0]
-    assert describe_seeds([[run] * count for count in counts]) == text
+    assert describe_seeds(Variant("", {}, (run,) * count) for count in counts) == text
 
 
 def test_table_rows(variants: list[Variant]) -> None:

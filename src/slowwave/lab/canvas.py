@@ -133,7 +133,7 @@ def _place(groups: Sequence[str]) -> dict[str, int]:
     bases = [group.removesuffix(_UPDATED) for group in groups]
     if all(map(str.isdigit, bases)):
         return {group: int(base) for group, base in zip(groups, bases, strict=True)}
-    distances = sorted({base for base in bases if _is_distance(base)}, key=_first_number)
+    distances = sorted(set(filter(_is_distance, bases)), key=lambda b: int(b.partition("-")[0]))
     others = [base for base in dict.fromkeys(bases) if not _is_distance(base)]
     places = {base: place for place, base in enumerate([*distances, *others])}
     found = {group: places[base] for group, base in zip(groups, bases, strict=True)}
@@ -149,10 +149,6 @@ def _kind(group: str, groups: Iterable[str]) -> str:
 def _is_distance(group: str) -> bool:
     """Whether a group is a number or a range, such as 4-7."""
     return group[:1].isdigit()
-
-
-def _first_number(group: str) -> int:
-    return int(group.partition("-")[0])
 
 
 def draw_spreads(

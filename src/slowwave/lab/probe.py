@@ -37,11 +37,7 @@ Tell = Callable[[str], object]
 
 
 def probe_run(
-    folder: Path,
-    out: Path,
-    *,
-    examples: int = PROBE_EXAMPLES,
-    tell: Tell = lambda _: None,
+    folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES, tell: Tell = lambda _: None
 ) -> dict[str, Any]:
     """Probes the fast weights of a run, and of its model before training; writes out/probe.json.
 
@@ -82,13 +78,18 @@ def probe_fast_weights(
     """
     rule110 = _check(model, task, sleep, examples)
     counts = dict(zip(SPLITS, (examples, examples // 4, examples // 4), strict=True))
-    tokens = {split: _contexts(rule110, split, count) for split, count in counts.items()}
+    tokens = {
+        split: rule110.batch(split, range(count)).stream.inputs[:, : rule110.context_tokens]
+        for split, count in counts.items()
+    }
     bits = {split: _evolved(rule110, split, count) for split, count in counts.items()}
     majority = bits["train"].mean(dim=0) > 0.5
     tell("asking the model")
     record = evaluate(model, task, sleep=sleep, examples=counts["test"])[0]
     accuracies = {
-        name: _accuracies(of, sleep, tokens, bits, _prefix(tell, f"{name} model"))
+        name: _accuracies(
+            of, sleep, tokens, bits, lambda doing, n=name: tell(f"{n} model: {doing}")
+        )
         for name, of in (("trained", model), ("untrained", untrained))
     }
     return {
@@ -189,11 +190,6 @@ def _check(model: HybridLM, task: Task, sleep: SleepConfig, examples: int) -> Ru
     return task
 
 
-def _contexts(task: Rule110, split: str, count: int) -> Tensor:
-    """All states in a row, (E, T) int64."""
-    return task.batch(split, range(count)).stream.inputs[:, : task.context_tokens]
-
-
 def _evolved(task: Rule110, split: str, count: int) -> Tensor:
     """Bits (E, A, t + 1, width) float64 by windows since and steps: newest state first."""
     steps = range(task.config.steps + 1)
@@ -209,27 +205,20 @@ def _accuracies(
     tell: Tell,
 ) -> Tensor:
     """Test accuracy (N, A, t + 1, width) of the probes of a model."""
-    read = {split: _read_all(model, tokens[split], sleep, tell) for split in SPLITS}
+    read: dict[str, Tensor] = {}
+    for split in SPLITS:
+        batches = tokens[split].to(model.device).split(BATCH_SIZE)
+        passes: list[Tensor] = []
+        for number, batch in enumerate(batches, 1):
+            tell(f"reading states, batch {number} of {len(batches)}")
+            passes.append(read_passes(model, batch, sleep).cpu())
+        read[split] = torch.cat(passes, dim=1)
     accuracies: list[Tensor] = []
     for n in range(sleep.passes):
         tell(f"fitting the probes of pass {n + 1} of {sleep.passes}")
         samples = (Samples(read[s][n].double(), bits[s].flatten(1)) for s in SPLITS)
         accuracies.append(probe_accuracy(*samples).view(bits["test"].shape[1:]))
     return torch.stack(accuracies)
-
-
-def _read_all(model: HybridLM, tokens: Tensor, sleep: SleepConfig, tell: Tell) -> Tensor:
-    """As `read_passes`, in batches, on the CPU."""
-    batches = tokens.to(model.device).split(BATCH_SIZE)
-    passes: list[Tensor] = []
-    for number, batch in enumerate(batches, 1):
-        tell(f"reading states, batch {number} of {len(batches)}")
-        passes.append(read_passes(model, batch, sleep).cpu())
-    return torch.cat(passes, dim=1)
-
-
-def _prefix(tell: Tell, who: str) -> Tell:
-    return lambda doing: tell(f"{who}: {doing}")
 
 
 def _by_cells(accuracy: Tensor) -> dict[str, Any]:

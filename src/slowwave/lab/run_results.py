@@ -228,9 +228,9 @@ def by_task_steps(variants: Sequence[Variant]) -> dict[int, Variant]:
     return dict(sorted(found.items())) if len(found) > 1 else {}
 
 
-def describe_seeds(run_groups: Sequence[Sequence[Run]]) -> str:
-    """ "1 seed", "mean of 3 seeds" or "mean of 1 to 3 seeds"."""
-    counts = sorted({len(runs) for runs in run_groups})
+def describe_seeds(variants: Iterable[Variant]) -> str:
+    """Of every trained N: "1 seed", "mean of 3 seeds" or "mean of 1 to 3 seeds"."""
+    counts = sorted({len(runs) for variant in variants for runs in variant.by_passes.values()})
     if counts == [1]:
         return "1 seed"
     many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

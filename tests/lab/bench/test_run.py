@@ -228,7 +228,7 @@ def test_large_takes_the_best_batch_and_compares_with_the_paper(
         ("PAPER_TOKENS_PER_SECOND", {(10, 1): 1000}),
     ):
         monkeypatch.setattr(train, name, value)
-    section = train.measure_large(CPU)
+    (section,) = train.run_large(CPU, measure_machine(CPU))
     assert [row.what for row in section.rows[:2]] == ["window 10, N = 1", "window 10, N = 2"]
     assert [row.time_ratio is None for row in section.rows] == [False] + 5 * [True]
     assert all(row.gflops for row in section.rows)

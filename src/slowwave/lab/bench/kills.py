@@ -167,10 +167,7 @@ def _check(
     count.idle += acknowledged is None
     known = twin.entries
     try:
-        with (
-            Store(directory) as store,
-            store.open(name, make_talker(), create=True) as session,
-        ):
+        with Store(directory) as store, store.open(name, make_talker(), create=True) as session:
             ledger, state = session.ledger(), session.state
     except (ValueError, OSError):
         count.unopened += 1

@@ -1,4 +1,4 @@
-"""Seconds, bytes, and what the machine can do: how every benchmark measures."""
+"""How every benchmark measures: seconds in turn, bytes in fresh processes, the machine's rates."""
 
 from __future__ import annotations
 
@@ -55,9 +55,6 @@ def shown_on(status: StatusLine, name: str) -> Iterator[None]:
         LOG.removeHandler(handler)
 
 
-# Seconds: several pieces of work take turns, so that what drifts in the machine drifts for all.
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
     """What is timed; `prepare`, which is not, makes what each call of `run` takes."""
@@ -92,7 +89,10 @@ class Times:
 
 
 def time_in_turn(works: Mapping[str, Work], *, rounds: int, warmups: int = 1) -> dict[str, Times]:
-    """Does all works round after round, every other round backwards; seconds are of one call."""
+    """Does all works round after round, so that what drifts in the machine drifts for all.
+
+    Every other round goes backwards. Seconds are of one call.
+    """
     calls = dict[str, int]()
     for name, work in works.items():
         LOG.info("warming up %s", name)
@@ -125,9 +125,6 @@ def _time(work: Work, calls: int) -> float:
 def _finish() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-# The machine: its rate of matrix products and its memory bandwidth.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,9 +170,6 @@ def _product_works(shape: Shape, dtype: torch.dtype, device: torch.device) -> di
     right = torch.ones(columns, inner, dtype=dtype, device=device)
     by_linear = torch.no_grad()(lambda: linear(left, right))
     return {"matmul": Work(lambda: left @ right.T), "linear": Work(by_linear)}
-
-
-# Bytes: what one call adds, or a long run holds, measured in a process of its own.
 
 
 class Pause(NamedTuple):

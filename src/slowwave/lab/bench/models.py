@@ -6,6 +6,7 @@ they are measured.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import inspect
@@ -108,14 +109,11 @@ def fla_obstacle() -> str | None:
 
 def peer_versions() -> dict[str, str | None]:
     """The installed version of every peer's package, None where there is none."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def transformers_rule(kind: str, num_tokens: int) -> Rule:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slowwave.evaluation.flops import delta_rule_flops, training_flops
 from slowwave.lab.bench import models
-from slowwave.lab.bench.measure import Machine, Times, Work, measure_extra_nbytes, time_in_turn
+from slowwave.lab.bench.measure import Machine, Work, measure_extra_nbytes, time_in_turn
 from slowwave.lab.bench.models import Rule
 from slowwave.lab.bench.report import Row, Section, timed_row
 from slowwave.models.config import ModelConfig
@@ -153,6 +153,7 @@ def _measure_case(
     case: Case, workers: list[str], device: torch.device, machine: Machine
 ) -> Section:
     inputs = draw_inputs(case, device)
+    sizes = ModelConfig(delta_heads=case.H, key_dim=case.K, value_dim=case.V)
     rows: list[Row] = []
     for what, call in CALLS.items():
         works = {
@@ -166,39 +167,28 @@ def _measure_case(
             )
             for worker in workers
         }
-        rows += [_row(case, what, worker, times, memory, machine) for worker in workers]
+        theirs = memory.get(PEER)
+        flops = case.B * delta_rule_flops(sizes, case.T)
+        rows += [
+            timed_row(
+                what,
+                worker,
+                times,
+                reference=PEER,
+                machine=machine,
+                flops=flops if what == "forward" else training_flops(flops),
+                moved_nbytes=_moved_nbytes(case) * (1 if what == "forward" else 3),
+                nbytes=mine,
+                memory_ratio=mine / theirs if mine is not None and theirs else None,
+            )
+            for worker, mine in memory.items()
+        ]
     notes = [
         f"B {case.B}, T {case.T}, H {case.H}, K {case.K}, V {case.V}, float32; nbytes: most that "
         "one call adds to the resident memory of a fresh process",
         *(reason for reason in dict.fromkeys(find_obstacles(device).values()) if reason),
     ]
     return Section(title=case.title, rows=rows, notes=notes)
-
-
-def _row(
-    case: Case,
-    what: str,
-    worker: str,
-    times: dict[str, Times],
-    memory: dict[str, int | None],
-    machine: Machine,
-) -> Row:
-    sizes = ModelConfig(delta_heads=case.H, key_dim=case.K, value_dim=case.V)
-    flops, moved = case.B * delta_rule_flops(sizes, case.T), _moved_nbytes(case)
-    if what != "forward":
-        flops, moved = training_flops(flops), 3 * moved
-    mine, theirs = memory[worker], memory.get(PEER)
-    return timed_row(
-        what,
-        worker,
-        times[worker],
-        reference=(PEER, times[PEER]) if PEER in times else None,
-        machine=machine,
-        flops=flops,
-        moved_nbytes=moved,
-        nbytes=mine,
-        memory_ratio=None if mine is None or not theirs else mine / theirs,
-    )
 
 
 def _moved_nbytes(case: Case) -> int:

@@ -51,7 +51,7 @@ def run_read(device: torch.device, machine: Machine) -> list[Section]:
         return [
             Section(title="Reading a stream", rows=reading, notes=notes),
             Section(title="Generating a token", rows=generation, notes=[*notes, copied]),
-            _time_contexts(model, full, machine),
+            _time_contexts(model, full),
         ]
 
 
@@ -72,16 +72,10 @@ def _time_reading(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row]:
             works[PEER] = Work(functools.partial(hybrid, tokens, use_cache=True, logits_to_keep=1))
             flops[PEER] = forward_flops(MODEL, count) + head_flops(MODEL, 1)
         times = time_in_turn(works, rounds=ROUNDS)
+        what = f"read {count:,} tokens"
         rows += [
-            timed_row(
-                f"read {count:,} tokens",
-                by,
-                each,
-                reference=(PEER, times[PEER]) if PEER in times else None,
-                machine=machine,
-                flops=flops[by],
-            )
-            for by, each in times.items()
+            timed_row(what, by, times, reference=PEER, machine=machine, flops=flops[by])
+            for by in times
         ]
     return rows
 
@@ -116,15 +110,14 @@ def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row
             timed_row(
                 "a token",
                 by,
-                each,
+                times,
+                reference=PEER,
                 calls=GENERATED,
-                reference=(PEER, times[PEER]) if PEER in times else None,
-                reference_calls=GENERATED,
                 machine=machine,
                 moved_nbytes=moved[by],
                 context=context,
             )
-            for by, each in times.items()
+            for by in times
         ]
     return rows
 
@@ -136,25 +129,15 @@ def _generate_with_peer(hybrid: Any, token: Tensor, cache: Any) -> None:
         token = logits[:, -1:].argmax(-1)
 
 
-def _time_contexts(model: HybridLM, full: HybridLM, machine: Machine) -> Section:
+def _time_contexts(model: HybridLM, full: HybridLM) -> Section:
     rows: list[Row] = []
     ratios: dict[str, dict[int, float]] = {}
     for context in CONTEXTS:
         for what, count, calls in ((f"the next {WINDOW}", WINDOW, 1), ("a token", 1, GENERATED)):
             times = _time_next(model, full, context, count, calls)
-            reference = (FULL, times[FULL])
             rows += [
-                timed_row(
-                    what,
-                    by,
-                    each,
-                    calls=calls,
-                    reference=reference,
-                    reference_calls=calls,
-                    machine=machine,
-                    context=context,
-                )
-                for by, each in times.items()
+                timed_row(what, by, times, reference=FULL, calls=calls, context=context)
+                for by in times
             ]
             for passes in PASSES:
                 ratio = times[_ours(passes)].over(times[FULL]).median

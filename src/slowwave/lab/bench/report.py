@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,28 +68,25 @@ class Section:
 def timed_row(
     what: str,
     by: str,
-    times: Times,
+    times: Mapping[str, Times],
     *,
+    reference: str | None = None,
     calls: int = 1,
-    reference: tuple[str, Times] | None = None,
-    reference_calls: int = 1,
     machine: Machine | None = None,
     flops: float | None = None,
     moved_nbytes: float | None = None,
     **others: Any,
 ) -> Row:
-    """A row with everything that follows from the times of `calls` pieces of work.
+    """A row with everything that follows from times of `calls` pieces of work each.
 
-    reference: the name and the times of what is compared with, for `reference_calls` pieces.
-    flops, moved_nbytes: operations and bytes of one piece; shares are of `machine`, in float32.
+    times: of `by` and, if it was timed, of what it is compared with, `reference`. flops,
+    moved_nbytes: operations and bytes of one piece; shares are of `machine`, in float32.
     """
-    seconds = times.median / calls
-    row: dict[str, Any] = {"milliseconds": 1e3 * seconds, "spread": times.spread, **others}
-    if reference is not None:
-        name, reference_times = reference
-        ratios = times.over(reference_times)
-        row["time_ratio"] = ratios.median * reference_calls / calls
-        row |= {"ratio_spread": ratios.spread, "ratio_to": name}
+    seconds = times[by].median / calls
+    row: dict[str, Any] = {"milliseconds": 1e3 * seconds, "spread": times[by].spread, **others}
+    if reference is not None and reference in times:
+        ratios = times[by].over(times[reference])
+        row |= {"time_ratio": ratios.median, "ratio_spread": ratios.spread, "ratio_to": reference}
     if flops is not None:
         row["gflops"] = flops / seconds / 1e9
         if machine is not None:

@@ -46,12 +46,7 @@ NEEDS_GPU = ("large",)
 
 
 def run_benchmarks(
-    what: str,
-    options: OpOptions,
-    *,
-    out: Path | None,
-    as_json: bool,
-    seconds: float | None = None,
+    what: str, options: OpOptions, *, out: Path | None, as_json: bool, seconds: float | None = None
 ) -> None:
     """Measures `what`, or "all"; writes NAME.json and bench.png into `out` if given.
 
@@ -68,6 +63,10 @@ def run_benchmarks(
     if device.type == "cpu" and (obstacle := load_native()) is not None:
         print(f"without the native delta rule: {obstacle}", file=sys.stderr)
     usable = [name for name in BENCHMARKS if device.type == "cuda" or name not in NEEDS_GPU]
+    if what not in (*usable, "all"):
+        raise ValueError(
+            f"benchmark {what!r} trains 1.4 B weights and needs a GPU; use 'train' here"
+        )
     results: list[dict[str, Any]] = []
     for name in usable if what == "all" else (what,):
         measure = BENCHMARKS[name]
@@ -78,7 +77,14 @@ def run_benchmarks(
         with StatusLine() as status, shown_on(status, name):
             machine = measure_machine(device)
             sections = measure(device, machine)
-        results.append(_describe(name, machine, sections))
+        results.append(
+            {
+                "name": name,
+                "machine": dataclasses.asdict(machine),
+                "sections": [dataclasses.asdict(section) for section in sections],
+                "environment": {**describe_environment(seed=0), "peers": peer_versions()},
+            }
+        )
         if out is not None:
             write_json(out / f"{name}.json", results[-1])
         if not as_json:
@@ -90,15 +96,6 @@ def run_benchmarks(
             print(error, file=sys.stderr)
     if as_json:
         print(json.dumps(results if what == "all" else results[0]))
-
-
-def _describe(name: str, machine: Machine, sections: list[Section]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "machine": dataclasses.asdict(machine),
-        "sections": [dataclasses.asdict(section) for section in sections],
-        "environment": {**describe_environment(seed=0), "peers": peer_versions()},
-    }
 
 
 def _print(name: str, machine: Machine, sections: list[Section]) -> None:

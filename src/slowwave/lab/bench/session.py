@@ -65,12 +65,11 @@ def run_store(device: torch.device, machine: Machine) -> list[Section]:
             rounds=ROUNDS,
         )
         state = store.info("kept").nbytes
-    reference = ("in memory", times["in memory"])
     what = f"a turn of {STORE_TURN} tokens"
     rows = [
-        timed_row(what, "in memory", times["in memory"]),
-        timed_row(what, "on disk", times["on disk"], reference=reference, nbytes=state),
-        timed_row("opening a session", "on disk", times["opened"]),
+        timed_row(what, "in memory", times),
+        timed_row(what, "on disk", times, reference="in memory", nbytes=state),
+        timed_row("opening a session", "on disk", {"on disk": times["opened"]}),
     ]
     note = (
         f"{model.num_parameters / 1e6:.1f} M parameters, windows of {WINDOW} tokens, N = {PASSES}; "
@@ -195,11 +194,9 @@ def _measure_coming_back() -> Section:
         works = {by: Work(_say_first, prepare=prepare) for by, prepare in firsts.items()}
         works["from the store"] = Work(lambda: store.open("closed", talker).close())
         times = time_in_turn(works, rounds=ROUNDS)
-    rows = [timed_row("opening a session", "from the store", times["from the store"])]
-    what, reference = "a prompt and the first token of its reply", "never closed"
-    for by in firsts:
-        compared = None if by == reference else (reference, times[reference])
-        rows.append(timed_row(what, by, times[by], reference=compared))
+    rows = [timed_row("opening a session", "from the store", times)]
+    what, first = "a prompt and the first token of its reply", "never closed"
+    rows += [timed_row(what, by, times, reference=None if by == first else first) for by in firsts]
     note = "another opened: what a first token costs where the work of opening was before it"
     return Section(title="Coming back to a session", rows=rows, notes=[note])
 

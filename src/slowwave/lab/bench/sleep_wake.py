@@ -53,16 +53,12 @@ def run_sleep(device: torch.device, machine: Machine) -> list[Section]:
     num_reads = dict(zip(times, (1, *(passes - 1 for passes in SLEEP_PASSES)), strict=True))
     rows = list[Row]()
     for name, count in num_reads.items():
-        row = timed_row(
-            f"a window of {WINDOW}",
-            name,
-            times[name],
-            reference=(f"{count} reads", times[READ]),
-            machine=machine,
-            flops=whole if name == READ else (count - 1) * whole + last,
-        )
+        flops = whole if name == READ else (count - 1) * whole + last
+        what = f"a window of {WINDOW}"
+        row = timed_row(what, name, times, reference=READ, machine=machine, flops=flops)
         assert row.time_ratio is not None
-        rows.append(dataclasses.replace(row, time_ratio=row.time_ratio / count))
+        ratio, to = row.time_ratio / count, f"{count} reads"
+        rows.append(dataclasses.replace(row, time_ratio=ratio, ratio_to=to))
     note = "the last pass of a sleep ends with its last write, so it has fewer operations"
     return [Section(title="Asleep", rows=rows, notes=[note])]
 
@@ -90,10 +86,9 @@ def run_wake(device: torch.device, machine: Machine) -> list[Section]:
         timed_row(
             "a token",
             name,
-            times[name],
+            times,
+            reference=first,
             calls=TOKENS_TIMED,
-            reference=(first, times[first]),
-            reference_calls=TOKENS_TIMED,
             machine=machine,
             moved_nbytes=moved_nbytes(model, state),
             context=state.counters.tokens_seen,

@@ -94,19 +94,18 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
     times = time_in_turn(works, rounds=ROUNDS, warmups=WARMUPS)
     after = _product_rates(shapes, device)
     rates = {name: max(before[name], after[name]) for name in before}
+    rated = dataclasses.replace(machine, float32_gflops=max(rates.values()))  # what shares are of
     targets = batch.stream.targets
     flops = {name: _count_flops(model.config, targets, sleep) for name, sleep in sleeps.items()}
     first = next(iter(sleeps))
     rows = list[Row]()
+    what = "forward + backward"
     for name in sleeps:
-        reference = (f"{first}, by FLOPs", times[first])
-        row = _step_row(
-            "forward + backward", name, times[name], flops[name], max(rates.values()), reference
-        )
+        row = timed_row(what, name, times, reference=first, machine=rated, flops=flops[name])
         assert row.time_ratio is not None
-        by_flops = row.time_ratio / (flops[name] / flops[first])
-        rows.append(dataclasses.replace(row, time_ratio=by_flops))
-    rows.append(timed_row("a step of Muon and AdamW", "optimizer", times["optimizer"]))
+        ratio, to = row.time_ratio / (flops[name] / flops[first]), f"{first}, by FLOPs"
+        rows.append(dataclasses.replace(row, time_ratio=ratio, ratio_to=to))
+    rows.append(timed_row("a step of Muon and AdamW", "optimizer", times))
     tokens = batch.stream.inputs.numel()
     notes = [
         f"batch {num_rows}, {tokens / times[first].median:,.0f} tokens/s at {first}; products in "
@@ -123,33 +122,21 @@ def run_train(device: torch.device, machine: Machine) -> list[Section]:
 
 
 def run_large(device: torch.device, machine: Machine) -> list[Section]:
-    """Forward and backward in bfloat16 with checkpointed activations; the best of several batches.
-
-    Raises ValueError on a machine without a GPU.
-    """
-    if device.type != "cuda":
-        raise ValueError("benchmark 'large' trains 1.4 B weights and needs a GPU; use 'train' here")
-    return [measure_large(device)]
-
-
-def measure_large(device: torch.device) -> Section:
-    """As `run_large`, on any device."""
+    """Forward and backward in bfloat16, checkpointed; the best of several batches."""
     model = HybridLM(LARGE_MODEL).to(device)
     model.set_compute_dtype(torch.bfloat16)
     rate = matmul_gflops({(LARGE_SQUARE, LARGE_SQUARE, LARGE_SQUARE): 1}, torch.bfloat16, device)
+    rated = dataclasses.replace(machine, float32_gflops=rate)  # what shares are of
     rows: list[Row] = []
     for window in LARGE_WINDOWS:
         for passes in LARGE_PASSES:
             sleep = SleepConfig(window=window, passes=passes)
             batch, times = _time_best_batch(model, sleep)
             tokens_per_second = batch * LARGE_LENGTH / times.median
-            row = _step_row(
-                f"window {window:,}, N = {passes}",
-                f"batch {batch}, {tokens_per_second:,.0f} tokens/s",
-                times,
-                _count_flops(LARGE_MODEL, _large_targets(batch), sleep),
-                rate,
-            )
+            by = f"batch {batch}, {tokens_per_second:,.0f} tokens/s"
+            flops = _count_flops(LARGE_MODEL, _large_targets(batch), sleep)
+            what = f"window {window:,}, N = {passes}"
+            row = timed_row(what, by, {by: times}, machine=rated, flops=flops)
             paper = PAPER_TOKENS_PER_SECOND.get((window, passes))
             if paper is not None:
                 row = dataclasses.replace(
@@ -163,7 +150,7 @@ def measure_large(device: torch.device) -> Section:
         f"batches {LARGE_BATCHES}; the paper measured on one H200",
         f"matmul share is of {rate / 1e3:,.0f} TFLOP/s; computing again earns no credit",
     ]
-    return Section(title="Training a 1.4 B hybrid", rows=rows, notes=notes)
+    return [Section(title="Training a 1.4 B hybrid", rows=rows, notes=notes)]
 
 
 def memory_work(passes: str, checkpoint: str) -> Callable[[], None]:
@@ -218,20 +205,6 @@ def _count_flops(model: ModelConfig, targets: Tensor, sleep: SleepConfig) -> int
     return training_flops(batch_flops(model, segments, rows=len(targets), num_scored=num_scored))
 
 
-def _step_row(
-    what: str,
-    by: str,
-    times: Times,
-    flops: int,
-    rate: float,
-    reference: tuple[str, Times] | None = None,
-) -> Row:
-    """rate: of products in GFLOP/s, which the share is of."""
-    row = timed_row(what, by, times, reference=reference, flops=flops)
-    assert row.gflops is not None
-    return dataclasses.replace(row, matmul_share=row.gflops / rate)
-
-
 def _measure_memory() -> Section:
     """Peak memory of a step, with and without checkpointed activations."""
     rows: list[Row] = []
@@ -274,13 +247,7 @@ def _large_step(model: HybridLM, sleep: SleepConfig, run: Run, batch: int) -> No
     tokens = torch.zeros(batch, LARGE_LENGTH, dtype=torch.int64, device=model.device)
     targets = _large_targets(batch).to(model.device)
     rollout = unroll(
-        model,
-        tokens,
-        targets,
-        sleep,
-        checkpoint_activations=True,
-        keep_hidden=False,
-        run=run,
+        model, tokens, targets, sleep, checkpoint_activations=True, keep_hidden=False, run=run
     )
     F.cross_entropy(rollout.logits, targets[targets != NO_LOSS]).backward()
     model.zero_grad(set_to_none=True)

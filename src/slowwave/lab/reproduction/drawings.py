@@ -69,6 +69,7 @@ def draw_curves(figure: FigureConfig, scale: Scale, runs: Sequence[Run]) -> Figu
             if _value(point, key) == value:
                 x = [tokens / 1e6 for tokens in point.tokens]
                 axes.plot(x, point.exact, **(style | POINT_STYLE), label=f"paper, {label}")
+    variants = [variant for runs in found.values() for variant in find_variants(runs)]
     hardest = found[max(found)]
     draw_floors(axes, find_variants(hardest)[0].floors)
     axes.set_xlabel("training tokens (millions)")
@@ -76,7 +77,7 @@ def draw_curves(figure: FigureConfig, scale: Scale, runs: Sequence[Run]) -> Figu
     axes.set_xlim(left=0)
     make_plain(axes)
     set_title(drawing, figure.title)
-    caption = f"{hardest[0].settings['name']}: {describe_seeds(list(found.values()))}"
+    caption = f"{hardest[0].settings['name']}: {describe_seeds(variants)}"
     if points:
         caption += f"; hollow, dotted: {figure.source}"
     add_legend(drawing, axes, caption, columns=4)
@@ -168,7 +169,7 @@ def _draw_along(
     set_title(drawing, f"{variants[0].runs[0].settings['name']}: {figure.title}")
     symbol = f"{SYMBOLS.get(key, key)} = {trained[key]}"
     floors = ", ".join(variants[0].floors)
-    caption = f"{_seeds(variants)}; grey: trained with {symbol}; dotted: floors ({floors})"
+    caption = f"{describe_seeds(variants)}; grey: trained with {symbol}; dotted: floors ({floors})"
     add_legend(drawing, panels[-1], caption, columns=3)
     return drawing
 
@@ -192,7 +193,7 @@ def _draw_by_group(figure: FigureConfig, tests: Mapping[str, Variant]) -> Figure
         axes.set_title(name, fontsize=10)
     first = next(iter(tests.values())).runs[0]
     set_title(drawing, f"{first.settings['name']}: {figure.title}")
-    caption = f"{_seeds(list(tests.values()))}, whiskers from lowest to highest"
+    caption = f"{describe_seeds(tests.values())}, whiskers from lowest to highest"
     add_legend(drawing, panels[0], caption, columns=4)
     return drawing
 
@@ -206,10 +207,6 @@ def _group_cell(runs: Sequence[Run], tested: int, group: str) -> str:
     if group not in runs[0].groups:
         return ""
     return show_spread(Spread.of([run.tests[tested]["groups"][group]["exact"] for run in runs]))
-
-
-def _seeds(variants: Sequence[Variant]) -> str:
-    return describe_seeds([runs for v in variants for runs in v.by_passes.values()])
 
 
 def _value(points: PointsConfig, key: str) -> Any:

@@ -16,14 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slowwave.evaluation.flops import batch_flops
-from slowwave.lab.canvas import (
-    COLOURS,
-    add_legend,
-    line_style,
-    new_figure,
-    save_figure,
-    set_title,
-)
+from slowwave.lab.canvas import COLOURS, add_legend, line_style, new_figure, save_figure, set_title
 from slowwave.lab.reproduction.runs import SEED, PlannedRun
 from slowwave.lab.run_results import Spread, find_runs, markdown_rows, show_spread
 from slowwave.models.config import ModelConfig
@@ -115,7 +108,12 @@ def write_question_costs(runs: Sequence[PlannedRun]) -> list[Path]:
 
     The first run is the one that all others are compared with.
     """
-    ways, title = find_ways(runs), _describe(runs[0])
+    task = make_task(runs[0].config.task)
+    title = (
+        f"{runs[0].recipe}: contexts of {task.context_tokens:,} tokens, questions and answers of "
+        f"{task.prediction_tokens}"
+    )
+    ways = find_ways(runs)
     table = question_cost_table_file(runs[0].folder.parent)
     write_atomically(table, question_cost_table(ways, title).encode())
     drawn = draw_question_costs(ways, title)
@@ -212,14 +210,6 @@ def _crossing(first: QuestionCost, other: QuestionCost) -> str:
         return "the same"
     found = first.cheaper_from(other)
     return "never" if found is None else "always" if found == 1 else f"from {found:,}"
-
-
-def _describe(run: PlannedRun) -> str:
-    task = make_task(run.config.task)
-    return (
-        f"{run.recipe}: contexts of {task.context_tokens:,} tokens, questions and answers of "
-        f"{task.prediction_tokens}"
-    )
 
 
 def _gflop(flops: float) -> str:

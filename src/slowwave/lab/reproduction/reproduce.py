@@ -22,14 +22,7 @@ from slowwave.lab.reproduction.drawings import (
     gather_retests,
     retest_table,
 )
-from slowwave.lab.reproduction.figures import (
-    SCALES,
-    FigureConfig,
-    Scale,
-    check_scale,
-    choose_figure,
-    read_figures,
-)
+from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, check_scale, read_figures
 from slowwave.lab.reproduction.question_cost import write_question_costs
 from slowwave.lab.reproduction.retests import find_retest_state, plan_retests, run_retests
 from slowwave.lab.reproduction.runs import (
@@ -143,8 +136,10 @@ def _choose(name: str, scale: str | None, seeds: int) -> list[Chosen]:
     figures = read_figures()
     if scale is not None and scale not in SCALES:
         raise ValueError(describe_unknown("scale", scale, SCALES))
+    if name and name not in figures:
+        raise ValueError(describe_unknown("figure", name, figures))
     if name:
-        figures = {name: choose_figure(figures, name)}
+        figures = {name: figures[name]}
         if scale is not None:
             check_scale(figures[name], name, scale)
     return [
@@ -217,8 +212,7 @@ def _probe(runs: Sequence[PlannedRun], console: Console, *, jobs: int) -> None:
     again = plan_again(runs)
     if again:
         names = ", ".join(str(run.folder) for run in again)
-        said = f"recorded without a checkpoint, so trained once more to be probed: {names}"
-        console.print(said)
+        console.print(f"recorded without a checkpoint, so trained once more to be probed: {names}")
         _train(again, console, jobs=jobs)
     probe_runs(runs, console)
 

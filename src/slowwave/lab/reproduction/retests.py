@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -71,16 +72,16 @@ def run_retests(retests: Sequence[PlannedRetest], console: Console) -> None:
     from slowwave.training.experiment import load_run, retask, score
 
     states = [find_retest_state(retest) for retest in retests]
-    _say(console, f"{states.count('recorded')} of {len(states)} tests are recorded")
+    say = functools.partial(console.print, soft_wrap=True)
+    say(f"{states.count('recorded')} of {len(states)} tests are recorded")
     pairs = zip(retests, states, strict=True)
     missing = [retest for retest, state in pairs if state != "recorded"]
     for run, group in itertools.groupby(missing, key=lambda retest: retest.run):
         tests = list(group)
         if not _weights(run).exists():
-            _say(
-                console,
+            say(
                 f"{run.folder}: {len(tests)} tests are left out, as its checkpoint is not here; "
-                "delete the folder to train it again",
+                "delete the folder to train it again"
             )
             continue
         config, model, _ = load_run(run.folder)
@@ -98,7 +99,7 @@ def run_retests(retests: Sequence[PlannedRetest], console: Console) -> None:
                 )
             scored = {"group_name": task.group_name, "floors": task.floors()}
             _record(retest, scored, [record.to_dict() for record in records])
-            _say(console, f"{run.folder}: tested with {retest.name} ({number} of {len(tests)})")
+            say(f"{run.folder}: tested with {retest.name} ({number} of {len(tests)})")
 
 
 def find_retested(retest: PlannedRetest) -> list[Run]:
@@ -169,7 +170,3 @@ def _file(run: PlannedRun) -> Path:
 
 def _weights(run: PlannedRun) -> Path:
     return run.folder / "checkpoint" / "model.safetensors"
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True)

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
@@ -94,8 +94,7 @@ def find_state(run: PlannedRun) -> State:
     return "to do" if find_checkpoint(run.folder / "checkpoint") is None else "partly"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What a run takes if it does not stop early."""
 
     tokens: int

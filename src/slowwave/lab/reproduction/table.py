@@ -105,7 +105,12 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
     for name, figure in figures.items():
         answered: list[Curve] = []
         for target in figure.targets:
-            found = [c for c in curves if _answers(c, name, target)]
+            found = [
+                curve
+                for curve in curves
+                if curve.scale == "paper" and name in curve.figures
+                if matches(curve.first.settings, target.where)
+            ]
             yield _target_row(name, target, found[0] if found else None)
             answered += found
         for scale, what in figure.bench.items():
@@ -123,11 +128,6 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
             for curve in curves:
                 if name in curve.figures and curve.scale == scale:
                     yield from _retest_rows(name, figure, curve)
-
-
-def _answers(curve: Curve, figure: str, target: TargetConfig) -> bool:
-    shown = curve.scale == "paper" and figure in curve.figures
-    return shown and matches(curve.first.settings, target.where)
 
 
 def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple[str, ...]:

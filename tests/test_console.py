@@ -14,8 +14,8 @@ from slowwave.commands import doctor
 from slowwave.console import PlainConsole
 from slowwave.evaluation.tables import print_summary
 from slowwave.lab.bench.report import Row, Section, section_table
-from slowwave.lab.reproduction.progress import TrainingProgress
 from slowwave.lab.reproduction.runs import PlannedRun
+from slowwave.lab.reproduction.workers import TrainingProgress
 from slowwave.tasks.depo import DepoConfig
 from slowwave.training.experiment import ExperimentConfig
 

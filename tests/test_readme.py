@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli
-from slowwave.lab.plots.run_results import Run, find_runs, find_variants, group_spreads
-from slowwave.training.experiment import complete
+from slowwave.lab.run_results import Run, find_runs, find_variants, group_spreads
 
 ROOT = Path(__file__).parent.parent
 SCORES = ("exact", "sampled", "token_accuracy")
@@ -126,7 +125,7 @@ def _rule110_cells(runs: list[Run]) -> list[str]:
 
 
 def test_the_rule110_table_is_what_the_runs_hold() -> None:
-    base, *others = find_variants(find_runs(ROOT / "results" / "rule110-mini", complete))
+    base, *others = find_variants(find_runs(ROOT / "results" / "rule110-mini"))
     by_name = {variant.name: list(variant.runs) for variant in others}
     assert _row("one pass, N = 1") == _rule110_cells(base.by_passes[1])
     assert _row("sleep, N = 4") == _rule110_cells(base.by_passes[4])
@@ -138,7 +137,7 @@ def test_the_rule110_table_is_what_the_runs_hold() -> None:
 
 
 def test_the_table_at_the_papers_size_is_what_the_runs_hold() -> None:
-    runs = find_runs(ROOT / "results" / "rule110", complete)
+    runs = find_runs(ROOT / "results" / "rule110")
     for run in runs:
         scores = [f"{run.overall[key]:.1%}" for key in SCORES]
         floors = [f"{run.summary['floors'][name]:.1%}" for name in ("constant", "marginal", "bit")]
@@ -149,7 +148,7 @@ def test_the_table_at_the_papers_size_is_what_the_runs_hold() -> None:
 
 
 def test_the_depo_table_is_what_the_runs_hold() -> None:
-    base, *others = find_variants(find_runs(ROOT / "results" / "depo-mini", complete))
+    base, *others = find_variants(find_runs(ROOT / "results" / "depo-mini"))
     assert list(base.by_passes) == [1, 2, 3, 4]
     for passes, runs in base.by_passes.items():
         assert len(runs) == 3

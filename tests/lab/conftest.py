@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 
 from recorded_runs import DEPO, exact_of, write_run
-from slowwave.lab.plots.run_results import (
-    Variant,
-    find_runs,
-    find_variants,
-)
+from slowwave.lab.run_results import Variant, find_runs, find_variants
 
 
 @pytest.fixture

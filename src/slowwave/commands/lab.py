@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse, require_folder
+from slowwave.lab.memory_plots import PROBE_EXAMPLES
 from slowwave.status_line import StatusLine
 
 
@@ -102,17 +103,10 @@ def plot(arguments: list[str]) -> None:
     """slowwave plot results/depo-mini [--out DIR]"""
     options = parse(PlotOptions, arguments, prog="slowwave plot")
     require_folder("--out", options.out)
-    from slowwave.lab.plots.plots import draw_all
-    from slowwave.training.experiment import complete
+    from slowwave.lab.plots import draw_all
 
-    for path in draw_all(options.folder, options.out or options.folder, complete):
+    for path in draw_all(options.folder, options.out or options.folder):
         print(path)
-
-
-def _default_probe_examples() -> int:
-    from slowwave.lab.probe.probe_report import PROBE_EXAMPLES  # which brings NumPy
-
-    return PROBE_EXAMPLES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +119,7 @@ class ProbeOptions:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run: config.json and checkpoint/."""
-    examples: int = dataclasses.field(default_factory=_default_probe_examples)
+    examples: int = PROBE_EXAMPLES
     """Training examples of the probes; a quarter as many choose their penalties and score them."""
     json: bool = False
     """Print what was found as one JSON document on stdout."""
@@ -136,8 +130,8 @@ def probe(arguments: list[str]) -> None:
     options = parse(ProbeOptions, arguments, prog="slowwave probe")
     with StatusLine() as status:
         status.show(f"loading {options.run}")
-        from slowwave.lab.probe.probe import probe_run
-        from slowwave.lab.probe.probe_report import draw_probes, probe_table
+        from slowwave.lab.memory_plots import draw_probes, probe_table
+        from slowwave.lab.probe import probe_run
 
         found = probe_run(options.run, options.run, examples=options.examples, tell=status.show)
     written = draw_probes(options.run, options.run)

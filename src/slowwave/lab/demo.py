@@ -16,15 +16,14 @@ from rich.table import Table
 
 from slowwave.console import PlainConsole
 from slowwave.evaluation.evaluate import Record, evaluate
-from slowwave.lab.plots.canvas import save_figure
-from slowwave.lab.plots.run_results import Spread
-from slowwave.lab.plots.stream_plot import draw_demo
-from slowwave.lab.plots.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
+from slowwave.lab.canvas import save_figure
+from slowwave.lab.memory_plots import draw_demo
+from slowwave.lab.run_results import Spread
+from slowwave.lab.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
 from slowwave.models.backbone import HybridLM
 from slowwave.sleep.objective import Labelled
 from slowwave.sleep.stream import read_stream
 from slowwave.storage.json_files import write_json
-from slowwave.tasks import TaskConfig
 from slowwave.tasks.base import Example, Task
 from slowwave.tasks.depo import DepoConfig
 from slowwave.tasks.draws import MAX_INDEX
@@ -37,6 +36,8 @@ NUM_QUESTIONS = 12
 BAR_WIDTH = 20
 SECONDS_PER_LINE = 0.15
 EDGE_TOKENS = 2
+SHOWN = ("compact", "forked")
+"""The grammar and the layout of depo that the demo can show."""
 # The block of a bar, and the marks of a right and a wrong answer, where the terminal has them.
 SYMBOLS = ("\u2588", "\u2713", "\u2717")
 PLAIN_SYMBOLS = ("#", "ok", "no")
@@ -69,7 +70,10 @@ def run_demo(checkpoints: Path, *, out: Path, seed: int | None, graphs: int, as_
     answers = _ask(runs, index, trace)
     teller.show_answers(answers, _follow(example.tokens))
 
-    scores = {n: _score(run, graphs) for n, run in runs.items()}
+    scores = {
+        n: evaluate(model, task, sleep=config.sleep, split=SPLIT, examples=graphs)[0]
+        for n, (config, model, task) in runs.items()
+    }
     teller.show_scores(scores, task, graphs)
 
     files = {name: str(out / name) for name in ("demo.json", "stream.json")}
@@ -81,7 +85,10 @@ def run_demo(checkpoints: Path, *, out: Path, seed: int | None, graphs: int, as_
     else:
         figure = draw_demo(
             stream,
-            {n: _spreads(record) for n, record in scores.items()},
+            {
+                n: {group: Spread.of([score.exact]) for group, score in record.groups.items()}
+                for n, record in scores.items()
+            },
             task.floors(),
             group_name=task.group_name,
             caption=f"{graphs} unseen graphs",
@@ -164,10 +171,13 @@ class Teller:
         table = Table(box=None, padding=(0, 3, 0, 2))
         for column in ("question", "truth", *(f"N = {name}" for name in names)):
             table.add_column(column, justify="left" if column == "question" else "right")
+        totals: list[str] = []
         for asked in answers:
             marked = (self._mark(answer, asked["truth"]) for answer in asked["answers"].values())
             table.add_row(asked["question"], asked["truth"], *marked)
-        totals = [f"{_count_right(answers, name)} of {len(answers)}" for name in names]
+        for name in names:
+            right = sum(asked["answers"][name] == asked["truth"] for asked in answers)
+            totals.append(f"{right} of {len(answers)}")
         table.add_row("right", "", *totals, style="bold")
         self._console.print(table)
 
@@ -212,7 +222,7 @@ class Teller:
 
 
 def _load_all(checkpoints: Path) -> dict[int, Loaded]:
-    """The model of every N, all of one task that the demo can tell."""
+    """The model of every N, all of one task that the demo can show."""
     folders = {n: checkpoints / f"n{n}" for n in PASSES}
     missing = [folder.name for folder in folders.values() if not folder.is_dir()]
     if missing:
@@ -229,16 +239,13 @@ def _load_all(checkpoints: Path) -> dict[int, Loaded]:
                 f"{n} there"
             )
         task = config.task
-        if task != first or not _can_tell(task):
+        can_show = isinstance(task, DepoConfig) and (task.grammar, task.layout) == SHOWN
+        if task != first or not can_show:
             raise ValueError(
                 f"{folders[n]}: task is {task}; use models of one depo task with the compact "
                 "grammar and the forked layout"
             )
     return runs
-
-
-def _can_tell(task: TaskConfig) -> bool:
-    return isinstance(task, DepoConfig) and task.grammar == "compact" and task.layout == "forked"
 
 
 def _watch(run: Loaded, example: Example, teller: Teller) -> StreamTrace:
@@ -295,10 +302,6 @@ def _choose(asked: Labelled, questions: tuple[str, ...]) -> list[int]:
     return [place for _, _, place in sorted(chosen, key=lambda entry: entry[1])]
 
 
-def _count_right(answers: list[dict[str, Any]], name: str) -> int:
-    return sum(asked["answers"][name] == asked["truth"] for asked in answers)
-
-
 def _follow(tokens: tuple[int, ...]) -> list[int]:
     """The nodes in the order of the ring, from the start of the first arrow."""
     follower = dict(zip(tokens[::EDGE_TOKENS], tokens[1::EDGE_TOKENS], strict=True))
@@ -306,16 +309,6 @@ def _follow(tokens: tuple[int, ...]) -> list[int]:
     while follower[ring[-1]] != ring[0]:
         ring.append(follower[ring[-1]])
     return ring
-
-
-def _score(run: Loaded, graphs: int) -> Record:
-    config, model, task = run
-    (record,) = evaluate(model, task, sleep=config.sleep, split=SPLIT, examples=graphs)
-    return record
-
-
-def _spreads(record: Record) -> dict[str, Spread]:
-    return {group: Spread.of([score.exact]) for group, score in record.groups.items()}
 
 
 def _kb(count: int) -> str:

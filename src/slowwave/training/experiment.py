@@ -229,11 +229,6 @@ def make_trainer(
     return Trainer(model, task, config.sleep, config.train, folder, validate)
 
 
-def complete(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A recorded config with what has come since: new fields start with what was done before."""
-    return ExperimentConfig.from_dict(recorded).to_dict()
-
-
 def as_recorded(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
     """The config; if it leaves the precision open, with that of the run that `folder` holds."""
     if config.train.precision != "auto" or not (folder / "config.json").exists():

@@ -11,40 +11,31 @@ import pytest
 import torch
 
 from slowwave import cli
-from slowwave.evaluation.flops import forward_flops
-from slowwave.lab.bench import (
-    kills,
-    large,
-    machine,
-    op,
-    peers,
-    read,
-    serve,
-    sleep,
-    store,
-    timing,
-    train,
-    wake,
-)
-from slowwave.lab.bench.memory import Pause
+from slowwave.lab.bench import kills, measure, models, op, read, serve, session, sleep_wake, train
+from slowwave.lab.bench.measure import Pause, Times, Work, measure_machine
 from slowwave.lab.bench.report import Row, Section
 from slowwave.lab.bench.run import BENCHMARKS, NEEDS_GPU
+from slowwave.models.flops import Pass, pass_flops
 
 CPU = torch.device("cpu")
-SMALL_MODEL = dataclasses.replace(wake.MODEL, width=32, mlp_hidden=48, key_dim=8, value_dim=8)
+SMALL_MODEL = dataclasses.replace(models.MODEL, width=32, mlp_hidden=48, key_dim=8, value_dim=8)
 SMALL_CASES = tuple(dataclasses.replace(case, B=2, T=min(case.T, 9), K=8, V=8) for case in op.CASES)
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[Any, dict[str, Any]] = {
-        timing: {"LEAST_SECONDS": 0.0},
-        machine: {"SQUARE": 32, "COPY_NBYTES": 2**12, "ROUNDS": 1},
+        measure: {"LEAST_SECONDS": 0.0, "SQUARE": 32, "COPY_NBYTES": 2**12, "MACHINE_ROUNDS": 1},
         op: {"CASES": SMALL_CASES, "ROUNDS": 2, "WARMUPS": 1, "measure_extra_nbytes": _seven},
         read: {"WINDOW": 16, "STREAMS": (70,), "CONTEXTS": (8, 64), "GENERATED": 3, "ROUNDS": 2},
-        sleep: {"WINDOW": 16, "ROUNDS": 2},
-        wake: {"WINDOW": 16, "FILL": 4, "NUM_WINDOWS": (1, 3), "TOKENS_TIMED": 3, "ROUNDS": 2},
-        store: {"ROUNDS": 2},
+        sleep_wake: {
+            "WINDOW": 16,
+            "FILL": 4,
+            "NUM_WINDOWS": (1, 3),
+            "TOKENS_TIMED": 3,
+            "ROUNDS": 2,
+        },
+        session: {"ROUNDS": 2},
         kills: {"KILLS": 2},
         serve: {
             "SECONDS": 0.5,
@@ -61,7 +52,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, name, value)
         if hasattr(module, "MODEL"):
             monkeypatch.setattr(module, "MODEL", SMALL_MODEL)
-    monkeypatch.setattr(wake, "measure_paused", lambda *_: [Pause(7, 0), Pause(14, 0)])
+    monkeypatch.setattr(sleep_wake, "measure_paused", lambda *_: [Pause(7, 0), Pause(14, 0)])
     # It reads the shipped model, and has tests of its own.
     living = Section(title="live", rows=[Row(what="reading a token", by="a session")])
     monkeypatch.setitem(BENCHMARKS, "live", lambda *_: [living])
@@ -74,7 +65,7 @@ def _seven(*_: object) -> int:
 
 
 def rows(name: str) -> list[Any]:
-    rates = machine.measure_machine(CPU)
+    rates = measure_machine(CPU)
     sections = BENCHMARKS[name](CPU, rates)
     return [row for section in sections for row in section.rows]
 
@@ -138,7 +129,7 @@ def test_op_compares_every_worker_with_the_peer() -> None:
 def test_a_peer_that_is_not_installed_is_left_out_and_named(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(peers, "transformers_obstacle", lambda: "pip install -e '.[bench]'")
+    monkeypatch.setattr(models, "transformers_obstacle", lambda: "pip install -e '.[bench]'")
     monkeypatch.setenv("COLUMNS", "250")
     cli.main(["bench", name])
     printed = capsys.readouterr().out
@@ -184,25 +175,23 @@ def test_wake_states_differ_in_what_they_read_and_in_nothing_else() -> None:
 
 
 def test_streams_pause_where_they_were_told() -> None:
-    assert list(wake.stream_with_pauses("1")) == [16, 48]
+    assert list(sleep_wake.stream_with_pauses("1")) == [16, 48]
 
 
 def test_sleep_is_measured_in_reads_of_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"a read": 2.0, "sleep, N = 2": 1.0, "sleep, N = 3": 3.0, "sleep, N = 4": 5.0}
 
-    def take_turns(works: dict[str, timing.Work], *, rounds: int) -> dict[str, timing.Times]:
+    def take_turns(works: dict[str, Work], *, rounds: int) -> dict[str, Times]:
         for work in works.values():
             work.run()
         assert list(works)[1:] == list(seconds)[1:]
-        return dict(
-            zip(works, (timing.Times((s,) * rounds) for s in seconds.values()), strict=True)
-        )
+        return dict(zip(works, (Times((s,) * rounds) for s in seconds.values()), strict=True))
 
-    monkeypatch.setattr(sleep, "time_in_turn", take_turns)
+    monkeypatch.setattr(sleep_wake, "time_in_turn", take_turns)
     measured = rows("sleep")
     assert [row.ratio_to for row in measured] == ["1 reads", "1 reads", "2 reads", "3 reads"]
     flops = [row.gflops * row.milliseconds * 1e6 for row in measured]
-    whole, last = forward_flops(SMALL_MODEL, 16), forward_flops(SMALL_MODEL, 16, evicts=True)
+    whole, last = (pass_flops(SMALL_MODEL, Pass(16, 0, evicts)) for evicts in (False, True))
     assert flops == pytest.approx([whole, last, whole + last, 2 * whole + last])
     assert [row.time_ratio for row in measured] == [1.0, 1 / 2, 3 / 2 / 2, 5 / 2 / 3]
 
@@ -215,6 +204,8 @@ def test_train_counts_the_flops_of_its_passes() -> None:
     assert four.time_ratio == pytest.approx(ratio / (flops[1] / flops[0]))
     assert optimizer.gflops is None
     assert [row.by for row in memory_rows] == 2 * ["all kept", "checkpointed"]
+    assert [row.memory_ratio for row in memory_rows] == 2 * [None, 1.0]
+    assert {row.ratio_to for row in memory_rows} == {None, "all kept"}
 
 
 def test_large_needs_a_gpu(
@@ -228,16 +219,16 @@ def test_large_takes_the_best_batch_and_compares_with_the_paper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in (
-        ("MODEL", dataclasses.replace(SMALL_MODEL, layers=("gdn", "attn"), vocab_size=9)),
-        ("LENGTH", 50),
-        ("WINDOWS", (10, 20)),
-        ("BATCHES", (1, 2)),
-        ("SQUARE", 16),
-        ("ROUNDS", 1),
+        ("LARGE_MODEL", dataclasses.replace(SMALL_MODEL, layers=("gdn", "attn"), vocab_size=9)),
+        ("LARGE_LENGTH", 50),
+        ("LARGE_WINDOWS", (10, 20)),
+        ("LARGE_BATCHES", (1, 2)),
+        ("LARGE_SQUARE", 16),
+        ("LARGE_ROUNDS", 1),
         ("PAPER_TOKENS_PER_SECOND", {(10, 1): 1000}),
     ):
-        monkeypatch.setattr(large, name, value)
-    section = large.measure_large(CPU)
+        monkeypatch.setattr(train, name, value)
+    (section,) = train.run_large(CPU, measure_machine(CPU))
     assert [row.what for row in section.rows[:2]] == ["window 10, N = 1", "window 10, N = 2"]
     assert [row.time_ratio is None for row in section.rows] == [False] + 5 * [True]
     assert all(row.gflops for row in section.rows)

@@ -8,21 +8,10 @@ from typing import Any
 import pytest
 
 from slowwave import cli
-from slowwave.lab.reproduction.figures import (
-    SCALES,
-    FigureConfig,
-    choose_scale,
-    read_figures,
-)
-from slowwave.lab.reproduction.runs import (
-    PlannedRun,
-    find_state,
-    matches,
-    plan_runs,
-    planned_cost,
-)
+from slowwave.lab.reproduction.figures import SCALES, FigureConfig, check_scale, read_figures
+from slowwave.lab.reproduction.runs import PlannedRun, find_state, matches, plan_runs, planned_cost
 from slowwave.storage.json_files import read_json, write_json
-from slowwave.training.experiment import ExperimentConfig, as_recorded, complete
+from slowwave.training.experiment import ExperimentConfig, as_recorded, read_config
 from slowwave.training.run_folder import Standing
 
 ROOT = Path(__file__).parents[3]
@@ -70,7 +59,7 @@ def test_every_recorded_run_belongs_to_a_figure(monkeypatch: pytest.MonkeyPatch)
     recorded = [path.parent for path in Path("results").rglob("config.json")]
     assert recorded
     for folder in recorded:
-        assert planned[folder] == complete(read_json(folder / "config.json")), folder
+        assert planned[folder] == read_config(folder).to_dict(), folder
 
 
 def test_a_run_of_several_figures_has_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +80,7 @@ def test_every_command_makes_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("slowwave.training.experiment.run_training", record)
-    monkeypatch.setattr("slowwave.commands.runs.look_up", lambda *_: Standing(""))
+    monkeypatch.setattr("slowwave.commands.train.look_up", lambda *_: Standing(""))
     of_first_seed = {run.folder: run for run in _every_run() if run.config.train.seed == 0}
     for run in of_first_seed.values():
         cli.main([*run.arguments, "--json"])
@@ -183,10 +172,10 @@ def test_a_wrong_file_is_refused(tiny: Path, text: str, sentence: str) -> None:
 
 def test_a_scale_without_runs_is_refused(tiny: Path) -> None:
     with pytest.raises(ValueError, match="scale is 'paper', which tiny does not have; use mini"):
-        choose_scale(_figure(), "tiny", "paper")
+        check_scale(_figure(), "tiny", "paper")
     empty = FigureConfig(title="A", shows="B")
     with pytest.raises(ValueError, match="tiny has nothing to run yet"):
-        choose_scale(empty, "tiny", "mini")
+        check_scale(empty, "tiny", "mini")
 
 
 def test_a_folder_of_another_run_is_refused(tiny: Path) -> None:

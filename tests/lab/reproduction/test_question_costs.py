@@ -10,12 +10,13 @@ import pytest
 
 from recorded_runs import make_record, make_summary
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, read_figures
-from slowwave.lab.reproduction.question_cost import QuestionCost, question_cost
-from slowwave.lab.reproduction.question_costs import (
+from slowwave.lab.reproduction.question_cost import (
     QUESTIONS,
+    QuestionCost,
     Way,
     draw_question_costs,
     find_ways,
+    question_cost,
     question_cost_table,
     write_question_costs,
 )

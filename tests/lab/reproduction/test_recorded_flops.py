@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from slowwave.config import override
-from slowwave.lab.plots.run_results import Run, find_runs
+from slowwave.lab.run_results import Run, find_runs
 from slowwave.tasks import make_task
 from slowwave.training.cost import run_flops
-from slowwave.training.experiment import ExperimentConfig, complete
+from slowwave.training.experiment import ExperimentConfig
 
-RESULTS = Path(__file__).parent.parent.parent / "results"
-RUNS = {str(run.folder.relative_to(RESULTS)): run for run in find_runs(RESULTS, complete)}
+RESULTS = Path(__file__).parents[3] / "results"
+RUNS = {str(run.folder.relative_to(RESULTS)): run for run in find_runs(RESULTS)}
 
 
 @cache

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli
-from slowwave.lab.probe.probe import probe_run
+from slowwave.lab.probe import probe_run
 from slowwave.lab.reproduction.runs import PlannedRun
 from slowwave.storage.json_files import read_json
 
@@ -110,7 +110,7 @@ def test_a_run_without_its_checkpoint_is_trained_once_more_to_be_probed(
     (tiny / "recipes" / "cells.toml").write_text(CELLS + SIZES)
     (tiny / "recipes" / "figures" / "probed.toml").write_text(PROBED)
     few = functools.partial(probe_run, examples=16)
-    monkeypatch.setattr("slowwave.lab.reproduction.probes.probe_run", few)
+    monkeypatch.setattr("slowwave.lab.probe.probe_run", few)
     monkeypatch.setattr("slowwave.lab.reproduction.reproduce.train_runs", _train_here)
     monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 8)
     record = tiny / "results" / "cells" / "n2-seed0"

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 
 from recorded_runs import make_record, make_summary
 from slowwave import cli
+from slowwave.lab.reproduction.drawings import draw_retests, gather_retests, retest_table
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, read_figures
-from slowwave.lab.reproduction.retest_results import draw_retests, gather_retests, retest_table
 from slowwave.lab.reproduction.retests import (
     PlannedRetest,
     find_retest_state,

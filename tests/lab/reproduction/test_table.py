@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from recorded_runs import make_record, make_score, make_summary
-from slowwave.lab.plots.run_results import find_runs
-from slowwave.lab.reproduction.curves import draw_curves
+from slowwave.lab.reproduction.drawings import draw_curves
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, read_figures
 from slowwave.lab.reproduction.runs import plan_runs
 from slowwave.lab.reproduction.table import find_curves, results_readme
+from slowwave.lab.run_results import find_runs
 from slowwave.storage.json_files import write_json
 from slowwave.training.run_folder import RunFolder
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from slowwave.console import PlainConsole
-from slowwave.lab.reproduction.progress import TrainingProgress, last_step
-from slowwave.lab.reproduction.runs import PlannedRun, find_state, steps_done
-from slowwave.lab.reproduction.workers import train_runs
+from slowwave.lab.reproduction.runs import PlannedRun, find_state
+from slowwave.lab.reproduction.workers import TrainingProgress, last_step, train_runs
 from slowwave.storage.json_files import write_json
 from slowwave.tasks.depo import DepoConfig
 from slowwave.training.experiment import ExperimentConfig
+from slowwave.training.run_folder import count_saved_steps
 
 # Stands in for `slowwave train`: its name says what it does, its last argument is the run folder.
 CHILD = """
@@ -111,9 +111,9 @@ def test_an_interrupt_lets_every_run_save_itself(act: Callable[[], None]) -> Non
 def test_progress_starts_where_a_run_was_saved_and_follows_its_log() -> None:
     (run,) = _runs("a")
     write_json(run.folder / "config.json", run.config.to_dict())
-    assert (find_state(run), steps_done(run)) == ("to do", 0)
+    assert (find_state(run), count_saved_steps(run.folder)) == ("to do", 0)
     write_json(run.folder / "checkpoint" / "progress.json", PROGRESS)
-    assert (find_state(run), steps_done(run)) == ("partly", 250)
+    assert (find_state(run), count_saved_steps(run.folder)) == ("partly", 250)
     watcher = Watcher([run])
     watcher.start(run)
     assert "goes on from step 250" in watcher.text.getvalue()

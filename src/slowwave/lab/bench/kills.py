@@ -18,12 +18,11 @@ from pathlib import Path
 
 import torch
 
-from slowwave.lab.bench.machine import Machine
-from slowwave.lab.bench.progress import LOG
+from slowwave.lab.bench.measure import LOG, Machine
 from slowwave.lab.bench.report import Row, Section
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.runtime.chat import ChatFormat
@@ -62,7 +61,7 @@ class KillCount:
     entries: int = 0
     """Entries of acknowledged turns."""
     unopened: int = 0
-    """Restarts that failed, for whatever reason."""
+    """Restarts that failed."""
     lost: int = 0
     """Restarts after which something acknowledged was missing or not as before."""
     unlike: int = 0
@@ -94,15 +93,15 @@ def run_kills(device: torch.device, machine: Machine) -> list[Section]:
 def kill_at_random(directory: Path, kills: int, *, seed: int) -> KillCount:
     """Starts a process that talks to a session of the store, and kills it, again and again.
 
-    After each kill the store is opened here. All that was acknowledged must be in the ledger, and
-    the state that of a session which went through the same.
+    After each kill the store is opened here. The ledger must have every acknowledged entry, and the
+    state must be that of a twin, a session in memory that repeats the ledger.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # a second of imports, once
     moments = random.Random(seed)
     count = KillCount()
     for start in range(0, kills, KILLS_PER_SESSION):
-        name, twin = f"session {start}", _start(make_talker())
+        name, twin = f"session {start}", start_session(make_talker())
         for _ in range(min(KILLS_PER_SESSION, kills - start)):
             inbox, outbox = context.Pipe(duplex=False)
             process = context.Process(target=_talk, args=(directory, name, outbox))
@@ -127,8 +126,8 @@ def make_talker() -> Talker:
 
 
 def _talk(directory: Path, name: str, outbox: Connection) -> None:
-    """Takes turns of every kind until it is killed, and tells of each when it is acknowledged."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is for who kills
+    """Takes turns of every kind until it is killed; sends the entries that are acknowledged."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that kills this one
     torch.set_num_threads(1)
     with Store(directory) as store, store.open(name, make_talker(), create=True) as session:
         for turn in itertools.count(session.status().num_entries):
@@ -168,10 +167,7 @@ def _check(
     count.idle += acknowledged is None
     known = twin.entries
     try:
-        with (
-            Store(directory) as store,
-            store.open(name, make_talker(), create=True) as session,
-        ):
+        with Store(directory) as store, store.open(name, make_talker(), create=True) as session:
             ledger, state = session.ledger(), session.state
     except (ValueError, OSError):
         count.unopened += 1
@@ -181,10 +177,6 @@ def _check(
     for entry in ledger[len(known) :]:
         twin.repeat(entry)
     count.unlike += not is_same(state, twin.state)
-
-
-def _start(talker: Talker) -> Session:
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
 
 
 def is_same(state: MemoryState, other: MemoryState) -> bool:

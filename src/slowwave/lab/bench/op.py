@@ -12,14 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowwave.evaluation.flops import delta_rule_flops, training_flops
-from slowwave.lab.bench import peers
-from slowwave.lab.bench.machine import Machine
-from slowwave.lab.bench.memory import measure_extra_nbytes
-from slowwave.lab.bench.peers import Rule
+from slowwave.lab.bench import models
+from slowwave.lab.bench.measure import Machine, Work, measure_extra_nbytes, time_in_turn
+from slowwave.lab.bench.models import Rule
 from slowwave.lab.bench.report import Row, Section, timed_row
-from slowwave.lab.bench.timing import Times, Work, time_in_turn
 from slowwave.models.config import ModelConfig
+from slowwave.models.mixers.recurrent import delta_rule_flops
 from slowwave.ops import native
 from slowwave.ops.gated_rules import Backend, gated_delta_rule
 from slowwave.ops.norm import l2_norm
@@ -27,8 +25,6 @@ from slowwave.ops.norm import l2_norm
 ROUNDS = 21
 WARMUPS = 3
 PEER = "transformers chunk"
-BACKENDS: tuple[Backend, ...] = ("native", "chunk", "reference")
-PEERS = (PEER, "transformers recurrent", "fla")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ CASES = (
 class OpOptions:
     """What of the delta rule to measure; all that is usable, on CASES, where nothing is said.
 
-    shape: B, T, H, K, V of the only case. workers: names of BACKENDS and PEERS.
+    shape: B, T, H, K, V of the only case. workers: names in `find_obstacles`.
     """
 
     shape: tuple[int, ...] = ()
@@ -79,17 +75,15 @@ def run_op(
 
 
 def find_obstacles(device: torch.device) -> dict[str, str | None]:
-    """Every worker there is, and why it cannot work on `device`, None if it can."""
-    on_cpu = device.type == "cpu"
-    native_obstacle = native.find_obstacle() if on_cpu else "native needs a CPU"
-    transformers = peers.transformers_obstacle()
+    """Our backends and the peers, and why each cannot work on `device`, None if it can."""
+    transformers = models.transformers_obstacle()
     return {
-        "native": native_obstacle,
+        "native": native.find_obstacle() if device.type == "cpu" else "native needs a CPU",
         "chunk": None,
         "reference": None,
         PEER: transformers,
         "transformers recurrent": transformers,
-        "fla": peers.fla_obstacle(),
+        "fla": models.fla_obstacle(),
     }
 
 
@@ -108,12 +102,10 @@ def _choose_workers(names: Sequence[str], device: torch.device) -> list[str]:
 def make_rule(worker: str, case: Case) -> Rule:
     """The worker's delta rule with the signature of ours, for tensors alone."""
     match worker:
-        case "transformers chunk":
-            return peers.transformers_rule("chunk")
-        case "transformers recurrent":
-            return peers.transformers_rule("recurrent")
+        case "transformers chunk" | "transformers recurrent":
+            return models.transformers_rule(worker.removeprefix("transformers "), case.T)
         case "fla":
-            return peers.fla_rule(case.T)
+            return models.fla_rule(case.T)
         case _:
             return functools.partial(gated_delta_rule, backend=cast(Backend, worker))
 
@@ -161,6 +153,7 @@ def _measure_case(
     case: Case, workers: list[str], device: torch.device, machine: Machine
 ) -> Section:
     inputs = draw_inputs(case, device)
+    sizes = ModelConfig(delta_heads=case.H, key_dim=case.K, value_dim=case.V)
     rows: list[Row] = []
     for what, call in CALLS.items():
         works = {
@@ -174,42 +167,28 @@ def _measure_case(
             )
             for worker in workers
         }
-        rows += [_row(case, what, worker, times, memory, machine) for worker in workers]
+        theirs = memory.get(PEER)
+        flops = case.B * delta_rule_flops(sizes, case.T)
+        rows += [
+            timed_row(
+                what,
+                worker,
+                times,
+                reference=PEER,
+                machine=machine,
+                flops=flops if what == "forward" else 3 * flops,
+                moved_nbytes=_moved_nbytes(case) * (1 if what == "forward" else 3),
+                nbytes=mine,
+                memory_ratio=mine / theirs if mine is not None and theirs else None,
+            )
+            for worker, mine in memory.items()
+        ]
     notes = [
         f"B {case.B}, T {case.T}, H {case.H}, K {case.K}, V {case.V}, float32; nbytes: most that "
         "one call adds to the resident memory of a fresh process",
         *(reason for reason in dict.fromkeys(find_obstacles(device).values()) if reason),
     ]
     return Section(title=case.title, rows=rows, notes=notes)
-
-
-def _row(
-    case: Case,
-    what: str,
-    worker: str,
-    times: dict[str, Times],
-    memory: dict[str, int | None],
-    machine: Machine,
-) -> Row:
-    flops, moved = case.B * delta_rule_flops(_sizes(case), case.T), _moved_nbytes(case)
-    if what != "forward":
-        flops, moved = training_flops(flops), 3 * moved
-    mine, theirs = memory[worker], memory.get(PEER)
-    return timed_row(
-        what,
-        worker,
-        times[worker],
-        reference=(PEER, times[PEER]) if PEER in times else None,
-        machine=machine,
-        flops=flops,
-        moved_nbytes=moved,
-        nbytes=mine,
-        memory_ratio=None if mine is None or not theirs else mine / theirs,
-    )
-
-
-def _sizes(case: Case) -> ModelConfig:
-    return ModelConfig(delta_heads=case.H, key_dim=case.K, value_dim=case.V)
 
 
 def _moved_nbytes(case: Case) -> int:

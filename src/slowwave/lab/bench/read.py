@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slowwave.evaluation.flops import forward_flops, head_flops, stream_flops
-from slowwave.lab.bench import peers
-from slowwave.lab.bench.machine import Machine
+from slowwave.lab.bench import models
+from slowwave.lab.bench.measure import Machine, Times, Work, time_in_turn
 from slowwave.lab.bench.models import MODEL, draw_tokens, generate, moved_nbytes, read_random
 from slowwave.lab.bench.report import Row, Section, timed_row
-from slowwave.lab.bench.timing import Times, Work, time_in_turn
 from slowwave.models.backbone import HybridLM
+from slowwave.models.flops import Pass, head_flops, pass_flops
 from slowwave.ops.append import reserve
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.objective import Plan
 from slowwave.sleep.schedule import cut_stream
 from slowwave.sleep.stream import read_stream
 from slowwave.state import KeyValues, MemoryState
@@ -40,22 +40,19 @@ def run_read(device: torch.device, machine: Machine) -> list[Section]:
         model = HybridLM(MODEL).eval().to(device)
         full = HybridLM(dataclasses.replace(MODEL, layers=("attn",) * len(MODEL.layers)))
         full = full.eval().to(device)
-        obstacle = peers.transformers_obstacle()
-        hybrid = None
-        if obstacle is None:
-            hybrid = peers.transformers_hybrid(MODEL, max_tokens=2 * max(STREAMS)).to(device)
         notes = [f"windows of {WINDOW} tokens; the peer attends to all that it has read"]
-        notes += [] if obstacle is None else [obstacle]
+        obstacle, hybrid = models.transformers_obstacle(), None
+        if obstacle is None:
+            hybrid = models.transformers_hybrid(MODEL, max_tokens=2 * max(STREAMS)).to(device)
+        else:
+            notes.append(obstacle)
+        reading = _time_reading(model, hybrid, machine)
+        generation = _time_generation(model, hybrid, machine)
+        copied = "the peer's cache is its default one, copied for every round"
         return [
-            Section(
-                title="Reading a stream", rows=_time_reading(model, hybrid, machine), notes=notes
-            ),
-            Section(
-                title="Generating a token",
-                rows=_time_generation(model, hybrid, machine),
-                notes=[*notes, "the peer's cache is its default one, copied for every round"],
-            ),
-            _time_contexts(model, full, machine),
+            Section(title="Reading a stream", rows=reading, notes=notes),
+            Section(title="Generating a token", rows=generation, notes=[*notes, copied]),
+            _time_contexts(model, full),
         ]
 
 
@@ -71,21 +68,15 @@ def _time_reading(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row]:
         for passes in PASSES:
             sleep = SleepConfig(window=WINDOW, passes=passes)
             works[_ours(passes)] = Work(functools.partial(_read, model, tokens, sleep))
-            flops[_ours(passes)] = stream_flops(MODEL, cut_stream(count, sleep), num_scored=1)
+            flops[_ours(passes)] = Plan(sleep, cut_stream(count, sleep), num_scored=1).flops(MODEL)
         if hybrid is not None:
-            works[PEER] = Work(functools.partial(_read_with_peer, hybrid, tokens))
-            flops[PEER] = forward_flops(MODEL, count) + head_flops(MODEL, 1)
+            works[PEER] = Work(functools.partial(hybrid, tokens, use_cache=True, logits_to_keep=1))
+            flops[PEER] = pass_flops(MODEL, Pass(count, 0)) + head_flops(MODEL, 1)
         times = time_in_turn(works, rounds=ROUNDS)
+        what = f"read {count:,} tokens"
         rows += [
-            timed_row(
-                f"read {count:,} tokens",
-                by,
-                each,
-                reference=(PEER, times[PEER]) if PEER in times else None,
-                machine=machine,
-                flops=flops[by],
-            )
-            for by, each in times.items()
+            timed_row(what, by, times, reference=PEER, machine=machine, flops=flops[by])
+            for by in times
         ]
     return rows
 
@@ -93,10 +84,6 @@ def _time_reading(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row]:
 def _read(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> Tensor:
     hidden, _ = read_stream(model, tokens, model.initial_state(1), sleep)
     return model.logits(hidden[:, -1])
-
-
-def _read_with_peer(hybrid: Any, tokens: Tensor) -> Any:
-    return hybrid(tokens, use_cache=True, logits_to_keep=1)
 
 
 def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row]:
@@ -109,8 +96,7 @@ def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row
         for passes in PASSES:
             sleep = SleepConfig(window=WINDOW, passes=passes)
             state = read_random(model, sleep, context)
-            run = functools.partial(generate, model, state, sleep, GENERATED)
-            works[_ours(passes)] = Work(run)
+            works[_ours(passes)] = Work(functools.partial(generate, model, state, sleep, GENERATED))
             moved[_ours(passes)] = moved_nbytes(model, state)
         if hybrid is not None:
             tokens = draw_tokens(model, context)
@@ -125,15 +111,14 @@ def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row
             timed_row(
                 "a token",
                 by,
-                each,
+                times,
+                reference=PEER,
                 calls=GENERATED,
-                reference=(PEER, times[PEER]) if PEER in times else None,
-                reference_calls=GENERATED,
                 machine=machine,
                 moved_nbytes=moved[by],
                 context=context,
             )
-            for by, each in times.items()
+            for by in times
         ]
     return rows
 
@@ -145,25 +130,15 @@ def _generate_with_peer(hybrid: Any, token: Tensor, cache: Any) -> None:
         token = logits[:, -1:].argmax(-1)
 
 
-def _time_contexts(model: HybridLM, full: HybridLM, machine: Machine) -> Section:
+def _time_contexts(model: HybridLM, full: HybridLM) -> Section:
     rows: list[Row] = []
     ratios: dict[str, dict[int, float]] = {}
     for context in CONTEXTS:
         for what, count, calls in ((f"the next {WINDOW}", WINDOW, 1), ("a token", 1, GENERATED)):
             times = _time_next(model, full, context, count, calls)
-            reference = (FULL, times[FULL])
             rows += [
-                timed_row(
-                    what,
-                    by,
-                    each,
-                    calls=calls,
-                    reference=reference,
-                    reference_calls=calls,
-                    machine=machine,
-                    context=context,
-                )
-                for by, each in times.items()
+                timed_row(what, by, times, reference=FULL, calls=calls, context=context)
+                for by in times
             ]
             for passes in PASSES:
                 ratio = times[_ours(passes)].over(times[FULL]).median
@@ -220,7 +195,7 @@ def _with_room(state: MemoryState) -> MemoryState:
 
 
 def _fill_cache(full: HybridLM, context: int) -> MemoryState:
-    """A state with `context` random keys and values: what is in them takes no time."""
+    """A state with `context` random keys and values; reading takes as long whatever they hold."""
     state = full.initial_state(1)
     shape = (1, context, full.config.kv_heads, full.config.head_dim)
     generator = torch.Generator().manual_seed(0)

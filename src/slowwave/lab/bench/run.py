@@ -13,22 +13,16 @@ from typing import Any
 import torch
 
 from slowwave.console import PlainConsole
-from slowwave.lab.bench.figure import draw_benchmarks
 from slowwave.lab.bench.kills import run_kills
-from slowwave.lab.bench.large import run_large
-from slowwave.lab.bench.live import run_live
-from slowwave.lab.bench.machine import Machine, measure_machine
+from slowwave.lab.bench.measure import Machine, measure_machine, shown_on
+from slowwave.lab.bench.models import load_native, peer_versions
 from slowwave.lab.bench.op import OpOptions, run_op
-from slowwave.lab.bench.peers import peer_versions
-from slowwave.lab.bench.progress import shown_on
 from slowwave.lab.bench.read import run_read
-from slowwave.lab.bench.report import Section, section_table
+from slowwave.lab.bench.report import Section, draw_benchmarks, section_table
 from slowwave.lab.bench.serve import run_serve
-from slowwave.lab.bench.sleep import run_sleep
-from slowwave.lab.bench.store import run_store
-from slowwave.lab.bench.train import run_train
-from slowwave.lab.bench.wake import run_wake
-from slowwave.ops import native
+from slowwave.lab.bench.session import run_live, run_store
+from slowwave.lab.bench.sleep_wake import run_sleep, run_wake
+from slowwave.lab.bench.train import run_large, run_train
 from slowwave.status_line import StatusLine
 from slowwave.storage.environment import describe_environment
 from slowwave.storage.json_files import write_json
@@ -52,12 +46,7 @@ NEEDS_GPU = ("large",)
 
 
 def run_benchmarks(
-    what: str,
-    options: OpOptions,
-    *,
-    out: Path | None,
-    as_json: bool,
-    seconds: float | None = None,
+    what: str, options: OpOptions, *, out: Path | None, as_json: bool, seconds: float | None = None
 ) -> None:
     """Measures `what`, or "all"; writes NAME.json and bench.png into `out` if given.
 
@@ -71,62 +60,42 @@ def run_benchmarks(
     if seconds is not None and what != "serve":
         raise ValueError(f"--seconds is {seconds:g}, which is for bench serve, not for {what}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        _build_native()
+    if device.type == "cpu" and (obstacle := load_native()) is not None:
+        print(f"without the native delta rule: {obstacle}", file=sys.stderr)
+    usable = [name for name in BENCHMARKS if device.type == "cuda" or name not in NEEDS_GPU]
+    if what not in (*usable, "all"):
+        raise ValueError(
+            f"benchmark {what!r} trains 1.4 B weights and needs a GPU; use 'train' here"
+        )
     results: list[dict[str, Any]] = []
-    for name in _usable(device) if what == "all" else (what,):
+    for name in usable if what == "all" else (what,):
+        measure = BENCHMARKS[name]
+        if name == "op":
+            measure = functools.partial(run_op, options=options)
+        elif name == "serve":
+            measure = functools.partial(run_serve, seconds=seconds)
         with StatusLine() as status, shown_on(status, name):
             machine = measure_machine(device)
-            sections = _measurer(name, options, seconds)(device, machine)
-        results.append(_describe(name, machine, sections))
+            sections = measure(device, machine)
+        results.append(
+            {
+                "name": name,
+                "machine": dataclasses.asdict(machine),
+                "sections": [dataclasses.asdict(section) for section in sections],
+                "environment": {**describe_environment(seed=0), "peers": peer_versions()},
+            }
+        )
         if out is not None:
             write_json(out / f"{name}.json", results[-1])
         if not as_json:
             _print(name, machine, sections)
     if out is not None:
-        _draw(out)
+        try:
+            draw_benchmarks(out)
+        except ValueError as error:  # nothing to draw it of, or with
+            print(error, file=sys.stderr)
     if as_json:
         print(json.dumps(results if what == "all" else results[0]))
-
-
-def _measurer(name: str, options: OpOptions, seconds: float | None) -> Measure:
-    match name:
-        case "op":
-            return functools.partial(run_op, options=options)
-        case "serve":
-            return functools.partial(run_serve, seconds=seconds)
-        case _:
-            return BENCHMARKS[name]
-
-
-def _usable(device: torch.device) -> list[str]:
-    """All benchmarks that this machine can run."""
-    return [name for name in BENCHMARKS if device.type == "cuda" or name not in NEEDS_GPU]
-
-
-def _build_native() -> None:
-    obstacle = native.find_obstacle()
-    if obstacle is None:
-        native.load()
-    else:
-        print(f"without the native delta rule: {obstacle}", file=sys.stderr)
-
-
-def _draw(out: Path) -> None:
-    """The figure beside the measurements, where there is something to draw it of and with."""
-    try:
-        draw_benchmarks(out)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-
-
-def _describe(name: str, machine: Machine, sections: list[Section]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "machine": dataclasses.asdict(machine),
-        "sections": [dataclasses.asdict(section) for section in sections],
-        "environment": {**describe_environment(seed=0), "peers": peer_versions()},
-    }
 
 
 def _print(name: str, machine: Machine, sections: list[Section]) -> None:

@@ -30,9 +30,8 @@ from typing import Any
 import torch
 
 from slowwave.lab.bench.kills import is_same
-from slowwave.lab.bench.machine import Machine
+from slowwave.lab.bench.measure import LOG, Machine
 from slowwave.lab.bench.models import MODEL
-from slowwave.lab.bench.progress import LOG
 from slowwave.lab.bench.report import Row, Section
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
@@ -76,7 +75,7 @@ class Talk:
     num_sleeps: int = 0
     seconds: list[float] = dataclasses.field(default_factory=list)
     """Of its short completions."""
-    refused: int = 0
+    num_rejected: int = 0
 
 
 @dataclasses.dataclass
@@ -94,7 +93,7 @@ class Check:
 def run_serve(
     device: torch.device, machine: Machine, *, seconds: float | None = None
 ) -> list[Section]:
-    """Load for so many seconds, SECONDS if not given; then the sleep beside a short completion."""
+    """Short completions alone and beside a sleep, then a load of `seconds`, SECONDS if None."""
     seconds = SECONDS if seconds is None else seconds
     with tempfile.TemporaryDirectory() as place:
         folder, memories = Path(place) / "model", Path(place) / "memories"
@@ -137,14 +136,11 @@ def time_beside_sleep(port: int) -> tuple[list[float], list[float]]:
     sleeper = threading.Thread(target=_sleep_again, args=(port, sleeps, done))
     sleeper.start()
     try:
-        with Client(port) as client:
+        with _connect(port) as client:
             blocks = 2 * math.ceil(PROBES / BLOCK)
             for number in range(blocks):
                 LOG.info("short completions: block %d of %d", number + 1, blocks)
-                if number % 2:
-                    sleeps.set()
-                else:
-                    sleeps.clear()
+                (sleeps.set if number % 2 else sleeps.clear)()
                 time.sleep(SETTLING)
                 for _ in range(BLOCK):
                     began = time.perf_counter()
@@ -184,32 +180,26 @@ def _count_lost(said: Sequence[tuple[str, str]], found: Sequence[tuple[str, str]
     return lost
 
 
-class Client:
-    """One connection."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+class Client(http.client.HTTPConnection):
+    """A connection to the server."""
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The answer; raises Refused with its status if there is none to be had."""
+        """The answer; raises Rejected with the status if that is not 200."""
         fields = {"model": "model", **body} if path.endswith("completions") else body
-        content, headers = json.dumps(fields), {"Content-Type": "application/json"}
-        self._connection.request("POST", path, content, headers)
-        response = self._connection.getresponse()
+        self.request("POST", path, json.dumps(fields), {"Content-Type": "application/json"})
+        response = self.getresponse()
         answer = json.loads(response.read())
         if response.status != 200:
-            raise Refused(response.status, answer)
+            raise Rejected(response.status, answer)
         return answer
 
-    def __enter__(self) -> Client:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
+class Rejected(Exception):
+    """A request that was answered with a status other than 200."""
 
 
-class Refused(Exception):
-    """A status other than 200."""
+def _connect(port: int) -> contextlib.closing[Client]:
+    return contextlib.closing(Client("127.0.0.1", port, timeout=PATIENCE))
 
 
 def _talk(port: int, talk: Talk, stop: threading.Event) -> None:
@@ -222,12 +212,12 @@ def _talk(port: int, talk: Talk, stop: threading.Event) -> None:
         words = " ".join(f"{choices.randrange(1000)}" for _ in range(choices.randrange(4, 60)))
         try:
             # A server closes connections that are silent for long, so each turn has its own.
-            with Client(port) as client:
+            with _connect(port) as client:
                 fill = _take_turn(client, talk, kind, f"{talk.name}: {turn}: {words}")
-        except Refused as refusal:
-            if refusal.args[0] == 503:
+        except Rejected as rejection:
+            if rejection.args[0] == 503:
                 return
-            talk.refused += 1
+            talk.num_rejected += 1
         except (OSError, http.client.HTTPException):
             return
 
@@ -247,8 +237,7 @@ def _take_turn(client: Client, talk: Talk, kind: str, text: str) -> int:
         messages = [{"role": "user", "content": text[:64]}]
         began = time.perf_counter()
         answer = client.post(
-            "/v1/chat/completions",
-            {"messages": messages, "memory": talk.name, "max_tokens": REPLY},
+            "/v1/chat/completions", {"messages": messages, "memory": talk.name, "max_tokens": REPLY}
         )
         talk.seconds.append(time.perf_counter() - began)
         said = answer["choices"][0]["message"]["content"]
@@ -262,7 +251,7 @@ def _take_turn(client: Client, talk: Talk, kind: str, text: str) -> int:
 def _sleep_again(port: int, wanted: threading.Event, done: threading.Event) -> None:
     """One memory that falls asleep on the same full window whenever this is wanted."""
     path = "/v1/memories/sleeper"
-    with Client(port) as client:
+    with _connect(port) as client:
         client.post(f"{path}/read", {"text": "x" * (WINDOW - 1)})
         client.post(f"{path}/snapshots", {"name": "awake"})
         while wanted.wait() and not done.is_set():
@@ -307,7 +296,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def percentile(seconds: Sequence[float], share: float) -> float:
-    """The smallest of these that no more than 1 - share of them exceed."""
+    """The smallest of these which at most 1 - share of them exceed."""
     return sorted(seconds)[max(0, math.ceil(share * len(seconds)) - 1)]
 
 
@@ -317,7 +306,7 @@ def _describe_load(talks: Sequence[Talk], checks: Sequence[Check], seconds: floa
         "acknowledged turns": sum(talk.turns for talk in talks),
         "tokens read and written": sum(check.tokens for check in checks),
         "acknowledged sleeps": sum(talk.num_sleeps for talk in talks),
-        "requests refused": sum(talk.refused for talk in talks),
+        "requests refused": sum(talk.num_rejected for talk in talks),
         "acknowledged entries that were lost": sum(check.lost for check in checks),
         "memories that were mixed": sum(check.is_mixed for check in checks),
     }
@@ -340,21 +329,20 @@ def _describe_probes(
             if not times:
                 continue
             value = percentile(times, share)
-            ratio = None if times is quiet else value / first
             rows.append(
                 Row(
                     what=f"a short completion, {name}",
                     by=by,
                     count=len(times),
                     milliseconds=1000 * value,
-                    time_ratio=ratio,
-                    ratio_to=None if ratio is None else "alone",
+                    time_ratio=None if times is quiet else value / first,
+                    ratio_to=None if times is quiet else "alone",
                 )
             )
-    parameters = sum(math.prod(weight.shape) for weight in HybridLM(MODEL).parameters())
+    parameters = HybridLM(MODEL).num_parameters
     notes = [
         f"{REPLY} tokens by {parameters / 1e6:.1f} M parameters; sleeps of {PASSES} passes over "
         f"{WINDOW - 1} tokens follow each other; under load, {SESSIONS} sessions as above, each "
-        "reply also waits for the disk",
+        "reply also waits for the disk"
     ]
     return Section(title="A short completion", rows=rows, notes=notes)

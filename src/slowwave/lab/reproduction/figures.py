@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 from slowwave.config import Config, flatten, read_toml
 from slowwave.training.experiment import TEST_EXAMPLES
-from slowwave.wording import describe_unknown
 
 Scale = Literal["mini", "paper"]
 
@@ -159,37 +158,26 @@ def read_figures(folder: Path = FOLDER) -> dict[str, FigureConfig]:
             f"{folder}: no figures here; change to a checkout of slowwave, whose recipes say what "
             "to run"
         )
-    figures = {file.stem: _read(file) for file in files}
+    figures: dict[str, FigureConfig] = {}
+    for file in files:
+        try:
+            figures[file.stem] = FigureConfig.from_dict(read_toml(file))
+        except ValueError as error:
+            raise ValueError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
     return dict(sorted(figures.items(), key=lambda item: not item[1].source))
 
 
-def choose_figure(figures: dict[str, FigureConfig], name: str) -> FigureConfig:
-    """The figure of a name; raises ValueError listing those there are."""
-    if name not in figures:
-        raise ValueError(describe_unknown("figure", name, figures))
-    return figures[name]
-
-
-def choose_scale(figure: FigureConfig, name: str, scale: str) -> Scale:
-    """`scale`, checked; raises ValueError listing those that the figure has."""
-    for known in figure.scales:
-        if scale == known:
-            return known
+def check_scale(figure: FigureConfig, name: str, scale: str) -> None:
+    """Raises ValueError, which lists the scales that the figure has, if this is none of them."""
     if not figure.scales:
         raise ValueError(f"{name} has nothing to run yet; slowwave reproduce lists what there is")
-    raise ValueError(
-        f"scale is {scale!r}, which {name} does not have; use {' or '.join(figure.scales)}"
-    )
+    if scale not in figure.scales:
+        raise ValueError(
+            f"scale is {scale!r}, which {name} does not have; use {' or '.join(figure.scales)}"
+        )
 
 
 def _check_lists(each: dict[str, Any]) -> None:
     for key, values in flatten(each).items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"each.{key} is {values!r}; list what it takes, or use set")
-
-
-def _read(file: Path) -> FigureConfig:
-    try:
-        return FigureConfig.from_dict(read_toml(file))
-    except ValueError as error:
-        raise ValueError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None

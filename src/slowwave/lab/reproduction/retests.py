@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -12,13 +13,13 @@ from typing import Any, Literal
 from rich.console import Console
 
 from slowwave.config import flatten, override
-from slowwave.lab.plots.run_results import Run, find_runs
 from slowwave.lab.reproduction.figures import FigureConfig, RetestsConfig
 from slowwave.lab.reproduction.runs import PlannedRun, fill_name, find_state
+from slowwave.lab.run_results import Run, find_runs
 from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
 from slowwave.storage.json_files import dump_lines, parse_lines
-from slowwave.training.experiment import ExperimentConfig, complete
+from slowwave.training.experiment import ExperimentConfig
 from slowwave.training.process import RunView
 
 RECORDED = {"changes", "examples", "test"}
@@ -71,16 +72,16 @@ def run_retests(retests: Sequence[PlannedRetest], console: Console) -> None:
     from slowwave.training.experiment import load_run, retask, score
 
     states = [find_retest_state(retest) for retest in retests]
-    _say(console, f"{states.count('recorded')} of {len(states)} tests are recorded")
+    say = functools.partial(console.print, soft_wrap=True)
+    say(f"{states.count('recorded')} of {len(states)} tests are recorded")
     pairs = zip(retests, states, strict=True)
     missing = [retest for retest, state in pairs if state != "recorded"]
     for run, group in itertools.groupby(missing, key=lambda retest: retest.run):
         tests = list(group)
         if not _weights(run).exists():
-            _say(
-                console,
+            say(
                 f"{run.folder}: {len(tests)} tests are left out, as its checkpoint is not here; "
-                "delete the folder to train it again",
+                "delete the folder to train it again"
             )
             continue
         config, model, _ = load_run(run.folder)
@@ -98,7 +99,7 @@ def run_retests(retests: Sequence[PlannedRetest], console: Console) -> None:
                 )
             scored = {"group_name": task.group_name, "floors": task.floors()}
             _record(retest, scored, [record.to_dict() for record in records])
-            _say(console, f"{run.folder}: tested with {retest.name} ({number} of {len(tests)})")
+            say(f"{run.folder}: tested with {retest.name} ({number} of {len(tests)})")
 
 
 def find_retested(retest: PlannedRetest) -> list[Run]:
@@ -111,7 +112,7 @@ def find_retested(retest: PlannedRetest) -> list[Run]:
         dataclasses.replace(
             run, settings={**run.settings, **changed}, summary={**run.summary, **entry}
         )
-        for run in find_runs(retest.run.folder, complete)
+        for run in find_runs(retest.run.folder)
     ]
 
 
@@ -169,7 +170,3 @@ def _file(run: PlannedRun) -> Path:
 
 def _weights(run: PlannedRun) -> Path:
     return run.folder / "checkpoint" / "model.safetensors"
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The runs of a figure: their configs, names and commands, and what of them is recorded."""
+"""What a figure needs, runs, probes of them or a measurement, and what of it is recorded."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from rich.console import Console
 
 from slowwave.config import describe_differences, flatten
+from slowwave.lab.memory_plots import PROBE_FILE
 from slowwave.lab.reproduction.figures import RECIPES, FigureConfig, RunsConfig, Scale
+from slowwave.status_line import StatusLine
 from slowwave.tasks import TaskConfig, make_task
 from slowwave.training.experiment import ExperimentConfig, as_recorded, check_same, load_experiment
-from slowwave.training.run_folder import count_saved_steps, find_checkpoint
+from slowwave.training.run_folder import find_checkpoint
 
 if TYPE_CHECKING:
-    from slowwave.tasks.base import Batch
+    from slowwave.sleep.objective import Batch
 
 State = Literal["recorded", "partly", "to do"]
 
 RESULTS = Path("results")
+# Beside what is recorded, which stays as it is.
+TRAINED_AGAIN = Path("runs")
 SEED = "train.seed"
 
 
@@ -91,13 +97,7 @@ def find_state(run: PlannedRun) -> State:
     return "to do" if find_checkpoint(run.folder / "checkpoint") is None else "partly"
 
 
-def steps_done(run: PlannedRun) -> int:
-    """Optimizer steps that a run can go on from, 0 if it has saved none."""
-    return count_saved_steps(run.folder)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What a run takes if it does not stop early."""
 
     tokens: int
@@ -123,6 +123,48 @@ def _first_batch(config: TaskConfig, rows: int) -> tuple[Batch, int]:
     """Runs that differ in N share their first batch."""
     task = make_task(config)
     return task.batch("train", range(rows)), task.vocab_size
+
+
+def probe_file(run: PlannedRun) -> Path:
+    """Where the probe of a run is recorded."""
+    return run.folder / PROBE_FILE
+
+
+def list_unprobed(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The runs whose probe is not recorded."""
+    return [run for run in runs if not probe_file(run).exists()]
+
+
+def plan_again(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Runs to train once more: their probe is missing, and the record has no checkpoint."""
+    return [again for run in list_unprobed(runs) if (again := _find_trained(run)) != run]
+
+
+def probe_runs(runs: Sequence[PlannedRun], console: Console) -> None:
+    """Probes what is not recorded of trained runs, each into its record."""
+    from slowwave.lab.probe import probe_run
+
+    for run in list_unprobed(runs):
+        trained = _find_trained(run).folder
+        console.print(f"{trained}: probing its fast weights", soft_wrap=True)
+        with StatusLine() as status:
+            probe_run(trained, run.folder, tell=status.show)
+
+
+def _find_trained(run: PlannedRun) -> PlannedRun:
+    """The run, or the same to be trained elsewhere if its record has no checkpoint."""
+    is_lost = find_state(run) == "recorded" and find_checkpoint(run.folder / "checkpoint") is None
+    return dataclasses.replace(run, root=TRAINED_AGAIN) if is_lost else run
+
+
+def bench_file(what: str) -> Path:
+    """Where `slowwave bench` keeps what it measured."""
+    return RESULTS / "bench" / f"{what}.json"
+
+
+def bench_command(what: str) -> list[str]:
+    """What follows `slowwave` in the command that measures it."""
+    return ["bench", what, "--out", str(RESULTS / "bench")]
 
 
 def _expand(runs: RunsConfig, seeds: int) -> Iterator[PlannedRun]:

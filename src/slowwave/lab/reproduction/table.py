@@ -10,14 +10,27 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowwave.lab.plots.run_results import Run, Spread, find_runs, find_variants, show_spread
-from slowwave.lab.reproduction.bench import bench_file
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, TargetConfig
-from slowwave.lab.reproduction.probes import probe_file
-from slowwave.lab.reproduction.question_costs import question_cost_table_file
+from slowwave.lab.reproduction.question_cost import question_cost_table_file
 from slowwave.lab.reproduction.retests import find_retested, plan_retests
-from slowwave.lab.reproduction.runs import RESULTS, SEED, PlannedRun, matches, plan_runs
-from slowwave.training.experiment import complete
+from slowwave.lab.reproduction.runs import (
+    RESULTS,
+    SEED,
+    PlannedRun,
+    bench_file,
+    matches,
+    plan_runs,
+    probe_file,
+)
+from slowwave.lab.run_results import (
+    Run,
+    Spread,
+    find_runs,
+    find_variants,
+    markdown_rows,
+    show_floors,
+    show_spread,
+)
 
 SEEDS = 3
 NOT_RUN = "not run"
@@ -57,7 +70,7 @@ class Curve:
     @property
     def recorded(self) -> list[Run]:
         """Those of its runs that are finished."""
-        return [run for folder in self.runs for run in find_runs(folder, complete)]
+        return [run for folder in self.runs for run in find_runs(folder)]
 
     @property
     def label(self) -> str:
@@ -71,8 +84,7 @@ class Curve:
 def results_readme(figures: dict[str, FigureConfig]) -> str:
     """The whole text of results/README.md."""
     rows = [COLUMNS, ("---",) * len(COLUMNS), *_rows(figures)]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{INTRODUCTION}\n{lines}\n"
+    return f"{INTRODUCTION}\n{markdown_rows(rows)}\n"
 
 
 def find_curves(figures: dict[str, FigureConfig]) -> list[Curve]:
@@ -93,7 +105,12 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
     for name, figure in figures.items():
         answered: list[Curve] = []
         for target in figure.targets:
-            found = [c for c in curves if _answers(c, name, target)]
+            found = [
+                curve
+                for curve in curves
+                if curve.scale == "paper" and name in curve.figures
+                if matches(curve.first.settings, target.where)
+            ]
             yield _target_row(name, target, found[0] if found else None)
             answered += found
         for scale, what in figure.bench.items():
@@ -111,11 +128,6 @@ def _rows(figures: dict[str, FigureConfig]) -> Iterator[tuple[str, ...]]:
             for curve in curves:
                 if name in curve.figures and curve.scale == scale:
                     yield from _retest_rows(name, figure, curve)
-
-
-def _answers(curve: Curve, figure: str, target: TargetConfig) -> bool:
-    shown = curve.scale == "paper" and figure in curve.figures
-    return shown and matches(curve.first.settings, target.where)
 
 
 def _target_row(figure: str, target: TargetConfig, curve: Curve | None) -> tuple[str, ...]:
@@ -153,7 +165,7 @@ def _retest_rows(name: str, figure: FigureConfig, curve: Curve) -> Iterator[tupl
 
 def _bench_row(figure: str, scale: Scale, what: str) -> tuple[str, ...]:
     file = bench_file(what)
-    measured = f"[measured]({file.relative_to(RESULTS).as_posix()})" if file.exists() else NOT_RUN
+    measured = f"[measured]({_link(file)})" if file.exists() else NOT_RUN
     return (figure, scale, f"`slowwave bench {what}`", "", measured, "", "", "", "")
 
 
@@ -164,11 +176,7 @@ def _question_cost_row(figure: str, scale: Scale, recipe: str) -> tuple[str, ...
 
 def _probe_row(name: str, scale: Scale, figure: FigureConfig) -> tuple[str, ...]:
     runs = plan_runs(figure, scale, seeds=SEEDS)
-    links = [
-        f"[{run.name}]({probe_file(run).relative_to(RESULTS).as_posix()})"
-        for run in runs
-        if probe_file(run).exists()
-    ]
+    links = [f"[{r.name}]({_link(probe_file(r))})" for r in runs if probe_file(r).exists()]
     count = f"{len(links)} of {len(runs)}"
     return (name, scale, "`slowwave probe`", "", ", ".join(links) or NOT_RUN, "", "", count, "")
 
@@ -190,10 +198,10 @@ def _cells(
         return NOT_RUN, "", "", f"0 of {asked}", ""
     links = ", ".join(f"[{r.settings[SEED]}]({_link(r.folder)})" for r in runs)
     (variant,) = find_variants(runs)
-    shown = ", ".join(f"{name} {value:.1%}" for name, value in variant.floors.items())
     spread = Spread.of([score(run) for run in runs])
     tflop = f"{statistics.fmean(_flops(run, tokens) for run in runs) / 1e12:,.1f}"
-    return show(spread), shown if floors else "", tflop, f"{len(runs)} of {asked}", links
+    shown = show_floors(variant.floors) if floors else ""
+    return show(spread), shown, tflop, f"{len(runs)} of {asked}", links
 
 
 def _flops(run: Run, tokens: float | None) -> int:
@@ -213,8 +221,8 @@ def _nearest(evaluations: Sequence[dict[str, Any]], tokens: float) -> dict[str, 
     return min(evaluations, key=lambda line: abs(line["tokens"] - tokens))
 
 
-def _link(folder: Path) -> str:
-    return folder.relative_to(RESULTS).as_posix()
+def _link(path: Path) -> str:
+    return path.relative_to(RESULTS).as_posix()
 
 
 def _nats(spread: Spread) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.lab.bench import peers, read
+from slowwave.lab.bench import models, read
 from slowwave.lab.bench.models import MODEL, draw_tokens
 from slowwave.lab.bench.op import CASES, Case, draw_inputs, find_obstacles, make_rule
 from slowwave.models.backbone import HybridLM
@@ -33,7 +33,7 @@ def test_all_rules_agree_on_what_they_are_timed_with(case: Case) -> None:
 
 
 def test_the_hybrid_has_our_sizes() -> None:
-    hybrid = peers.transformers_hybrid(MODEL, max_tokens=64)
+    hybrid = models.transformers_hybrid(MODEL, max_tokens=64)
     ours = HybridLM(MODEL)
     # Theirs has two norms a layer and the model's last as ours, and norms of queries and keys.
     norms_of_queries_and_keys = 2 * 2 * MODEL.width
@@ -43,7 +43,7 @@ def test_the_hybrid_has_our_sizes() -> None:
 
 def test_the_hybrid_is_the_same_every_time_and_leaves_torch_alone() -> None:
     before = torch.random.get_rng_state()
-    one, two = (peers.transformers_hybrid(MODEL, max_tokens=64) for _ in range(2))
+    one, two = (models.transformers_hybrid(MODEL, max_tokens=64) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     tokens = torch.arange(8)[None]
     assert torch.equal(one(tokens).logits, two(tokens).logits)
@@ -51,7 +51,7 @@ def test_the_hybrid_is_the_same_every_time_and_leaves_torch_alone() -> None:
 
 def test_the_peer_generates_from_the_same_context_every_time() -> None:
     with torch.no_grad():
-        hybrid = peers.transformers_hybrid(MODEL, max_tokens=64)
+        hybrid = models.transformers_hybrid(MODEL, max_tokens=64)
         cache = hybrid(torch.arange(20)[None], use_cache=True).past_key_values
         for _ in range(2):
             taken = copy.deepcopy(cache)
@@ -75,7 +75,7 @@ def test_what_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(peers.importlib, "import_module", missing)
-    assert "pip install -e '.[bench]'" in (peers.transformers_obstacle() or "")
-    assert "pip install -e '.[cuda]'" in (peers.fla_obstacle() or "")
-    assert set(peers.peer_versions()) == {"transformers", "flash-linear-attention"}
+    monkeypatch.setattr(models.importlib, "import_module", missing)
+    assert "pip install -e '.[bench]'" in (models.transformers_obstacle() or "")
+    assert "pip install -e '.[cuda]'" in (models.fla_obstacle() or "")
+    assert set(models.peer_versions()) == {"transformers", "flash-linear-attention"}

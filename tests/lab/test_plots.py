@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 
 from damage import spoil_json
 from recorded_runs import DEPO, RULE110, TEXT, exact_of, write_run
-from slowwave.lab.plots.canvas import draw_groups, line_style, new_figure
-from slowwave.lab.plots.plots import (
+from slowwave.lab.canvas import draw_groups, line_style, new_figure
+from slowwave.lab.memory_plots import cache_steps, draw_stream, mean_changes
+from slowwave.lab.plots import (
     FIGURES,
     draw_accuracy_by_steps,
     draw_all,
@@ -27,7 +28,7 @@ from slowwave.lab.plots.plots import (
     draw_passes,
     draw_variants,
 )
-from slowwave.lab.plots.run_results import (
+from slowwave.lab.run_results import (
     Run,
     Spread,
     Variant,
@@ -39,7 +40,6 @@ from slowwave.lab.plots.run_results import (
     mean_curve,
     passes_matrix,
 )
-from slowwave.lab.plots.stream_plot import cache_steps, draw_stream, mean_changes
 from slowwave.storage.json_files import write_json
 from slowwave.training.run_files import read_stream
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slowwave.lab.probe.linear_probe import Samples, probe_accuracy
+from slowwave.lab.probe import Samples, probe_accuracy
 
 Splits = tuple[Samples, Samples, Samples]
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from slowwave.evaluation.evaluate import evaluate
-from slowwave.lab.probe.linear_probe import Samples, probe_accuracy
-from slowwave.lab.probe.probe_report import PROBE_EXAMPLES, PROBE_FILE
+from slowwave.lab.memory_plots import PROBE_EXAMPLES, PROBE_FILE
 from slowwave.models.backbone import HybridLM
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
@@ -30,16 +29,15 @@ from slowwave.tasks.rule110.task import Rule110
 from slowwave.training.experiment import build, load_run
 
 BATCH_SIZE = 256
+STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 3))
+# Features that vary less than this share of the one that varies most are left out as rounding.
+LEAST_SPREAD = 1e-6
 
 Tell = Callable[[str], object]
 
 
 def probe_run(
-    folder: Path,
-    out: Path,
-    *,
-    examples: int = PROBE_EXAMPLES,
-    tell: Tell = lambda _: None,
+    folder: Path, out: Path, *, examples: int = PROBE_EXAMPLES, tell: Tell = lambda _: None
 ) -> dict[str, Any]:
     """Probes the fast weights of a run, and of its model before training; writes out/probe.json.
 
@@ -80,13 +78,18 @@ def probe_fast_weights(
     """
     rule110 = _check(model, task, sleep, examples)
     counts = dict(zip(SPLITS, (examples, examples // 4, examples // 4), strict=True))
-    tokens = {split: _contexts(rule110, split, count) for split, count in counts.items()}
+    tokens = {
+        split: rule110.batch(split, range(count)).stream.inputs[:, : rule110.context_tokens]
+        for split, count in counts.items()
+    }
     bits = {split: _evolved(rule110, split, count) for split, count in counts.items()}
     majority = bits["train"].mean(dim=0) > 0.5
     tell("asking the model")
     record = evaluate(model, task, sleep=sleep, examples=counts["test"])[0]
     accuracies = {
-        name: _accuracies(of, sleep, tokens, bits, _prefix(tell, f"{name} model"))
+        name: _accuracies(
+            of, sleep, tokens, bits, lambda doing, n=name: tell(f"{n} model: {doing}")
+        )
         for name, of in (("trained", model), ("untrained", untrained))
     }
     return {
@@ -122,6 +125,48 @@ def read_passes(model: HybridLM, tokens: Tensor, sleep: SleepConfig) -> Tensor:
     return torch.stack(passes)
 
 
+class Samples(NamedTuple):
+    """features: (E, F) float64 of E examples. bits: (E, M) float64, 0 or 1."""
+
+    features: Tensor
+    bits: Tensor
+
+
+def probe_accuracy(train: Samples, validation: Samples, test: Samples) -> Tensor:
+    """(M,): for each bit the share of test examples that a linear probe gets right.
+
+    The probe is a ridge regression of standardised features, with a threshold at one half. For each
+    bit apart, its penalty is the one of STRENGTHS (in units of E) with the least squared error on
+    the validation examples. Where features tell nothing, it says what most training bits are.
+    """
+    mean, scale = _standard(train.features)
+    seen, held, unseen = ((s.features - mean) / scale for s in (train, validation, test))
+    share = train.bits.mean(dim=0)
+    bits = train.bits - share
+    examples, features = seen.shape
+    # The smaller of two systems that have the same solution.
+    is_primal = features <= examples
+    gram = seen.T @ seen if is_primal else seen @ seen.T
+    right_side = seen.T @ bits if is_primal else bits
+    unit = examples * torch.eye(len(gram), dtype=gram.dtype)
+    least, accuracy = torch.full_like(share, torch.inf), torch.zeros_like(share)
+    for strength in STRENGTHS:
+        solved = torch.cholesky_solve(right_side, torch.linalg.cholesky(gram + strength * unit))
+        weights = solved if is_primal else seen.T @ solved
+        error = (held @ weights + share - validation.bits).square().mean(dim=0)
+        right = (unseen @ weights + share > 0.5) == (test.bits > 0.5)
+        accuracy = torch.where(error < least, right.double().mean(dim=0), accuracy)
+        least = torch.minimum(error, least)
+    return accuracy
+
+
+def _standard(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, (F,); infinite for those that do not vary."""
+    mean = features.mean(dim=0)
+    spread = features.std(dim=0, correction=0)
+    return mean, torch.where(spread > LEAST_SPREAD * spread.max(), spread, torch.inf)
+
+
 def _check(model: HybridLM, task: Task, sleep: SleepConfig, examples: int) -> Rule110:
     """The task, if it can be probed."""
     if examples < 8:
@@ -145,11 +190,6 @@ def _check(model: HybridLM, task: Task, sleep: SleepConfig, examples: int) -> Ru
     return task
 
 
-def _contexts(task: Rule110, split: str, count: int) -> Tensor:
-    """All states in a row, (E, T) int64."""
-    return task.batch(split, range(count)).stream.inputs[:, : task.context_tokens]
-
-
 def _evolved(task: Rule110, split: str, count: int) -> Tensor:
     """Bits (E, A, t + 1, width) float64 by windows since and steps: newest state first."""
     steps = range(task.config.steps + 1)
@@ -165,27 +205,20 @@ def _accuracies(
     tell: Tell,
 ) -> Tensor:
     """Test accuracy (N, A, t + 1, width) of the probes of a model."""
-    read = {split: _read_all(model, tokens[split], sleep, tell) for split in SPLITS}
+    read: dict[str, Tensor] = {}
+    for split in SPLITS:
+        batches = tokens[split].to(model.device).split(BATCH_SIZE)
+        passes: list[Tensor] = []
+        for number, batch in enumerate(batches, 1):
+            tell(f"reading states, batch {number} of {len(batches)}")
+            passes.append(read_passes(model, batch, sleep).cpu())
+        read[split] = torch.cat(passes, dim=1)
     accuracies: list[Tensor] = []
     for n in range(sleep.passes):
         tell(f"fitting the probes of pass {n + 1} of {sleep.passes}")
         samples = (Samples(read[s][n].double(), bits[s].flatten(1)) for s in SPLITS)
         accuracies.append(probe_accuracy(*samples).view(bits["test"].shape[1:]))
     return torch.stack(accuracies)
-
-
-def _read_all(model: HybridLM, tokens: Tensor, sleep: SleepConfig, tell: Tell) -> Tensor:
-    """As `read_passes`, in batches, on the CPU."""
-    batches = tokens.to(model.device).split(BATCH_SIZE)
-    passes: list[Tensor] = []
-    for number, batch in enumerate(batches, 1):
-        tell(f"reading states, batch {number} of {len(batches)}")
-        passes.append(read_passes(model, batch, sleep).cpu())
-    return torch.cat(passes, dim=1)
-
-
-def _prefix(tell: Tell, who: str) -> Tell:
-    return lambda doing: tell(f"{who}: {doing}")
 
 
 def _by_cells(accuracy: Tensor) -> dict[str, Any]:

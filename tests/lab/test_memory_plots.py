@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from damage import spoil_json
-from slowwave.lab.plots.plots import draw_all
-from slowwave.lab.probe.probe_report import draw_probe_figure, draw_probes, probe_table
+from slowwave.lab.memory_plots import draw_probe_figure, draw_probes, probe_table
+from slowwave.lab.plots import draw_all
 from slowwave.storage.json_files import write_json
 from slowwave.training.run_files import read_probe
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from byte_tokenizer import ByteTokenizer
-from slowwave.lab.bench import live, machine
-from slowwave.lab.bench.memory import Pause
-from slowwave.lab.bench.timing import Times, Work
+from slowwave.lab.bench import session as bench
+from slowwave.lab.bench.measure import Pause, Times, Work, measure_machine
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime import model_folder
 from slowwave.runtime.chat import ChatFormat
@@ -28,18 +27,18 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     model_folder.save(tmp_path / "model", HybridLM(TWO_LAYERS), ByteTokenizer(), config)
     for name, value in (
-        ("MODEL", tmp_path / "model"),
+        ("SHIPPED", tmp_path / "model"),
         ("TURN", 10),
         ("SOONER", (1, 2, 4)),
         ("ROUNDS", 2),
     ):
-        monkeypatch.setattr(live, name, value)
+        monkeypatch.setattr(bench, name, value)
 
 
 def test_every_tenth_reads_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    monkeypatch.setattr(live, "_time_turn", lambda session, turn: float(read.append(turn) or turn))
-    nanoseconds = list(live.read_endless("400"))
+    monkeypatch.setattr(bench, "_time_turn", lambda session, turn: float(read.append(turn) or turn))
+    nanoseconds = list(bench.read_endless("400"))
     assert read == list(range(40))
     middles = [1.5 + 4 * part for part in range(10)]
     assert nanoseconds == [round(1e9 * middle / 10) for middle in middles]
@@ -49,25 +48,25 @@ def test_full_attention_forgets_nothing_until_patience_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fills: list[int] = []
-    time_turn = live._time_turn
+    time_turn = bench._time_turn
 
-    def watch(session: live.Session, turn: int) -> float:
+    def watch(session: bench.Session, turn: int) -> float:
         seconds = time_turn(session, turn)
         fills.append(session.state.window_fill)
         return seconds
 
-    monkeypatch.setattr(live, "_time_turn", watch)
-    assert len(list(live.read_with_full_attention("1000"))) == 3
+    monkeypatch.setattr(bench, "_time_turn", watch)
+    assert len(list(bench.read_with_full_attention("1000"))) == 3
     assert fills == [10, 20, 30, 40]
-    assert len(list(live.read_with_full_attention("0"))) == 1
+    assert len(list(bench.read_with_full_attention("0"))) == 1
 
 
 def test_ratios_are_to_the_second_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [Pause(100 + part, 10 * (part + 1)) for part in range(10)]
     answers = {"read_endless": parts, "read_with_full_attention": [Pause(202, 40)]}
-    monkeypatch.setattr(live, "measure_paused", lambda module, function, *_: answers[function])
+    monkeypatch.setattr(bench, "measure_paused", lambda module, function, *_: answers[function])
     places: dict[str, int] = {}
-    time_in_turn = live.time_in_turn
+    time_in_turn = bench.time_in_turn
 
     def watch(works: dict[str, Work], rounds: int) -> dict[str, Times]:
         sessions = {name: work.prepare() for name, work in works.items() if work.prepare}
@@ -76,8 +75,8 @@ def test_ratios_are_to_the_second_tenth(monkeypatch: pytest.MonkeyPatch) -> None
         )
         return time_in_turn(works, rounds=rounds)
 
-    monkeypatch.setattr(live, "time_in_turn", watch)
-    stream, coming_back = live.run_live(CPU, machine.measure_machine(CPU))
+    monkeypatch.setattr(bench, "time_in_turn", watch)
+    stream, coming_back = bench.run_live(CPU, measure_machine(CPU))
     *tenths, full = stream.rows
     assert [row.context for row in tenths] == [100_000 * (part + 1) for part in range(10)]
     assert tenths[1].memory_ratio == tenths[1].time_ratio == 1.0
@@ -95,6 +94,6 @@ def test_ratios_are_to_the_second_tenth(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_the_shipped_model_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "MODEL", tmp_path / "none")
+    monkeypatch.setattr(bench, "SHIPPED", tmp_path / "none")
     with pytest.raises(ValueError, match="call it in a checkout"):
-        live.run_live(CPU, machine.measure_machine(CPU))
+        bench.run_live(CPU, measure_machine(CPU))

@@ -10,7 +10,7 @@ import torch
 
 from numerics import assert_close
 from slowwave.evaluation.evaluate import evaluate
-from slowwave.lab.probe.probe import probe_fast_weights, read_passes
+from slowwave.lab.probe import probe_fast_weights, read_passes
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.models.mixers.recurrent import RecurrentLayer

@@ -1,41 +1,77 @@
-"""What a user waits for: a generated token after a short and after a very long stream.
-
-States are immutable, so those after short and long streams are kept and timed in turn.
-"""
+"""What a user waits for: a sleep, and a token after a short and after a very long stream."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 
 import torch
 
-from slowwave.lab.bench.machine import Machine
-from slowwave.lab.bench.memory import measure_paused
-from slowwave.lab.bench.models import MODEL, generate, moved_nbytes, read_random, read_random_window
-from slowwave.lab.bench.report import Row, Section, timed_row
-from slowwave.lab.bench.timing import Work, time_in_turn
+from slowwave.lab.bench.measure import Machine, Work, measure_paused, time_in_turn
+from slowwave.lab.bench.models import (
+    MODEL,
+    draw_tokens,
+    generate,
+    load_native,
+    moved_nbytes,
+    read_random,
+    read_random_window,
+)
+from slowwave.lab.bench.report import WAKE, Row, Section, timed_row
 from slowwave.models.backbone import HybridLM
-from slowwave.ops import native
+from slowwave.models.flops import Pass, pass_flops
 from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.consolidate import consolidate
 from slowwave.state import MemoryState
 
 WINDOW = 512
+ROUNDS = 41
 FILL = 64
 """Tokens in the open window when a generated token is timed: the same after every stream."""
 NUM_WINDOWS = (2, 195, 1953)
 """Windows read before: about 1 k, 100 k and 1 M tokens."""
 TOKENS_TIMED = 32
-ROUNDS = 41
-PASSES = (1, 4)
+WAKE_PASSES = (1, 4)
+SLEEP_PASSES = (2, 3, 4)
+READ = "one-call read, no logits"
+
+
+def run_sleep(device: torch.device, machine: Machine) -> list[Section]:
+    """Times sleeps of 2..4 passes in turn with reads of the window; ratios are to N - 1 reads."""
+    with torch.inference_mode():
+        model = HybridLM(MODEL).eval().to(device)
+        tokens = draw_tokens(model, WINDOW)
+        start = model.initial_state(1)
+        _, full = model.read(tokens, start)
+        works = {READ: Work(lambda: model.run(model.embed(tokens), start))}
+        for passes in SLEEP_PASSES:
+            sleep = functools.partial(consolidate, model, full, passes=passes)
+            works[f"sleep, N = {passes}"] = Work(sleep)
+        times = time_in_turn(works, rounds=ROUNDS)
+    whole, last = (pass_flops(MODEL, Pass(WINDOW, 0, evicts)) for evicts in (False, True))
+    num_reads = dict(zip(times, (1, *(passes - 1 for passes in SLEEP_PASSES)), strict=True))
+    rows = list[Row]()
+    for name, count in num_reads.items():
+        flops = whole if name == READ else (count - 1) * whole + last
+        what = f"a window of {WINDOW}"
+        row = timed_row(what, name, times, reference=READ, machine=machine, flops=flops)
+        assert row.time_ratio is not None
+        ratio, to = row.time_ratio / count, f"{count} reads"
+        rows.append(dataclasses.replace(row, time_ratio=ratio, ratio_to=to))
+    note = "the last pass of a sleep ends with its last write, so it has fewer operations"
+    return [Section(title="Asleep", rows=rows, notes=[note])]
 
 
 def run_wake(device: torch.device, machine: Machine) -> list[Section]:
-    """Generates TOKENS_TIMED tokens from every state in turn."""
+    """Generates TOKENS_TIMED tokens from every state in turn.
+
+    States are immutable, so those after short and long streams are kept and timed in turn.
+    """
     with torch.inference_mode():
         model = HybridLM(MODEL).eval().to(device)
         states: dict[str, tuple[MemoryState, SleepConfig]] = {}
-        for passes in PASSES:
+        for passes in WAKE_PASSES:
             sleep = SleepConfig(window=WINDOW, passes=passes)
             for windows in NUM_WINDOWS:
                 read = windows * WINDOW + FILL
@@ -50,28 +86,23 @@ def run_wake(device: torch.device, machine: Machine) -> list[Section]:
         timed_row(
             "a token",
             name,
-            each,
+            times,
+            reference=first,
             calls=TOKENS_TIMED,
-            reference=(first, times[first]),
-            reference_calls=TOKENS_TIMED,
             machine=machine,
-            moved_nbytes=moved_nbytes(model, states[name][0]),
-            context=states[name][0].counters.tokens_seen,
-            nbytes=states[name][0].nbytes,
+            moved_nbytes=moved_nbytes(model, state),
+            context=state.counters.tokens_seen,
+            nbytes=state.nbytes,
         )
-        for name, each in times.items()
+        for name, (state, _) in states.items()
     ]
     note = f"windows of {WINDOW} tokens, {FILL} in the open one; nbytes: the whole state"
-    return [
-        Section(title="Awake, after a stream", rows=rows, notes=[note]),
-        *_measure_resident(),
-    ]
+    return [Section(title=WAKE, rows=rows, notes=[note]), *_measure_resident()]
 
 
 def stream_with_pauses(passes: str) -> Iterator[int]:
     """Reads one endless stream in a fresh process; pauses where its memory is to be looked at."""
-    if native.find_obstacle() is None:
-        native.load()
+    load_native()
     sleep = SleepConfig(window=WINDOW, passes=int(passes))
     with torch.inference_mode():
         model = HybridLM(MODEL).eval()
@@ -85,7 +116,7 @@ def stream_with_pauses(passes: str) -> Iterator[int]:
 def _measure_resident() -> list[Section]:
     """Resident memory of one process while it reads on and on."""
     rows: list[Row] = []
-    for passes in PASSES:
+    for passes in WAKE_PASSES:
         resident = measure_paused(__name__, "stream_with_pauses", str(passes))
         if resident is None:
             return []

@@ -110,22 +110,20 @@ def trace_stream(
             (segment,) = cut_stream(1, sleep, window_fill=state.window_fill)
             hidden, state = read_awake(model, token, state, sleep)
             hiddens.append(hidden)
-            record(_read_event(state))
+            record(
+                ReadEvent(
+                    tokens_seen=state.counters.tokens_seen,
+                    window_fill=state.window_fill,
+                    cache_nbytes=state.cache_nbytes,
+                    fast_weights_nbytes=_fast_weights_nbytes(state),
+                    state_nbytes=state.nbytes,
+                )
+            )
             if segment.closes:
                 state, event = _sleep(model, state, sleep, at_window_start)
                 at_window_start = state.fast_weights
                 record(event)
     return StreamTrace(sleep, model.config.layers, tuple(events), torch.cat(hiddens, dim=1), state)
-
-
-def _read_event(state: MemoryState) -> ReadEvent:
-    return ReadEvent(
-        tokens_seen=state.counters.tokens_seen,
-        window_fill=state.window_fill,
-        cache_nbytes=state.cache_nbytes,
-        fast_weights_nbytes=_fast_weights_nbytes(state),
-        state_nbytes=state.nbytes,
-    )
 
 
 def _sleep(

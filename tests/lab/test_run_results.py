@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from recorded_runs import DEPO, RULE110, STEPS, exact_of, write_run
-from slowwave.lab.plots.plots import (
-    draw_by_group,
-)
-from slowwave.lab.plots.run_results import (
+from slowwave.lab.plots import draw_by_group
+from slowwave.lab.run_results import (
     Variant,
     base_settings,
     describe_seeds,
@@ -24,7 +22,6 @@ from slowwave.lab.plots.run_results import (
     passes_matrix,
 )
 from slowwave.storage.json_files import read_json, write_json
-from slowwave.training.experiment import complete
 
 
 def test_variants_are_named_by_what_differs(variants: list[Variant]) -> None:
@@ -120,7 +117,7 @@ def test_floors_of_told_facts_belong_to_groups(tmp_path: Path) -> None:
 )
 def test_seeds_in_words(variants: list[Variant], counts: list[int], text: str) -> None:
     run = variants[0].runs[0]
-    assert describe_seeds([[run] * count for count in counts]) == text
+    assert describe_seeds(Variant("", {}, (run,) * count) for count in counts) == text
 
 
 def test_table_rows(variants: list[Variant]) -> None:
@@ -165,11 +162,10 @@ def test_runs_from_before_a_field_existed_are_of_one_variant(tmp_path: Path) -> 
     recorded = read_json(old)
     del recorded["model"]["initial_weights"]
     write_json(old, recorded)
-    assert len(find_variants(find_runs(tmp_path))) == 2
-    assert len(find_variants(find_runs(tmp_path, complete))) == 1
+    assert len(find_variants(find_runs(tmp_path))) == 1
     write_json(old, {**recorded, "colour": "blue"})
     with pytest.raises(ValueError, match=r"0/config\.json: colour: unknown key"):
-        find_runs(tmp_path, complete)
+        find_runs(tmp_path)
 
 
 def test_broken_metrics_are_named(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from slowwave.evaluation.measure import SHARE, Measure
-from slowwave.lab.plots.run_results import Spread
+from slowwave.lab.run_results import Spread, show_floors
 from slowwave.storage.files import write_atomically
 from slowwave.wording import say_how_to_install
 
@@ -133,7 +133,7 @@ def _place(groups: Sequence[str]) -> dict[str, int]:
     bases = [group.removesuffix(_UPDATED) for group in groups]
     if all(map(str.isdigit, bases)):
         return {group: int(base) for group, base in zip(groups, bases, strict=True)}
-    distances = sorted({base for base in bases if _is_distance(base)}, key=_first_number)
+    distances = sorted(set(filter(_is_distance, bases)), key=lambda b: int(b.partition("-")[0]))
     others = [base for base in dict.fromkeys(bases) if not _is_distance(base)]
     places = {base: place for place, base in enumerate([*distances, *others])}
     found = {group: places[base] for group, base in zip(groups, bases, strict=True)}
@@ -149,10 +149,6 @@ def _kind(group: str, groups: Iterable[str]) -> str:
 def _is_distance(group: str) -> bool:
     """Whether a group is a number or a range, such as 4-7."""
     return group[:1].isdigit()
-
-
-def _first_number(group: str) -> int:
-    return int(group.partition("-")[0])
 
 
 def draw_spreads(
@@ -197,9 +193,8 @@ def draw_floor_by_group(axes: Axes, floors: Mapping[str, float], group_name: str
 
 def label_floors(axes: Axes, floors: Mapping[str, float], *, side: Side = "right") -> None:
     """Names all floors above the highest, since they often lie too close for a name each."""
-    named = ", ".join(f"{name} {value:.1%}" for name, value in floors.items())
     axes.annotate(
-        f"floor: {named}",
+        f"floor: {show_floors(floors)}",
         (0.99 if side == "right" else 0.01, max(floors.values())),
         xycoords=("axes fraction", "data"),
         xytext=(0, 2),

@@ -1,4 +1,4 @@
-"""What finished runs left on disk, gathered for figures and tables; torch-free.
+"""What finished runs left on disk, gathered for figures and written as tables; torch-free.
 
 Runs are grouped into variants: one for each config, apart from the seed and the trained N. The
 variant with the most runs is the base, and the others are named by what differs from it.
@@ -9,16 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slowwave.config import flatten
 from slowwave.evaluation.measure import SHARE, Measure
-from slowwave.storage.json_files import read_json
+from slowwave.training.experiment import read_config
 from slowwave.training.run_files import read_metrics, read_summary
-
-Complete = Callable[[dict[str, Any]], dict[str, Any]]
 
 BASE = "base"
 # These tell the runs of one variant apart.
@@ -26,7 +24,7 @@ _WITHIN_VARIANT = ("train.seed", "sleep.passes")
 # Of the floors of a task, these are about what a group holds: single labels, facts that were told.
 # The others are about all answers.
 _GROUP_FLOORS = ("bit", "guess")
-# Whoever forgets everything is right about all groups but those that one looks at, of facts.
+# A model that forgets every fact is right about all groups but those that are looked at.
 _WHOLE_FLOORS = ("forgetful",)
 
 
@@ -157,13 +155,10 @@ class Curve:
     scores: list[float]
 
 
-def find_runs(folder: Path, complete: Complete = dict) -> list[Run]:
-    """All finished runs in or below `folder`, in order of their names.
-
-    complete adds to a recorded config the fields that it is too old to have.
-    """
+def find_runs(folder: Path) -> list[Run]:
+    """All finished runs in or below `folder`, in order of their names."""
     found = sorted(path.parent for path in folder.rglob("summary.json"))
-    return [_read_run(path, complete) for path in found if (path / "config.json").exists()]
+    return [_read_run(path) for path in found if (path / "config.json").exists()]
 
 
 def find_variants(runs: Sequence[Run]) -> list[Variant]:
@@ -233,9 +228,9 @@ def by_task_steps(variants: Sequence[Variant]) -> dict[int, Variant]:
     return dict(sorted(found.items())) if len(found) > 1 else {}
 
 
-def describe_seeds(run_groups: Sequence[Sequence[Run]]) -> str:
-    """ "1 seed", "mean of 3 seeds" or "mean of 1 to 3 seeds"."""
-    counts = sorted({len(runs) for runs in run_groups})
+def describe_seeds(variants: Iterable[Variant]) -> str:
+    """Of every trained N: "1 seed", "mean of 3 seeds" or "mean of 1 to 3 seeds"."""
+    counts = sorted({len(runs) for variant in variants for runs in variant.by_passes.values()})
     if counts == [1]:
         return "1 seed"
     many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -266,10 +261,9 @@ def markdown_table(variants: Sequence[Variant]) -> str:
                     show_spread(Spread.of([run.overall["sampled"] for run in runs])),
                     show_spread(Spread.of([run.overall["token_accuracy"] for run in runs])),
                     *(show_spread(spreads[g], measure) if g in spreads else "" for g in groups),
-                    ", ".join(f"{k} {v:.1%}" for k, v in runs[0].summary["floors"].items()),
+                    show_floors(runs[0].summary["floors"]),
                 ]
             )
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     name = variants[0].runs[0].settings["name"]
     base = " ".join(base_settings(variants).values())
     return (
@@ -278,30 +272,38 @@ def markdown_table(variants: Sequence[Variant]) -> str:
         "exact: greedy exact match; sampled: the probability of drawing the whole answer; token:\n"
         "single tokens.\n"
         + (f"The base has {base}; a variant is named by what it has instead.\n" if base else "")
-        + f"\n{lines}\n"
+        + f"\n{markdown_rows(rows)}\n"
     )
 
 
-def _read_run(folder: Path, complete: Complete) -> Run:
+def markdown_rows(rows: Iterable[Sequence[str]]) -> str:
+    """The lines of a table in Markdown, a row each, joined."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def show_spread(spread: Spread, measure: Measure = SHARE) -> str:
+    """ "50.0% (40.0 to 60.0)", without brackets if all seeds agree."""
+    low, high = (measure.show(value).removesuffix("%") for value in (spread.low, spread.high))
+    return measure.show(spread.mean) + (f" ({low} to {high})" if low != high else "")
+
+
+def show_floors(floors: Mapping[str, float]) -> str:
+    """ "chance 11.1%, copy 20.0%"."""
+    return ", ".join(f"{name} {value:.1%}" for name, value in floors.items())
+
+
+def _read_run(folder: Path) -> Run:
     lines = read_metrics(folder / "metrics.jsonl")
     summary = read_summary(folder / "summary.json")
-    recorded = read_json(folder / "config.json")
-    try:
-        settings = flatten(complete(recorded))
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from None
+    settings = flatten(read_config(folder).to_dict())
     evaluations = tuple(line for line in lines if line.get("evaluation") is not None)
-    _require_tested(folder, settings, summary)
-    return Run(folder, settings, summary, evaluations)
-
-
-def _require_tested(folder: Path, settings: dict[str, Any], summary: dict[str, Any]) -> None:
-    passes = settings.get("sleep.passes")
+    passes = settings["sleep.passes"]
     if passes not in {record["passes"] for record in summary["test"]}:
         raise ValueError(
             f"{folder / 'config.json'}: sleep.passes is {passes}, which summary.json has no test "
             "of; restore the two files of one run"
         )
+    return Run(folder, settings, summary, evaluations)
 
 
 def _shared(run: Run) -> dict[str, Any]:
@@ -329,9 +331,3 @@ def _show(key: str, value: Any, keys: Iterable[str]) -> str:
 
 def _mean(runs: Sequence[Run], key: str) -> float:
     return statistics.fmean(run.summary[key] for run in runs)
-
-
-def show_spread(spread: Spread, measure: Measure = SHARE) -> str:
-    """ "50.0% (40.0 to 60.0)", without brackets if all seeds agree."""
-    low, high = (measure.show(value).removesuffix("%") for value in (spread.low, spread.high))
-    return measure.show(spread.mean) + (f" ({low} to {high})" if low != high else "")

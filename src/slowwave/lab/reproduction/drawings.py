@@ -1,4 +1,4 @@
-"""Figure and table of tests with a changed task, from what is recorded of them."""
+"""What figures draw of their own, from what is recorded: learning curves and retests."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slowwave.lab.plots.canvas import (
+from slowwave.config import flatten
+from slowwave.lab.canvas import (
     FLOOR_STYLE,
     add_legend,
     draw_floor_by_group,
+    draw_floors,
     draw_groups,
     draw_spreads,
     line_style,
@@ -17,25 +19,69 @@ from slowwave.lab.plots.canvas import (
     new_figure,
     set_title,
 )
-from slowwave.lab.plots.run_results import (
+from slowwave.lab.reproduction.figures import FigureConfig, PointsConfig, Scale
+from slowwave.lab.reproduction.retests import PlannedRetest, find_retested
+from slowwave.lab.run_results import (
     Run,
     Spread,
     Variant,
     describe_seeds,
     find_variants,
     group_spreads,
+    markdown_rows,
+    mean_curve,
+    show_floors,
     show_spread,
 )
-from slowwave.lab.reproduction.curves import SYMBOLS
-from slowwave.lab.reproduction.figures import FigureConfig
-from slowwave.lab.reproduction.retests import PlannedRetest, find_retested
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# How the paper writes a setting.
+SYMBOLS = {"task.steps": "t", "sleep.passes": "N"}
+PASSES = "sleep.passes"
+POINT_STYLE: dict[str, Any] = {"linestyle": ":", "linewidth": 1.2, "markerfacecolor": "white"}
 MAX_COLUMNS = 4
 TRAINED_STYLE: dict[str, Any] = {"color": "#bbbbbb", "linewidth": 6.0, "alpha": 0.5, "zorder": 0}
+
+
+def draw_curves(figure: FigureConfig, scale: Scale, runs: Sequence[Run]) -> Figure:
+    """The validation curves of finished runs; at the paper's scale also the paper's own.
+
+    Colours go by the value of `figure.curve_by`, those of N as in all figures.
+    """
+    points = figure.points if scale == "paper" else ()
+    key = figure.curve_by
+    found: dict[Any, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.settings[key], []).append(run)
+    values = sorted(set(found) | {_value(point, key) for point in points})
+    drawing = new_figure(9, 5.6)
+    axes: Axes = drawing.subplots()
+    for place, value in enumerate(values, 1):
+        style = line_style(value if key == PASSES else place)
+        label = f"{SYMBOLS.get(key, key)} = {value}"
+        if value in found:
+            curve = mean_curve(found[value])
+            axes.plot([t / 1e6 for t in curve.tokens], curve.scores, **style, label=label)
+        for point in points:
+            if _value(point, key) == value:
+                x = [tokens / 1e6 for tokens in point.tokens]
+                axes.plot(x, point.exact, **(style | POINT_STYLE), label=f"paper, {label}")
+    variants = [variant for runs in found.values() for variant in find_variants(runs)]
+    hardest = found[max(found)]
+    draw_floors(axes, find_variants(hardest)[0].floors)
+    axes.set_xlabel("training tokens (millions)")
+    axes.set_ylabel("validation exact match")
+    axes.set_xlim(left=0)
+    make_plain(axes)
+    set_title(drawing, figure.title)
+    caption = f"{hardest[0].settings['name']}: {describe_seeds(variants)}"
+    if points:
+        caption += f"; hollow, dotted: {figure.source}"
+    add_legend(drawing, axes, caption, columns=4)
+    return drawing
 
 
 def gather_retests(retests: Sequence[PlannedRetest]) -> dict[str, Variant]:
@@ -82,15 +128,14 @@ def retest_table(tests: Mapping[str, Variant]) -> str:
                             for score in ("exact", "sampled", "token_accuracy")
                         ),
                         *(_group_cell(runs, tested, group) for group in groups),
-                        ", ".join(f"{k} {v:.1%}" for k, v in runs[0].summary["floors"].items()),
+                        show_floors(runs[0].summary["floors"]),
                     ]
                 )
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return (
         "Trained runs with their task changed: scores on unseen test examples, mean over seeds,\n"
         "lowest and highest in brackets. exact: greedy exact match; sampled: the probability of\n"
         "drawing the whole answer; token: single tokens.\n"
-        f"\n{lines}\n"
+        f"\n{markdown_rows(rows)}\n"
     )
 
 
@@ -124,7 +169,7 @@ def _draw_along(
     set_title(drawing, f"{variants[0].runs[0].settings['name']}: {figure.title}")
     symbol = f"{SYMBOLS.get(key, key)} = {trained[key]}"
     floors = ", ".join(variants[0].floors)
-    caption = f"{_seeds(variants)}; grey: trained with {symbol}; dotted: floors ({floors})"
+    caption = f"{describe_seeds(variants)}; grey: trained with {symbol}; dotted: floors ({floors})"
     add_legend(drawing, panels[-1], caption, columns=3)
     return drawing
 
@@ -148,7 +193,7 @@ def _draw_by_group(figure: FigureConfig, tests: Mapping[str, Variant]) -> Figure
         axes.set_title(name, fontsize=10)
     first = next(iter(tests.values())).runs[0]
     set_title(drawing, f"{first.settings['name']}: {figure.title}")
-    caption = f"{_seeds(list(tests.values()))}, whiskers from lowest to highest"
+    caption = f"{describe_seeds(tests.values())}, whiskers from lowest to highest"
     add_legend(drawing, panels[0], caption, columns=4)
     return drawing
 
@@ -164,5 +209,5 @@ def _group_cell(runs: Sequence[Run], tested: int, group: str) -> str:
     return show_spread(Spread.of([run.tests[tested]["groups"][group]["exact"] for run in runs]))
 
 
-def _seeds(variants: Sequence[Variant]) -> str:
-    return describe_seeds([runs for v in variants for runs in v.by_passes.values()])
+def _value(points: PointsConfig, key: str) -> Any:
+    return flatten(points.where)[key]

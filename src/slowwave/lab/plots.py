@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slowwave.lab.plots.canvas import (
+from slowwave.lab.canvas import (
     FLOOR_STYLE,
     add_legend,
     draw_floor_by_group,
@@ -20,8 +20,8 @@ from slowwave.lab.plots.canvas import (
     save_figure,
     set_title,
 )
-from slowwave.lab.plots.run_results import (
-    Complete,
+from slowwave.lab.memory_plots import draw_probes, draw_stream
+from slowwave.lab.run_results import (
     Run,
     Spread,
     Variant,
@@ -35,8 +35,6 @@ from slowwave.lab.plots.run_results import (
     mean_curve,
     passes_matrix,
 )
-from slowwave.lab.plots.stream_plot import draw_stream
-from slowwave.lab.probe.probe_report import draw_probes
 from slowwave.storage.files import write_atomically
 from slowwave.training.run_files import read_stream
 
@@ -52,13 +50,13 @@ CURVE_AXES = {
 }
 
 
-def draw_all(folder: Path, out: Path, complete: Complete = dict) -> list[Path]:
+def draw_all(folder: Path, out: Path) -> list[Path]:
     """Draws every figure that the files below `folder` have the data for, and table.md, into `out`.
 
-    complete: see `find_runs`. Returns what was written. Raises ValueError if there is no finished
-    run, no probe.json and no stream.json, or if the runs are of several recipes.
+    Returns what was written. Raises ValueError if there is no finished run, no probe.json and no
+    stream.json, or if the runs are of several recipes.
     """
-    runs = find_runs(folder, complete)
+    runs = find_runs(folder)
     written: list[Path] = []
     if runs:
         variants = find_variants(runs)
@@ -102,7 +100,7 @@ def draw_learning_curves(variants: Sequence[Variant]) -> Figure | None:
         axes.set_xlim(left=0)
         make_plain(axes, measure=measure)
     panels[0].set_ylabel(f"validation {measure.name}")
-    seeds = describe_seeds(list(variants[0].by_passes.values()))
+    seeds = describe_seeds(variants[:1])
     set_title(figure, f"{_recipe(variants)}: learning with N passes over each window")
     caption = f"bold: {seeds}; thin: each seed" + _explain_dashes(shown)
     add_legend(figure, panels[0], caption, columns=4)
@@ -119,7 +117,7 @@ def draw_by_group(variants: Sequence[Variant]) -> Figure:
     lines = [(group_spreads(runs), style, text) for runs, style, text in _styled(shown)]
     draw_groups(axes, lines, variants[0].group_floors, name, measure=measure)
     draw_floor_by_group(axes, variants[0].floor_by_group, name)
-    seeds = describe_seeds(list(variants[0].by_passes.values()))
+    seeds = describe_seeds(variants[:1])
     set_title(figure, f"{_recipe(variants)}: {measure.name} on unseen examples by {name}")
     caption = f"{seeds}, whiskers from lowest to highest" + _explain_dashes(shown)
     add_legend(figure, axes, caption, columns=4 if len(lines) == 4 else 3)
@@ -158,7 +156,7 @@ def draw_passes(variants: Sequence[Variant]) -> Figure | None:
     axes.set_ylabel("N trained with")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    seeds = describe_seeds(list(variants[0].by_passes.values()))
+    seeds = describe_seeds(variants[:1])
     set_title(figure, f"{_recipe(variants)}: sleeping with another N than trained")
     axes.set_title(f"{measure.name} on unseen examples, {seeds}; bold: as trained", fontsize=9)
     return figure
@@ -186,7 +184,7 @@ def draw_accuracy_by_steps(variants: Sequence[Variant]) -> Figure | None:
     axes.set_xlabel("t, steps between what is read and what is asked")
     axes.set_ylabel("exact match")
     make_plain(axes)
-    seeds = describe_seeds([runs for v in found.values() for runs in v.by_passes.values()])
+    seeds = describe_seeds(found.values())
     name = variants[0].runs[0].settings["name"]
     set_title(figure, f"{name}: exact match on unseen examples by t")
     caption = f"{seeds} for each point, whiskers from lowest to highest"
@@ -217,7 +215,7 @@ def draw_variants(variants: Sequence[Variant]) -> Figure | None:
     make_plain(axes, "x", measure=measure)
     name = variants[0].runs[0].settings["name"]
     set_title(figure, f"{name}: what a change of the recipe does")
-    seeds = describe_seeds([runs for _, _, runs in rows])
+    seeds = describe_seeds(variants)
     axes.set_title(f"every seed a mark; bar and number: {seeds}; dotted: floors", fontsize=9)
     return figure
 
@@ -244,8 +242,8 @@ def _styled(variants: Sequence[Variant]) -> Iterator[tuple[list[Run], dict[str, 
 
 
 def _explain_dashes(shown: Sequence[Variant]) -> str:
-    groups = [runs for variant in shown[1:] for runs in variant.by_passes.values()]
-    return f"; broken lines: other training, {describe_seeds(groups)}" if groups else ""
+    others = shown[1:]
+    return f"; broken lines: other training, {describe_seeds(others)}" if others else ""
 
 
 def _is_evaluated(variant: Variant) -> bool:

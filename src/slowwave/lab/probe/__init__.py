@@ -1,1 +1,0 @@
-"""Reads what fast weights hold, by linear probes."""

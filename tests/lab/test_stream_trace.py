@@ -13,7 +13,7 @@ from numerics import assert_close
 from slowwave.lab.stream_trace import Event, ReadEvent, SleepEvent, StreamTrace, trace_stream
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.sleep.config import Passes, SleepConfig
+from slowwave.sleep.config import BetweenPasses, Passes, SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import FastWeights, MemoryState
 

@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig

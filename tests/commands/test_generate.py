@@ -14,12 +14,12 @@ import slowwave
 from slowwave import cli, status_line
 from slowwave.commands.read_view import ReadView
 from slowwave.lab.bench.kills import is_same
-from slowwave.memory import pieces as memory_pieces
-from slowwave.memory.pieces import cut_text
+from slowwave.memory import turn as memory_turn
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
+from slowwave.memory.turn import cut_text
 
 Call = Callable[..., str]
 
@@ -87,7 +87,7 @@ READ = ("--file", "notes.txt", "--read", "--memory")
 def pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """LONG is in a file, and read in small pieces."""
     (folder / "notes.txt").write_text(LONG)
-    monkeypatch.setattr(memory_pieces, "cut_text", lambda text: cut_text(text, 40))
+    monkeypatch.setattr(memory_turn, "cut_text", lambda text: cut_text(text, 40))
     return cut_text(LONG, 40)
 
 

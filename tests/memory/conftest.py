@@ -7,8 +7,7 @@ import pytest
 from byte_tokenizer import ByteTokenizer
 from slowwave.memory.session import Session
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.config import Sampling
+from slowwave.runtime.config import ChatFormat, Sampling
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from tiny_models import THREE_LAYERS

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slowwave.memory.answers import answer, contains, measure_answer
+from slowwave.memory.questions import answer, contains, measure_answer
 from slowwave.memory.session import Session
-from slowwave.memory.telling import tell
-from slowwave.memory.turn_steps import finish
+from slowwave.memory.turn import finish, tell
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import Talker
 

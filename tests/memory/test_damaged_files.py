@@ -23,12 +23,12 @@ from byte_tokenizer import ByteTokenizer
 from damage import spoil_archive, spoil_bytes, spoil_memory, spoil_rows
 from slowwave.commands.errors import explain
 from slowwave.memory.config import Canary, GateConfig
-from slowwave.memory.refusals import OtherModel, UnknownName
+from slowwave.memory.names import OtherModel, UnknownName
 from slowwave.memory.session import Session
 from slowwave.memory.session_file import read_session_file
 from slowwave.memory.store import Store
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.memory_file import read_fast_weights, read_header

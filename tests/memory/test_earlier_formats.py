@@ -19,7 +19,7 @@ from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.memory_file import read_fast_weights, read_header

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slowwave.memory.answers import measure_answer
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.gate import compare, judge, measure
+from slowwave.memory.questions import measure_answer
 from slowwave.memory.session import Session
-from slowwave.memory.verdict import Measures, Verdict
+from slowwave.memory.sleep_report import Measures, Verdict
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig

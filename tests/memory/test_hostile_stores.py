@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from slowwave.memory.refusals import Damaged
+from slowwave.memory.names import Damaged
 from slowwave.memory.store import Store
 from slowwave.runtime.model_folder import Talker
 from tensor_files import replace_tensor

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.memory.names import OWNER, check_name, is_fit, is_readable
-from slowwave.memory.refusals import UnknownName
+from slowwave.memory.names import OWNER, UnknownName, check_name, is_fit, is_readable
 from slowwave.memory.store import Store
 from slowwave.runtime.model_folder import Talker
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from byte_tokenizer import ByteTokenizer
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Provenance, Span, trace
 from slowwave.memory.replay import forget, plan_forgetting, replay, resleep
 from slowwave.memory.session import Session, say
-from slowwave.memory.turn_steps import finish
+from slowwave.memory.sleep_report import Provenance, Span, trace
+from slowwave.memory.turn import finish
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat, Role
+from slowwave.runtime.config import ChatFormat, Role
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 

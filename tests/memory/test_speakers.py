@@ -16,10 +16,8 @@ from byte_tokenizer import ByteTokenizer
 from slowwave.memory.ledger import Entry, recall_speaker
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.memory.telling import say, tell
-from slowwave.memory.turn_steps import finish
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.config import Sampling
+from slowwave.memory.turn import finish, say, tell
+from slowwave.runtime.config import ChatFormat, Sampling
 from slowwave.runtime.model_folder import Talker
 
 CHAT = ChatFormat()

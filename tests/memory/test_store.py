@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.memory.provenance import trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
+from slowwave.memory.sleep_report import trace
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.runtime.config import Sampling

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from slowwave.memory import catalogue, catalogue_schema, leftovers, state_files
-from slowwave.memory.refusals import Damaged
-from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.names import Damaged
+from slowwave.memory.private_store import SessionLock
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.runtime.model_folder import Talker
@@ -285,8 +285,8 @@ def test_an_older_catalogue_is_migrated(
 HOLDER = """
 import sys
 from pathlib import Path
-from slowwave.memory.refusals import Damaged
-from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.names import Damaged
+from slowwave.memory.private_store import SessionLock
 lock = SessionLock(Path(sys.argv[1]), "ann")
 print("held", flush=True)
 sys.stdin.read()

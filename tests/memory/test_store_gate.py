@@ -17,10 +17,9 @@ from torch import Tensor
 from slowwave.memory.catalogue_schema import APPLICATION_ID, MIGRATIONS
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Span, trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
-from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.sleep_report import SleepReport, Span, trace
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.runtime.config import Sampling

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
-from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.sleep_report import SleepReport, trace
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession, start_session
 from slowwave.runtime.config import Sampling

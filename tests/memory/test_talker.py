@@ -14,8 +14,7 @@ from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker, load
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime import model_folder
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.config import Sampling
+from slowwave.runtime.config import ChatFormat, Sampling
 from slowwave.runtime.model_folder import TalkerConfig
 from slowwave.storage import tokenizer
 from tiny_models import THREE_LAYERS

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.memory.catalogue_parse import REPORT
-from slowwave.memory.catalogue_rows import dump_report
+from slowwave.memory.catalogue_reads import dump_report
+from slowwave.memory.catalogue_rows import REPORT
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, Trigger

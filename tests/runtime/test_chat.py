@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowwave.runtime.chat import BREAKS, ChatFormat, flatten
+from slowwave.runtime.config import BREAKS, ChatFormat, flatten
 
 CHAT = ChatFormat()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from serving_app import run
-from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.memory.turn import Progress, Steps
 from slowwave.serving import engine as engine_module
 from slowwave.serving.engine import Ended, Engine, Job
 

@@ -12,7 +12,7 @@ import pytest
 
 from serving_app import Make, chat, run, serve
 from slowwave.memory.store import Store
-from slowwave.memory.turn_steps import Progress
+from slowwave.memory.turn import Progress
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving.config import ServeConfig

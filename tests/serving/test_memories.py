@@ -20,7 +20,7 @@ from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession, start_session
-from slowwave.memory.turn_steps import Progress
+from slowwave.memory.turn import Progress
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving import memories
 from slowwave.serving.answers import FileAnswer

@@ -10,7 +10,7 @@ import pytest
 
 from serving_app import Make, chat, run, serve
 from slowwave.memory.store import Store
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving import past
 from slowwave.serving.app import create_app

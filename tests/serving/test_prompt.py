@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from slowwave.memory.ledger import Entry
-from slowwave.memory.telling import TooLong, say, tell, tell_by_step
-from slowwave.memory.turn_steps import Steps, finish
-from slowwave.runtime.chat import ChatFormat
+from slowwave.memory.turn import Steps, TooLong, finish, say, tell, tell_by_step
+from slowwave.runtime.config import ChatFormat
 from slowwave.serving.errors import ApiError
 from slowwave.serving.history import Message
 from slowwave.serving.prompt import SIGNS_A_STEP, tell_all

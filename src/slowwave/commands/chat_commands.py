@@ -17,7 +17,7 @@ from slowwave.commands.open_session import Opened, Stored
 from slowwave.commands.printing import count, describe_sleep, show_bytes
 from slowwave.commands.rollback_loss import count_lost, describe_loss
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Provenance, locate, place_sleeps
+from slowwave.memory.sleep_report import Provenance, locate, place_sleeps
 from slowwave.wording import guess
 
 LEDGER_ENTRIES = 20

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from slowwave.commands.ledger_view import LedgerRow, list_ledger
 from slowwave.commands.printing import count
-from slowwave.memory.refusals import list_names
+from slowwave.memory.names import list_names
 
 if TYPE_CHECKING:
-    from slowwave.memory.provenance import Provenance
+    from slowwave.memory.sleep_report import Provenance
     from slowwave.memory.stored_session import Forgetting
 
 

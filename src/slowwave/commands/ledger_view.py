@@ -13,8 +13,7 @@ from slowwave.commands.tables import make_table
 
 if TYPE_CHECKING:
     from slowwave.memory.ledger import Entry
-    from slowwave.memory.provenance import Provenance, Slept, Span
-    from slowwave.memory.sleep_report import SleepReport
+    from slowwave.memory.sleep_report import Provenance, SleepReport, Slept, Span
 
 TEXT_LENGTH = 200
 SOURCE_LENGTH = 16

@@ -12,12 +12,11 @@ import tyro
 from slowwave.commands.arguments import parse
 from slowwave.commands.memory_options import MemoryOptions, has_store
 from slowwave.commands.printing import print_json, to_json
-from slowwave.memory.names import is_fit
-from slowwave.memory.refusals import UnknownName
+from slowwave.memory.names import UnknownName, is_fit
 
 if TYPE_CHECKING:
-    from slowwave.memory.provenance import Span
     from slowwave.memory.session_file import Manifest, Node
+    from slowwave.memory.sleep_report import Span
     from slowwave.memory.store_view import SessionInfo
 
 

@@ -16,8 +16,8 @@ from slowwave.console import PlainConsole
 
 if TYPE_CHECKING:
     from slowwave.memory.ledger import Entry
-    from slowwave.memory.provenance import Slept, Span
-    from slowwave.memory.questions import Asked
+    from slowwave.memory.questions import ProbeResult
+    from slowwave.memory.sleep_report import Slept, Span
     from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
 
 FEW_ENTRIES = 20
@@ -85,7 +85,7 @@ def print_preview(shown: ForgetPreview) -> None:
     console.print(describe_preview(shown), soft_wrap=True)
 
 
-def print_probe(asked: Sequence[Asked]) -> None:
+def print_probe(asked: Sequence[ProbeResult]) -> None:
     """A row for each question: the reply before a sleep, and after one of each number of passes."""
     lines = list[list[str]]()
     for found in asked:

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from slowwave.memory import catalogue_deletion as deletion
-from slowwave.memory import catalogue_rows as rows
-from slowwave.memory.catalogue_database import Database
-from slowwave.memory.catalogue_file import is_full
-from slowwave.memory.catalogue_types import (
+from slowwave.memory import catalogue_reads as rows
+from slowwave.memory.catalogue_database import Database, is_full
+from slowwave.memory.catalogue_rows import (
     Branch,
     Owner,
     Piece,
@@ -29,7 +28,7 @@ from slowwave.memory.catalogue_types import (
     Step,
 )
 from slowwave.memory.ledger import Entry
-from slowwave.memory.refusals import TakenName
+from slowwave.memory.names import TakenName
 
 FEW = 16
 """Entries that are deleted at a time where the disk is full."""
@@ -39,7 +38,7 @@ class Catalogue(Database):
     """Every method is one transaction, or a part of the one it is called in (`writing`).
 
     Threads and processes wait for each other. Who may change a session is decided elsewhere
-    (`memory/session_lock.py`). Where the file cannot be written it is read as it was when it was
+    (`memory/private_store.py`). Where the file cannot be written it is read as it was when it was
     opened. Raises OSError if the disk is full, read-only or fails, ValueError if the file is
     damaged or another program's.
     """

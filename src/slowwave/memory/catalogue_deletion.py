@@ -5,8 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from slowwave.memory import row_checks as check
-from slowwave.memory.row_checks import BadRow
+from slowwave.memory.catalogue_rows import BadRow, read_count, read_state_file
 
 
 def drop_point(db: sqlite3.Connection, point: int) -> list[str]:
@@ -62,7 +61,7 @@ def count_wipes(db: sqlite3.Connection) -> tuple[int, int]:
     found = db.execute("SELECT asked, done FROM wipes").fetchall()
     if len(found) != 1:
         raise BadRow("the count of wipes is missing")
-    asked, done = (check.whole(found[0], column) for column in ("asked", "done"))
+    asked, done = (read_count(found[0], column) for column in ("asked", "done"))
     if done > asked:
         raise BadRow("more wipes are done than were asked for")
     return asked, done
@@ -74,5 +73,5 @@ def end_wipe(db: sqlite3.Connection, asked: int) -> None:
 
 
 def _read_files(rows: Iterable[sqlite3.Row]) -> list[str]:
-    files = [check.state_file(row, "file") for row in [*rows]]
+    files = [read_state_file(row, "file") for row in [*rows]]
     return [file for file in files if file is not None]

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from slowwave.memory.answers import answer, contains, measure_answer, measure_tokens
 from slowwave.memory.config import GateConfig
-from slowwave.memory.turn_steps import Progress, Steps, finish, time_steps
-from slowwave.memory.verdict import Measures, Verdict
+from slowwave.memory.questions import answer, contains, measure_answer, measure_tokens
+from slowwave.memory.sleep_report import Measures, Verdict
+from slowwave.memory.turn import Progress, Steps, finish, time_steps
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.awake import ask_awake
 from slowwave.state import MemoryState

@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.refusals import Damaged, HeldElsewhere
-from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.names import Damaged, HeldElsewhere
+from slowwave.memory.private_store import SessionLock
 from slowwave.memory.state_files import StateFiles
 
 PATIENCE_SECONDS = 0.5

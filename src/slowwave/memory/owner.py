@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from slowwave.config import Config, describe_differences
-from slowwave.memory.catalogue_types import Owner, SessionRow
+from slowwave.memory.catalogue_rows import Owner, SessionRow
 from slowwave.memory.config import GateConfig, require_sleep
-from slowwave.memory.refusals import OtherModel
+from slowwave.memory.names import OtherModel
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.fingerprint import fingerprint_model

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from slowwave.memory.ledger import Entry
-from slowwave.memory.refusals import list_names
+from slowwave.memory.names import list_names
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.turn_steps import Steps, finish
+from slowwave.memory.turn import Steps, finish
 from slowwave.storage.tokenizer import Tokenizer
 from slowwave.wording import describe_range
 

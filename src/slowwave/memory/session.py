@@ -14,20 +14,14 @@ import torch
 from torch import Tensor
 
 from slowwave.memory.config import GateConfig, require_sleep
-from slowwave.memory.entry_checks import check_passes, check_vocabulary
-from slowwave.memory.ledger import USER, Entry
-from slowwave.memory.reply import Reply
+from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
 from slowwave.memory.sleep_report import SleepReport, Trigger
-from slowwave.memory.status import Status
 from slowwave.memory.talker import Talker
-from slowwave.memory.telling import say, tell
 from slowwave.memory.transaction import sleep_by_pass
-from slowwave.memory.turn_steps import Progress, Steps, finish
+from slowwave.memory.turn import Progress, Reply, Status, Steps, finish, say, tell
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.config import Sampling
-from slowwave.runtime.reply_text import ReplyText
-from slowwave.runtime.sampling import draw, make_generator
+from slowwave.runtime.config import ChatFormat, Sampling
+from slowwave.runtime.reply import ReplyText, draw, make_generator
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_stream

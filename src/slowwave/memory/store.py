@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_types import (
+from slowwave.memory.catalogue_rows import (
     Piece,
     PlacedSleep,
     Point,
@@ -26,18 +26,38 @@ from slowwave.memory.catalogue_types import (
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
-from slowwave.memory.names import check_name, is_fit, is_readable
+from slowwave.memory.names import Damaged, TakenName, UnknownName, check_name, is_fit, is_readable
 from slowwave.memory.owner import own, require_gate, require_talker
-from slowwave.memory.point_state import check_replay, check_tail, load_state
-from slowwave.memory.private_store import CATALOGUE, FILES, FOLDERS, RESERVE, make_private
-from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
-from slowwave.memory.refusals import Damaged, TakenName, UnknownName
+from slowwave.memory.private_store import (
+    CATALOGUE,
+    FILES,
+    FOLDERS,
+    RESERVE,
+    SessionLock,
+    make_private,
+)
 from slowwave.memory.replay import OnRead, replay, resleep
-from slowwave.memory.session_file import gather_session, pack_session, read_session_file
-from slowwave.memory.session_import import plant_session
-from slowwave.memory.session_lock import SessionLock
-from slowwave.memory.sleep_report import SleepReport, measure_change
-from slowwave.memory.state_files import StateFiles, measure_file
+from slowwave.memory.session_file import (
+    gather_session,
+    pack_session,
+    plant_session,
+    read_session_file,
+)
+from slowwave.memory.sleep_report import (
+    Provenance,
+    SleepReport,
+    Slept,
+    locate,
+    measure_change,
+    place_sleeps,
+)
+from slowwave.memory.state_files import (
+    StateFiles,
+    check_replay,
+    check_tail,
+    load_state,
+    measure_file,
+)
 from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
 from slowwave.memory.stored_session import StoredSession, reach, start_session
 from slowwave.runtime.config import Sampling

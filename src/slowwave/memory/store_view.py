@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from slowwave.memory.catalogue_types import Snapshot
+from slowwave.memory.catalogue_rows import Snapshot
 from slowwave.memory.ledger import Entry
 from slowwave.sleep.config import SleepConfig
 

@@ -13,20 +13,17 @@ from typing import Any, Literal
 from torch import Tensor
 
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_types import Reached, SessionRow, Snapshot, Step
+from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.names import check_name
-from slowwave.memory.point_state import check_replay, load_state
-from slowwave.memory.provenance import place_sleeps
+from slowwave.memory.private_store import SessionLock
 from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step, watch
 from slowwave.memory.session import Session
-from slowwave.memory.session_lock import SessionLock
-from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.state_files import StateFiles
-from slowwave.memory.status import Status
-from slowwave.memory.turn_steps import Progress, Result, Steps, finish
+from slowwave.memory.sleep_report import SleepReport, place_sleeps
+from slowwave.memory.state_files import StateFiles, check_replay, load_state
+from slowwave.memory.turn import Progress, Result, Status, Steps, finish
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState

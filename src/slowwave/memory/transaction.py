@@ -6,9 +6,8 @@ import time
 
 from slowwave.memory.config import GateConfig
 from slowwave.memory.gate import judge_by_step
-from slowwave.memory.sleep_report import SleepReport, Trigger, measure_changes
-from slowwave.memory.turn_steps import Progress, Steps, finish
-from slowwave.memory.verdict import Verdict
+from slowwave.memory.sleep_report import SleepReport, Trigger, Verdict, measure_changes
+from slowwave.memory.turn import Progress, Steps, finish
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.state import MemoryState

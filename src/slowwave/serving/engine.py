@@ -1,6 +1,6 @@
 """Many turns on a few threads, a step at a time.
 
-A turn is an iterator of steps of bounded work (`memory/turn_steps.py`). Of those that are open the
+A turn is an iterator of steps of bounded work (`memory/turn.py`). Of those that are open the
 one that has had least time goes next, so that a short reply need not wait for a long one. A
 newcomer starts with what each of them would have had in equal shares, and at first goes before
 them: many long ones together do not hold up a short one, and a stream of short ones does not stop
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.memory.turn import Progress, Steps
 
 Result = TypeVar("Result")
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Query, Response
 
-from slowwave.memory.catalogue_types import Snapshot
-from slowwave.memory.refusals import TakenName, UnknownName
+from slowwave.memory.catalogue_rows import Snapshot
+from slowwave.memory.names import TakenName, UnknownName
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
-from slowwave.memory.turn_steps import Steps
+from slowwave.memory.turn import Steps
 from slowwave.serving.access import Access, Asked
 from slowwave.serving.answers import FileAnswer, answer_json
 from slowwave.serving.body import body_of

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from slowwave.memory.catalogue_types import Piece
+from slowwave.memory.catalogue_rows import Piece
 from slowwave.memory.ledger import Entry
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store

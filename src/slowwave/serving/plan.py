@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.stored_session import StoredSession
-from slowwave.memory.turn_steps import Steps
+from slowwave.memory.turn import Steps
 from slowwave.runtime.config import Sampling
 from slowwave.serving.errors import ApiError
 from slowwave.serving.feed import Key

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slowwave.memory.ledger import Entry
-from slowwave.memory.telling import TooLong, say_by_step, tell_by_step
-from slowwave.memory.turn_steps import Progress, Steps
-from slowwave.runtime.chat import ChatFormat
+from slowwave.memory.turn import Progress, Steps, TooLong, say_by_step, tell_by_step
+from slowwave.runtime.config import ChatFormat
 from slowwave.serving.errors import ApiError
 from slowwave.serving.history import Message
 from slowwave.storage.tokenizer import Tokenizer

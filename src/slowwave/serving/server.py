@@ -14,7 +14,7 @@ from typing import Any
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.stored_session import StoredSession, start_session
-from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.memory.turn import Progress, Steps
 from slowwave.runtime.model_folder import Talker
 from slowwave.serving.api_keys import ApiKeys
 from slowwave.serving.config import ServeConfig

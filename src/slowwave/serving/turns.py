@@ -13,8 +13,7 @@ from typing import Literal
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.status import Status
-from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.memory.turn import Progress, Status, Steps
 from slowwave.serving.engine import Ended, Job
 from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
 from slowwave.serving.plan import Plan, Wish, enter, make_plan, take_steps

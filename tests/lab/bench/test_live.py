@@ -13,7 +13,7 @@ from slowwave.lab.bench.memory import Pause
 from slowwave.lab.bench.timing import Times, Work
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime import model_folder
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import TalkerConfig
 from slowwave.sleep.config import SleepConfig
 from tiny_models import TWO_LAYERS

@@ -26,7 +26,7 @@ from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState

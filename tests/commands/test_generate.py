@@ -26,7 +26,7 @@ Call = Callable[..., str]
 
 def start(model: Path) -> Session:
     talker = slowwave.load(model)
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
+    return talker.session()
 
 
 def test_the_reply_is_what_a_session_says(model: Path, call: Call, folder: Path) -> None:
@@ -93,16 +93,20 @@ def pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def interrupt_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C within the piece of a number, after a sleep or two."""
-    read, numbers = Session.read, itertools.count()
+    read, note, numbers = Session.read, ReadView.note, itertools.count()
+    is_reached = False
 
-    def stop(report: SleepReport) -> None:
-        raise KeyboardInterrupt
+    def stop(view: ReadView, report: SleepReport) -> None:
+        if is_reached:
+            raise KeyboardInterrupt
+        note(view, report)
 
     def read_until(session: Session, text: str, *, source: str) -> None:
-        if next(numbers) == number:
-            session.on_sleep = stop
+        nonlocal is_reached
+        is_reached = next(numbers) == number
         read(session, text, source=source)
 
+    monkeypatch.setattr(ReadView, "note", stop)
     monkeypatch.setattr(Session, "read", read_until)
 
 

@@ -24,12 +24,11 @@ from damage import spoil_archive, spoil_bytes, spoil_memory, spoil_rows
 from slowwave.commands.errors import explain
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.names import OtherModel, UnknownName
-from slowwave.memory.session import Session
 from slowwave.memory.session_file import read_session_file
 from slowwave.memory.store import Store
+from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime.config import ChatFormat
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.memory_file import read_fast_weights, read_header
 from tiny_models import TWO_LAYERS
@@ -168,7 +167,7 @@ class Trial:
 
     def use_memory(self, path: Path) -> None:
         """Reads a memory file, and goes on from it."""
-        session = Session(TALKER.model, TALKER.tokenizer, TALKER.sleep, chat=TALKER.chat)
+        session = TALKER.session()
         self.attempt(lambda: read_header(path))
         self.attempt(lambda: read_fast_weights(path))
         self.attempt(lambda: session.load(path))

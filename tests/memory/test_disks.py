@@ -17,7 +17,7 @@ import pytest
 
 from slowwave.memory import catalogue_database
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 
 RESERVE = "catalogue.sqlite-reserve"
 

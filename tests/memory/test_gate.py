@@ -15,8 +15,8 @@ from slowwave.memory.gate import compare, judge, measure
 from slowwave.memory.questions import measure_answer
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import Measures, Verdict
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slowwave.memory.names import Damaged
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from tensor_files import replace_tensor
 
 

@@ -17,8 +17,8 @@ from slowwave.memory.questions import (
 )
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from slowwave.memory.session_file import read_session_file
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from tensor_files import replace_tensor
 
 

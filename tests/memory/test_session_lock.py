@@ -14,7 +14,7 @@ import pytest
 from slowwave.memory.names import HeldElsewhere
 from slowwave.memory.private_store import SessionLock
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 
 FORKED = """
 import os, sys, time

@@ -17,7 +17,7 @@ from slowwave.memory.names import Damaged
 from slowwave.memory.private_store import SessionLock
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.storage import memory_file
 
 

@@ -21,9 +21,9 @@ from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, Span, trace
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 
@@ -93,7 +93,7 @@ def reports(store: Store, point: str) -> list[SleepReport]:
 
 def assert_led_to(store: Store, session: StoredSession, talker: Talker) -> None:
     """The ledger leads to the state, to the verdicts, and to what each sleep consolidated."""
-    twin = replay(lambda: start_session(talker, session.gate), session.ledger())
+    twin = replay(lambda: talker.session(gate=session.gate), session.ledger())
     assert_same(session.state, twin.state)
     assert reports(store, session.name) == [plain(report) for report in twin.sleeps]
     kinds = [entry.kind for entry in twin.entries]
@@ -115,7 +115,7 @@ def test_a_session_with_a_gate_is_led_to_by_its_ledger(
 ) -> None:
     sleep = {"window": WINDOW, "passes": 2, "eviction": eviction}
     talker = talker._replace(sleep=SleepConfig.from_dict(sleep))
-    alone = start_session(talker, gate)
+    alone = talker.session(gate=gate)
     alone.sampling = Sampling(temperature=1.0, top_k=40)
     live(alone)
     with begin(store, talker, gate) as session:

@@ -16,9 +16,9 @@ from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, trace
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 
 WINDOW = 6
@@ -59,7 +59,7 @@ class Walk:
         return self.store.open("ann", self.talker, create=True, sampling=sampling, gate=self.gate)
 
     def start(self) -> Session:
-        return start_session(self.talker, self.gate)
+        return self.talker.session(gate=self.gate)
 
     def take(self, step: str, what: str | int | None) -> None:
         match step, what:

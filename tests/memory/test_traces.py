@@ -24,9 +24,9 @@ from slowwave.memory.session import Session
 from slowwave.memory.session_file import Node, SessionFile, pack_session, read_session_file
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.memory.turn import finish, say
 from slowwave.runtime.config import ChatFormat
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 
 SECRET = "xyzzy plugh"

@@ -16,9 +16,10 @@ from slowwave.memory.catalogue_rows import REPORT
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, Trigger
+from slowwave.memory.talker import Talker
 from slowwave.memory.transaction import sleep_on
+from slowwave.memory.turn import Progress
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import BetweenPasses, SleepConfig
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.sleep.stream import read_stream
@@ -171,12 +172,11 @@ def test_canaries_decide(session: Session) -> None:
         assert_same(fork.state, session.state if outcome == "rejected" else slept.state)
 
 
-def test_a_rejected_sleep_leaves_a_report(session: Session) -> None:
-    session.gate = REFUSES
+def test_a_rejected_sleep_leaves_a_report(talker: Talker) -> None:
+    seen = list[SleepReport]()
+    session = talker.session(on_sleep=seen.append, gate=REFUSES)
     session.read("x" * 5)
     before = session.state
-    seen = list[SleepReport]()
-    session.on_sleep = seen.append
     reports = [session.sleep(), session.sleep(trigger="idle")]
     assert session.state is before
     assert reports == session.sleeps == seen
@@ -207,8 +207,8 @@ def test_what_a_gate_measures_is_steps_too(session: Session) -> None:
     session.read("Hello")
     before = session.state
     steps = session.sleep_by_pass()
-    count = sum(1 for _ in itertools.takewhile(lambda step: step.next == "sleep", steps))
-    assert count >= session.sleep_config.passes + 2 * len(canaries)
+    count = sum(1 for _ in itertools.takewhile(lambda event: event == Progress("sleep"), steps))
+    assert count >= session.talker.sleep.passes + 2 * len(canaries)
     steps.close()
     session.state = before
     steps = session.sleep_by_pass()
@@ -221,7 +221,7 @@ def test_what_a_gate_measures_is_steps_too(session: Session) -> None:
 def test_a_gate_needs_sleeps(talker: Talker) -> None:
     sleep = SleepConfig(window=WINDOW, eviction="none")
     with pytest.raises(ValueError, match=r"there is a gate, but sleep\.eviction is none, which"):
-        Session(talker.model, talker.tokenizer, sleep, gate=ACCEPTS)
+        talker._replace(sleep=sleep).session(gate=ACCEPTS)
 
 
 def test_without_a_gate_nothing_is_measured(

@@ -19,9 +19,9 @@ from serving_app import Make, chat, listen, run, serve
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.memory.turn import Progress
-from slowwave.runtime.model_folder import Talker
 from slowwave.serving import memories
 from slowwave.serving.answers import FileAnswer
 from slowwave.serving.config import ServeConfig
@@ -57,7 +57,7 @@ def test_a_memory_is_described(make: Make, talker: Talker) -> None:
 
     listed, shown, sleeps, last = run(scenario())
     assert last["data"] == sleeps["data"][-2:] != sleeps["data"]
-    alone = start_session(talker)
+    alone = talker.session()
     alone.read("Ann lives in Lima.", source="notes")
     alone.generate("Where?", max_new_tokens=9)
     alone.read("Bob.", source="letters")
@@ -105,7 +105,7 @@ def test_asked_sleeps(make: Make, talker: Talker) -> None:
             return [*slept, response.json()]
 
     slept = run(scenario())
-    alone = start_session(talker)
+    alone = talker.session()
     alone.read("Ann lives in Lima.")
     alone.sleep(passes=2)
     alone.read("Bob.")
@@ -159,7 +159,7 @@ def test_forgetting(make: Make, talker: Talker, tmp_path: Path) -> None:
     assert done["is_wiped"]
     with Store(tmp_path / "memories") as store, store.open("ann", talker) as kept:
         assert [entry.text for entry in kept.ledger()] == ["> Where?\n", "Bob."]
-        again = replay(lambda: start_session(talker), kept.ledger())
+        again = replay(lambda: talker.session(), kept.ledger())
         assert kept.state.fast_weights[0].equal(again.state.fast_weights[0])
         assert kept.state.tokens_seen == done["status"]["tokens_seen"] == 13
 

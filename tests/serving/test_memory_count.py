@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.serving.memory_count import describe_memories
 
 

@@ -111,5 +111,5 @@ def test_a_message_of_line_breaks_takes_no_time() -> None:
     """They were made a list of lines; it took a third of a second in one go."""
     began = time.thread_time()
     with pytest.raises(ValueError, match="the message is empty"):
-        CHAT.format_user("\n" * 4_000_000)
+        CHAT.write("user", "\n" * 4_000_000)
     assert time.thread_time() - began < 0.3

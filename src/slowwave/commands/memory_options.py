@@ -15,7 +15,7 @@ from slowwave.status_line import StatusLine
 
 if TYPE_CHECKING:
     from slowwave.memory.store import Store
-    from slowwave.runtime.model_folder import Talker
+    from slowwave.memory.talker import Talker
 
 DIRECTORY = "SLOWWAVE_MEMORY_DIR"
 
@@ -83,6 +83,6 @@ def load_model(folder: Path) -> Talker:
     """The model in a folder; raises ValueError if there is none to talk to. Imports torch."""
     with StatusLine() as status:
         status.show(f"loading {folder}")
-        from slowwave.runtime.model_folder import load
+        from slowwave.memory.talker import load
 
         return load(folder)

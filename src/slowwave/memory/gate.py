@@ -15,8 +15,8 @@ from torch import Tensor
 from slowwave.memory.config import GateConfig
 from slowwave.memory.questions import answer, contains, measure_answer, measure_tokens
 from slowwave.memory.sleep_report import Measures, Verdict
+from slowwave.memory.talker import Talker
 from slowwave.memory.turn import Progress, Steps, finish, time_steps
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.awake import ask_awake
 from slowwave.state import MemoryState
 

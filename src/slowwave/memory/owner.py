@@ -8,7 +8,7 @@ from slowwave.config import Config, describe_differences
 from slowwave.memory.catalogue_rows import Owner, SessionRow
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.names import OtherModel
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.fingerprint import fingerprint_model
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from slowwave.memory.config import Question
 from slowwave.memory.ledger import check_passes
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.runtime.reply import ReplyText, draw, make_generator
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
@@ -66,7 +66,7 @@ def contains(reply: str, expected: str) -> bool:
 
 
 def _write_prompt(talker: Talker, question: str) -> list[int]:
-    return talker.tokenizer.encode(talker.chat.format_user(question) if talker.chat else question)
+    return talker.tokenizer.encode(talker.chat.write("user", question) if talker.chat else question)
 
 
 def _read(talker: Talker, state: MemoryState, tokens: list[int]) -> tuple[Tensor, MemoryState]:

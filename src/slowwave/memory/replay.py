@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -24,31 +25,30 @@ def replay(
 
     Sleeps that were asked for lapse where, without what is missing, the window is empty.
     """
-    session, entries = start(), [*entries]
-    if on_read is not None:
-        watch(session, entries, on_read)
-    finish(replay_by_step(session, entries))
-    session.on_sleep = None
+    session = start()
+    finish(replay_by_step(session, entries, on_read))
     return session
 
 
-def watch(session: Session, entries: Iterable[Entry], on_read: OnRead) -> None:
-    """Has a session that is to go through some entries tell after each sleep how far it is."""
+def replay_by_step(
+    session: Session, entries: Iterable[Entry], on_read: OnRead | None = None
+) -> Steps[None]:
+    """As `replay`, in steps of bounded work, with a session that goes on from where it is.
+
+    The sleeps are those of a replay, not of a session that is lived in: no event tells of them.
+    """
+    entries = [*entries]
     total, done = sum(len(entry.tokens) for entry in entries), 0
-
-    def note(report: SleepReport) -> None:
-        nonlocal done
-        done += report.num_evicted
-        on_read(done, total)
-
-    session.on_sleep = note
-
-
-def replay_by_step(session: Session, entries: Iterable[Entry]) -> Steps[None]:
-    """As `replay`, in steps of bounded work, with a session that goes on from where it is."""
     for entry in entries:
-        if entry.kind != "sleep" or session.state.window_fill:
-            yield from session.repeat_by_step(entry)
+        if entry.kind == "sleep" and not session.state.window_fill:
+            continue
+        with contextlib.closing(session.repeat_by_step(entry)) as steps:
+            for event in steps:
+                if not isinstance(event, SleepReport):
+                    yield event
+                elif on_read is not None:
+                    done += event.num_evicted
+                    on_read(done, total)
 
 
 def resleep(
@@ -56,7 +56,7 @@ def resleep(
 ) -> Session:
     """As `replay`, for a session with another model: all texts are encoded anew."""
     session = start()
-    return replay(lambda: session, encode_anew(entries, session.tokenizer), on_read)
+    return replay(lambda: session, encode_anew(entries, session.talker.tokenizer), on_read)
 
 
 def encode_anew(entries: Iterable[Entry], tokenizer: Tokenizer) -> list[Entry]:
@@ -127,8 +127,3 @@ def plan_forgetting(
     kept = tuple(place for place in range(len(entries)) if place not in dropped)
     carried = tuple(sorted(carriers - named))
     return ForgetPlan(tuple(entries), kept, tuple(sorted(dropped)), carried)
-
-
-def forget(start: Callable[[], Session], plan: ForgetPlan) -> Session:
-    """A session that was given exactly what the plan keeps, in the same calls."""
-    return replay(start, plan.kept_entries)

@@ -19,7 +19,7 @@ from slowwave.memory.catalogue_rows import Point, is_state_file
 from slowwave.memory.ledger import Entry, check_passes, check_tokens, naming
 from slowwave.memory.names import Damaged
 from slowwave.memory.session import Session
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 from slowwave.storage.memory_file import load_memory, read_fast_weights, read_memory

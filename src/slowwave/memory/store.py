@@ -59,9 +59,9 @@ from slowwave.memory.state_files import (
     measure_file,
 )
 from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
-from slowwave.memory.stored_session import StoredSession, reach, start_session
+from slowwave.memory.stored_session import StoredSession, reach
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 
@@ -310,7 +310,7 @@ class Store:
                 for point in lost.values():
                     entries = self._catalogue.entries(point)
                     check_replay(self._catalogue, enumerate(entries), talker.tokenizer)
-                    rebuilt = replay(lambda: start_session(talker, gate), entries, on_read)
+                    rebuilt = replay(lambda: talker.session(gate=gate), entries, on_read)
                     self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
             return list(lost)
 
@@ -337,7 +337,7 @@ class Store:
         check_replay(self._catalogue, enumerate(entries), talker.tokenizer if is_same else None)
         if self._catalogue.has(name):  # or an hour's replay comes to nothing
             raise ValueError(f"session {name!r} is there already; choose another name")
-        session = resleep(lambda: start_session(talker, gate), entries, on_read)
+        session = resleep(lambda: talker.session(gate=gate), entries, on_read)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._sweeping(), self._catalogue.writing():
             self._require_still_there(point, ledger)

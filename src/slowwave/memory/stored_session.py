@@ -19,13 +19,13 @@ from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.names import check_name
 from slowwave.memory.private_store import SessionLock
-from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step, watch
+from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, place_sleeps
 from slowwave.memory.state_files import StateFiles, check_replay, load_state
+from slowwave.memory.talker import Talker
 from slowwave.memory.turn import Progress, Result, Status, Steps, finish
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 
 
@@ -64,15 +64,7 @@ class StoredSession(Session):
         on_sleep: Callable[[SleepReport], object] | None = None,
         gate: GateConfig | None = None,
     ) -> None:
-        super().__init__(
-            talker.model,
-            talker.tokenizer,
-            talker.sleep,
-            chat=talker.chat,
-            sampling=sampling,
-            on_sleep=on_sleep,
-            gate=gate,
-        )
+        super().__init__(talker, sampling=sampling, on_sleep=on_sleep, gate=gate)
         self._catalogue, self._files, self._leftovers = catalogue, files, leftovers
         self._row, self._lock = row, lock
         self.state = self._kept = state
@@ -215,11 +207,9 @@ class StoredSession(Session):
         if list(plan.entries) != self.ledger():
             raise ValueError("the ledger is not that of the preview; make a new one")
         placed = zip(plan.kept, plan.kept_entries, strict=True)
-        check_replay(self._catalogue, placed, self.tokenizer)
-        rest = start_session(self.talker, self.gate)
-        if on_read is not None:
-            watch(rest, plan.kept_entries, on_read)
-        yield from replay_by_step(rest, plan.kept_entries)
+        check_replay(self._catalogue, placed, self.talker.tokenizer)
+        rest = self.talker.session(gate=self.gate)
+        yield from replay_by_step(rest, plan.kept_entries, on_read)
         yield Progress("record")
         kept = min(plan.dropped, default=len(plan.entries))
         steps = map(Step, rest.entries, place_sleeps(rest.entries, rest.sleeps))
@@ -343,11 +333,6 @@ class StoredSession(Session):
                 f"session {self.name!r} is open in the process that this one was forked from; "
                 "close it there, and open it here"
             )
-
-
-def start_session(talker: Talker, gate: GateConfig | None = None) -> Session:
-    """A session in memory that nothing was said in yet."""
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat, gate=gate)
 
 
 def reach(file: str | None, state: MemoryState) -> Reached:

@@ -7,8 +7,8 @@ import time
 from slowwave.memory.config import GateConfig
 from slowwave.memory.gate import judge_by_step
 from slowwave.memory.sleep_report import SleepReport, Trigger, Verdict, measure_changes
+from slowwave.memory.talker import Talker
 from slowwave.memory.turn import Progress, Steps, finish
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.state import MemoryState
 

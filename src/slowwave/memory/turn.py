@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from slowwave.memory.ledger import MODEL, USER, Entry
+from slowwave.memory.sleep_report import SleepReport
 from slowwave.runtime.config import ChatFormat, Role
 from slowwave.runtime.reply import ReplyText
 from slowwave.storage.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
+RECENT = 64
+"""Entries of plain text in which an open line is looked for."""
 
 
 class Progress(NamedTuple):
-    """A step that was done, and what the next one will do."""
+    """A step that was done, and what comes next."""
 
     next: Literal["read", "sleep", "draw", "record"]
     """Read up to a window, sleep one pass, draw and read a token, or end the turn: that is the last
@@ -29,17 +34,22 @@ class Progress(NamedTuple):
     """With the last text: why the reply ends."""
 
 
-Steps = Generator[Progress, None, Result]
-"""Work that is done while somebody asks for its next step; closing it ends it where it is."""
+Event = Progress | SleepReport
+"""A step that was done, or a sleep that has ended in it."""
+Steps = Generator[Event, None, Result]
+"""Work that is done as its next event is asked for; closing it ends it where it is."""
 
 
-def finish(steps: Steps[Result]) -> Result:
-    """Takes all steps at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value
+def finish(steps: Steps[Result], on_sleep: Callable[[SleepReport], object] | None = None) -> Result:
+    """Takes all steps at once. on_sleep sees every sleep; what it raises ends the work there."""
+    with contextlib.closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as done:
+                return done.value
+            if on_sleep is not None and isinstance(event, SleepReport):
+                on_sleep(event)
 
 
 def time_steps(steps: Steps[Result]) -> Steps[tuple[Result, float]]:
@@ -48,11 +58,11 @@ def time_steps(steps: Steps[Result]) -> Steps[tuple[Result, float]]:
     while True:
         began = time.perf_counter()
         try:
-            progress = next(steps)
+            event = next(steps)
         except StopIteration as done:
             return done.value, seconds + time.perf_counter() - began
         seconds += time.perf_counter() - began
-        yield progress
+        yield event
 
 
 class TooLong(ValueError):
@@ -98,6 +108,23 @@ def say_by_step(
     line = chat.write(role, text)
     told = yield from tell_by_step(tokenizer, line, source, most=most)
     return dataclasses.replace(told, role=role, said=text)
+
+
+def end_open_line(
+    tokenizer: Tokenizer, chat: ChatFormat, recent: Callable[[int], list[Entry]]
+) -> list[Entry]:
+    """What is told before a line of a chat, if plain text before it left a mark in front.
+
+    recent: the last entries of the ledger, so many at most.
+    """
+    last = recent(1)
+    if not last or last[0].role is not None:
+        return []
+    plain = itertools.takewhile(lambda each: each.role is None, reversed(recent(RECENT)))
+    plain = [entry for entry in plain if entry.text]
+    if not chat.leaves_mark("".join(entry.text for entry in reversed(plain))):
+        return []
+    return [tell(tokenizer, chat.end, plain[0].source)]
 
 
 @dataclasses.dataclass

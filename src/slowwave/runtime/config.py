@@ -20,7 +20,7 @@ class ChatFormat(Config):
     user_mark: str = "> "
     """Begins a line of the user."""
     system_mark: str = "# "
-    """Begins a line of whoever set up the conversation."""
+    """Begins a line of the one who set up the conversation."""
     end: ClassVar[str] = "\n"
     """Ends every line."""
 
@@ -47,18 +47,6 @@ class ChatFormat(Config):
         """Whether a plain text ends within a line that begins as one of a role does."""
         line = "" if text.endswith(BREAKS) else (text.splitlines() or [""])[-1]
         return any(line.startswith(mark) or (line and mark.startswith(line)) for mark in self.marks)
-
-    def format_user(self, text: str) -> str:
-        """See `write`."""
-        return self.write("user", text)
-
-    def format_system(self, text: str) -> str:
-        """See `write`."""
-        return self.write("system", text)
-
-    def format_reply(self, text: str) -> str:
-        """See `write`."""
-        return self.write("assistant", text)
 
     def write(self, role: Role, text: str) -> str:
         """The line in which a role says `text`; no text makes it read as that of another role.

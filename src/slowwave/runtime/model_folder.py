@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
@@ -31,15 +31,6 @@ class TalkerConfig(Config):
     """Dtype of the matrix products."""
 
 
-class Talker(NamedTuple):
-    """All that a session needs of a model."""
-
-    model: HybridLM
-    tokenizer: Tokenizer
-    sleep: SleepConfig
-    chat: ChatFormat | None
-
-
 def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: TalkerConfig) -> None:
     """Writes model.safetensors, config.json and, unless bytes are read, tokenizer.json."""
     folder = Path(folder)
@@ -49,7 +40,7 @@ def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: Talk
     write_json(folder / "config.json", config.to_dict())
 
 
-def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
+def load(folder: str | Path) -> tuple[HybridLM, Tokenizer, TalkerConfig]:
     """Reads what `save` wrote; raises ValueError that says what is missing, unfit, or no model."""
     folder = Path(folder)
     config = read_folder_config(folder, "talker", TalkerConfig)
@@ -58,4 +49,4 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
     model, weights = HybridLM(config.model), folder / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
-    return Talker(model.to(device), tokenizer, config.sleep, config.chat)
+    return model, tokenizer, config

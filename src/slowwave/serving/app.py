@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.serving import completions, limits, memories
 from slowwave.serving.access import Asked
 from slowwave.serving.api_keys import ApiKeys

@@ -14,7 +14,6 @@ from fastapi import APIRouter, Query, Response
 
 from slowwave.memory.catalogue_rows import Snapshot
 from slowwave.memory.names import TakenName, UnknownName
-from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
 from slowwave.memory.turn import Steps
@@ -178,10 +177,10 @@ async def read(
 ) -> Response:
     """Reads a text as it is; the memory is made if it is not there."""
     server, key = access.server, make_key(access.owner, name)
-    sleeps, most = list[SleepReport](), server.config.max_prompt_tokens
+    most = server.config.max_prompt_tokens
     async with server.use_stored(key, create=True) as session:
         steps = _read(session, Message("user", body.text, body.source), most)
-        count = await server.work_in_time(key, session, steps, on_sleep=sleeps.append)
+        count, sleeps = await server.work_in_time(key, session, steps)
         server.metrics.tokens_read.inc(count)
         access.notes.update(told=count, sleeps=len(sleeps))
         status = describe_status(session.name, session)
@@ -194,7 +193,7 @@ async def read(
 
 def _read(session: StoredSession, message: Message, most: int) -> Steps[int]:
     """Returns how many tokens there were."""
-    told = yield from tell_all(session.tokenizer, None, [message], most=most, param="text")
+    told = yield from tell_all(session.talker.tokenizer, None, [message], most=most, param="text")
     yield from session.take_turn(told, max_new_tokens=0)
     return len(told[0].tokens)
 
@@ -209,7 +208,7 @@ async def sleep(
     key, passes = Key(access.owner, name), body.passes if body else None
     async with access.server.use_stored(key) as session:
         steps = session.sleep_by_pass(passes)
-        report = await access.server.work_in_time(key, session, steps)
+        report, _ = await access.server.work_in_time(key, session, steps)
         return {"report": dataclasses.asdict(report), **describe_status(session.name, session)}
 
 

@@ -76,14 +76,16 @@ def make_plan(wish: Wish, session: Session) -> Plan:
 
 def enter(wish: Wish, plan: Plan, session: Session, *, most: int) -> Steps[list[Entry]]:
     """What is told, as it will be in the ledger; raises ApiError as `tell_all`."""
-    chat = session.chat if wish.is_chat else None
-    told = yield from tell_all(session.tokenizer, chat, plan.new, most=most, param="the prompt")
+    chat = session.talker.chat if wish.is_chat else None
+    told = yield from tell_all(
+        session.talker.tokenizer, chat, plan.new, most=most, param="the prompt"
+    )
     return [dataclasses.replace(entry, request=wish.request) for entry in told]
 
 
 def take_steps(wish: Wish, plan: Plan, session: Session, told: Sequence[Entry]) -> Steps[None]:
     """The turn, step by step."""
-    chat = session.chat if wish.is_chat else None
+    chat = session.talker.chat if wish.is_chat else None
     options: dict[str, Any] = {"instead": True} if plan.instead else {}
     return session.take_turn(
         told,

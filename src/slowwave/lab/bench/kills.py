@@ -24,10 +24,10 @@ from slowwave.lab.bench.report import Row, Section
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.runtime.config import ChatFormat
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 from slowwave.storage.tokenizer import ByteTokenizer
@@ -184,7 +184,7 @@ def _check(
 
 
 def _start(talker: Talker) -> Session:
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
+    return talker.session()
 
 
 def is_same(state: MemoryState, other: MemoryState) -> bool:

@@ -23,8 +23,8 @@ from slowwave.lab.bench.timing import Work, time_in_turn
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.memory.talker import Talker, load
 from slowwave.ops import native
-from slowwave.runtime.model_folder import Talker, load
 from slowwave.sleep.config import SleepConfig
 
 MODEL = Path("checkpoints/talk")
@@ -68,7 +68,7 @@ def read_with_full_attention(patience_seconds: str) -> Iterator[int]:
     """Reads the same turns and forgets none; yields nanoseconds a token of the turns in SOONER."""
     talker = _load()
     attentive = SleepConfig(window=talker.sleep.window, eviction="none")
-    session = Session(talker.model, talker.tokenizer, attentive)
+    session = talker._replace(sleep=attentive, chat=None).session()
     began = time.perf_counter()
     for turn in range(max(SOONER)):
         seconds = _time_turn(session, turn)
@@ -88,9 +88,9 @@ def _load() -> Talker:
 def _time_turn(session: Session, turn: int) -> float:
     """Seconds of a turn of drawn tokens, the same for everybody."""
     generator = torch.Generator().manual_seed(turn)
-    drawn = torch.randint(session.tokenizer.vocab_size, (TURN,), generator=generator)
+    drawn = torch.randint(session.talker.tokenizer.vocab_size, (TURN,), generator=generator)
     tokens = tuple(drawn.tolist())
-    text = session.tokenizer.decode(tokens)
+    text = session.talker.tokenizer.decode(tokens)
     entry = Entry(kind="told", time=time.time(), source="bench", text=text, tokens=tokens)
     began = time.perf_counter()
     session.repeat(entry)

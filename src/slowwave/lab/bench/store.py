@@ -13,10 +13,9 @@ from slowwave.lab.bench.machine import Machine
 from slowwave.lab.bench.models import MODEL
 from slowwave.lab.bench.report import Section, timed_row
 from slowwave.lab.bench.timing import Work, time_in_turn
-from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
 
@@ -30,7 +29,7 @@ ROUNDS = 41
 def run_store(device: torch.device, machine: Machine) -> list[Section]:
     """Reads the same turns in memory and with a store, and opens a third session each time."""
     model = HybridLM(MODEL).eval().to(device)
-    talker = Talker(model, ByteTokenizer(), SleepConfig(window=WINDOW, passes=PASSES), None)
+    talker = Talker(model, ByteTokenizer(), SleepConfig(window=WINDOW, passes=PASSES))
     text = "x" * TURN
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -39,7 +38,7 @@ def run_store(device: torch.device, machine: Machine) -> list[Section]:
     ):
         with store.open("opened", talker, create=True) as opened:
             opened.read(text)
-        plain = Session(model, talker.tokenizer, talker.sleep)
+        plain = talker.session()
         times = time_in_turn(
             {
                 "in memory": Work(functools.partial(plain.read, text)),

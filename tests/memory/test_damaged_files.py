@@ -207,7 +207,7 @@ class Trial:
             lambda: [store.sleeps(name) for name in ("ann", "ann@monday", "eve")],
             lambda: store.sleeps("ann", 1),
             lambda: store.sources("ann"),
-            lambda: [store.piece("ann", 1, 3), store.last_piece("ann", 2)],
+            lambda: [store.page("ann", 1, 3), store.last_page("ann", 2)],
             lambda: store.provenance("ann"),
             lambda: store.gate("eve"),
             lambda: store.diff("ann", "ann@monday"),

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from byte_tokenizer import ByteTokenizer
+from ledger_trace import trace
 from slowwave.memory.ledger import Entry
 from slowwave.memory.replay import plan_forgetting, replay, resleep
 from slowwave.memory.session import Session, say
-from slowwave.memory.sleep_report import Provenance, Span, trace
+from slowwave.memory.sleep_report import Provenance, Span
 from slowwave.memory.talker import Talker
 from slowwave.memory.turn import finish
 from slowwave.models.backbone import HybridLM

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ledger_trace import trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
-from slowwave.memory.sleep_report import SleepReport, trace
+from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.talker import Talker

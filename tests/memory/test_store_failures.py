@@ -76,14 +76,14 @@ def interrupt(patch: pytest.MonkeyPatch, step: str) -> None:
     def stop(*_: object, **__: object) -> None:
         raise Stop
 
-    move = catalogue.rows.move
+    move = catalogue.move
     match step:
         case "state":
             patch.setattr(state_files.StateFiles, "save", stop)
         case "begin":
-            patch.setattr(catalogue.rows, "append", stop)
+            patch.setattr(catalogue, "append", stop)
         case "commit":
-            patch.setattr(catalogue.rows, "move", lambda *a: stop(move(*a)))
+            patch.setattr(catalogue, "move", lambda *a: stop(move(*a)))
         case _:
             advance = catalogue.Catalogue.advance
             patch.setattr(catalogue.Catalogue, "advance", lambda *a, **o: stop(advance(*a, **o)))

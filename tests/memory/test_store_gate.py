@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ledger_trace import trace
 from slowwave.memory.catalogue_schema import APPLICATION_ID, MIGRATIONS
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
-from slowwave.memory.sleep_report import SleepReport, Span, trace
+from slowwave.memory.sleep_report import SleepReport, Span
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.talker import Talker

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slowwave.memory import catalogue_reads
 from slowwave.memory.catalogue import Catalogue
 from slowwave.memory.catalogue_rows import Owner, Reached, Step
 from slowwave.memory.ledger import Entry
@@ -288,7 +287,7 @@ def test_an_import_that_fails_at_its_end_leaves_no_text(
     def fail(*_: object) -> None:
         raise OSError("the disk fails")
 
-    monkeypatch.setattr(catalogue_reads, "move", fail)
+    monkeypatch.setattr("slowwave.memory.catalogue.move", fail)
     with pytest.raises(OSError, match="the disk fails"):
         store.import_session(tmp_path / "eve.memory", "bob")
     assert store.is_wiped()

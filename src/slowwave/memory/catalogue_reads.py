@@ -1,25 +1,19 @@
-"""The SQL that reads and writes what the catalogue keeps, within a transaction."""
+"""The SQL that reads the catalogue, within a transaction."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sqlite3
-import time
 from collections.abc import Iterable
-
-import numpy as np
 
 from slowwave.memory.catalogue_rows import (
     BadRow,
-    Piece,
+    LedgerPage,
     PlacedSleep,
     Point,
-    Reached,
     SessionRow,
     Snapshot,
     Source,
-    Step,
     parse_entry,
     parse_owner,
     parse_point,
@@ -32,7 +26,6 @@ from slowwave.memory.catalogue_rows import (
 )
 from slowwave.memory.ledger import Entry
 from slowwave.memory.names import UnknownName, is_readable, list_names
-from slowwave.memory.sleep_report import SleepReport
 
 # All rows of a statement are fetched before any is looked at: one that is refused would leave the
 # statement open, and the catalogue locked, for as long as anybody holds the exception.
@@ -60,6 +53,7 @@ def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
 
 
 def read_point(db: sqlite3.Connection, point: int) -> Point:
+    """The point with an id."""
     row = db.execute("SELECT * FROM points WHERE id = ?", (point,)).fetchone()
     if row is None:
         raise BadRow(f"point {point} is missing")
@@ -67,6 +61,7 @@ def read_point(db: sqlite3.Connection, point: int) -> Point:
 
 
 def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
+    """A session by its name; raises UnknownName, which lists those there are."""
     sql = "SELECT * FROM sessions WHERE name = ?"
     row = db.execute(sql, (name,)).fetchone() if is_readable(name) else None
     if row is None:
@@ -75,6 +70,7 @@ def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
 
 
 def read_names(db: sqlite3.Connection) -> list[str]:
+    """The names of all sessions, in order."""
     rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
     return [read_name(row, "name") for row in rows]
 
@@ -85,7 +81,23 @@ def has_session(db: sqlite3.Connection, name: str) -> bool:
     return is_readable(name) and db.execute(sql, (name,)).fetchone() is not None
 
 
+def find_point(db: sqlite3.Connection, point: str) -> Point:
+    """Where "session" or "session@snapshot" is; raises UnknownName, which lists those there are."""
+    name, snapshot = split_point(point)
+    session = find_session(db, name)
+    if snapshot is None:
+        return session.head
+    return find_snapshot(db, session.id, snapshot).point
+
+
+def split_point(point: str) -> tuple[str, str | None]:
+    """The session and, if one is named, the snapshot of "session@snapshot"."""
+    name, at, snapshot = point.partition("@")
+    return name, snapshot if at else None
+
+
 def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
+    """All snapshots of the session with an id, oldest first."""
     sql = "SELECT name, time, point FROM snapshots WHERE session = ? ORDER BY time, name"
     rows = db.execute(sql, (session,)).fetchall()
     return [
@@ -99,28 +111,24 @@ def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
 
 
 def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
+    """A snapshot of the session with an id; raises as `find_session`."""
     snapshots = {snapshot.name: snapshot for snapshot in read_snapshots(db, session)}
     if name not in snapshots:
         raise UnknownName(f"no snapshot {name!r:.130}; there are {list_names([*snapshots])}")
     return snapshots[name]
 
 
-def drop_snapshot(db: sqlite3.Connection, session: int, name: str) -> None:
-    db.execute("DELETE FROM snapshots WHERE session = ? AND name = ?", (session, name))
-
-
-def insert_snapshot(
-    db: sqlite3.Connection, session: int, name: str, named: float, point: Point
-) -> None:
-    """Names a point."""
-    values = (session, name, named, point.id)
-    db.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", values)
-
-
 def read_entries(
-    db: sqlite3.Connection, point: Point, *, start: int = 0, stop: int | None = None
+    db: sqlite3.Connection, point: Point, start: int = 0, stop: int | None = None
+) -> list[Entry]:
+    """The ledger up to a point, or its places start..stop."""
+    return [*read_keyed_entries(db, point, start, stop).values()]
+
+
+def read_keyed_entries(
+    db: sqlite3.Connection, point: Point, start: int = 0, stop: int | None = None
 ) -> dict[int, Entry]:
-    """The ledger up to a point, or its places start..stop, by id, in order."""
+    """As `read_entries`, by ids that are equal where ledgers share an entry."""
     sql = (
         f"{WAY} SELECT entries.* FROM way JOIN entries USING (id) "
         "WHERE place >= ? AND place < ? ORDER BY place"
@@ -170,12 +178,12 @@ def read_sleeps(
     return placed
 
 
-def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> Piece:
+def read_page(db: sqlite3.Connection, point: Point, start: int, stop: int) -> LedgerPage:
     """The places start..stop of the ledger up to a point, from there back alone."""
     way = (point.entry, start)
     sql = f"{WAY} SELECT sum(length(tokens)) / 4 FROM way JOIN entries USING (id) WHERE place >= ?"
     num_after = db.execute(sql, (*way, start)).fetchone()[0] or 0
-    entries = list(read_entries(db, point, start=start, stop=stop).values())
+    entries = read_entries(db, point, start, stop)
     begin = point.tokens_seen - num_after
     end = begin + sum(len(entry.tokens) for entry in entries)
     if begin < 0 or end > point.tokens_seen or (start == 0 and begin):
@@ -186,7 +194,7 @@ def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> P
         WHERE start < stop AND start < ? AND stop > ? ORDER BY place, number
     """
     sleeps = [parse_slept(row) for row in db.execute(sql, (*way, end, begin)).fetchall()]
-    return Piece(start, begin, entries, sleeps)
+    return LedgerPage(start, begin, entries, sleeps)
 
 
 def fit_entries(
@@ -269,72 +277,17 @@ def read_file_names(db: sqlite3.Connection) -> dict[str, bool]:
     return found
 
 
-def append(
-    db: sqlite3.Connection,
-    parent: int | None,
-    place: int,
-    steps: Iterable[Step],
-    reached: Reached,
-) -> Point:
-    """Inserts steps after an entry, and the point at their end."""
-    for step in steps:
-        parent, place = insert_step(db, parent, place, step), place + 1
-    return insert_point(db, parent, place, reached)
-
-
-def insert_step(db: sqlite3.Connection, parent: int | None, place: int, step: Step) -> int:
-    entry = step.entry
-    tokens = np.asarray(entry.tokens, "<u4").tobytes()
-    cursor = db.execute(
-        "INSERT INTO entries "
-        "(parent, place, tokens, kind, time, source, text, passes, role, said, finish, request) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(parent, place, tokens),
-            *(entry.kind, entry.time, entry.source, entry.text, entry.passes),
-            *(entry.role, entry.said, entry.finish, entry.request),
-        ),
-    )
-    assert cursor.lastrowid is not None
-    db.executemany(
-        "INSERT INTO sleeps VALUES (?, ?, ?, ?, ?)",
-        [
-            (cursor.lastrowid, s.report.number, s.start, s.stop, dump_report(s.report))
-            for s in step.sleeps
-        ],
-    )
-    return cursor.lastrowid
-
-
-def dump_report(report: SleepReport) -> str:
-    return json.dumps(dataclasses.asdict(report), separators=(",", ":"))
-
-
-def insert_point(
-    db: sqlite3.Connection, entry: int | None, num_entries: int, reached: Reached
-) -> Point:
-    cursor = db.execute(
-        "INSERT INTO points (entry, file, num_entries, tokens_seen, num_sleeps, window_fill) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (entry, reached.file, num_entries, *reached[1:]),
-    )
-    assert cursor.lastrowid is not None
-    return read_point(db, cursor.lastrowid)
-
-
-def move(
-    db: sqlite3.Connection, session: SessionRow, head: Point, before: Point | None = None
-) -> SessionRow:
-    """Makes a point the head, if the session still stands where its holder believes."""
-    moved = db.execute(
-        "UPDATE sessions SET head = ?, before = ?, changed = ? WHERE id = ? AND head = ?",
-        (head.id, before.id if before else None, time.time(), session.id, session.head.id),
-    )
-    if moved.rowcount != 1:
-        raise ValueError(f"session {session.name!r} was changed from elsewhere; open it again")
-    return find_session(db, session.name)
-
-
 def read_ids(db: sqlite3.Connection) -> set[int]:
     """The ids of all sessions."""
     return {read_count(row, "id") for row in db.execute("SELECT id FROM sessions").fetchall()}
+
+
+def count_wipes(db: sqlite3.Connection) -> tuple[int, int]:
+    """How often it was asked for, and up to which of these it is done."""
+    found = db.execute("SELECT asked, done FROM wipes").fetchall()
+    if len(found) != 1:
+        raise BadRow("the count of wipes is missing")
+    asked, done = (read_count(found[0], column) for column in ("asked", "done"))
+    if done > asked:
+        raise BadRow("more wipes are done than were asked for")
+    return asked, done

@@ -7,7 +7,6 @@ as what this package writes there, and BadRow is raised where it is none.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -16,11 +15,10 @@ from typing import NamedTuple, TypeVar, get_args
 import numpy as np
 from pydantic import TypeAdapter
 
-from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry, EntryKind, Finish, check_entry, is_moment
+from slowwave.memory.owner import Owner
 from slowwave.memory.sleep_report import SleepReport, Slept
 from slowwave.runtime.config import Role
-from slowwave.sleep.config import SleepConfig
 from slowwave.storage.memory_file import MOST_TOKENS
 from slowwave.storage.strict_json import parse_json
 
@@ -38,36 +36,6 @@ class Point:
     tokens_seen: int
     num_sleeps: int
     window_fill: int
-
-
-class Owner(NamedTuple):
-    """What a session was read with, and is read on with."""
-
-    model: str
-    """Fingerprints of model and tokenizer."""
-    tokenizer: str
-    sleep: str
-    """The sleep settings as canonical JSON."""
-    gate: str | None = None
-    """The gate as canonical JSON; None if there is none."""
-
-    def parse_sleep(self) -> SleepConfig:
-        """The sleep settings; raises ValueError if the JSON holds none."""
-        return _parse_sleep(self.sleep)
-
-    def parse_gate(self) -> GateConfig | None:
-        """The gate; raises ValueError if the JSON holds none."""
-        return None if self.gate is None else _parse_gate(self.gate)
-
-
-@functools.lru_cache
-def _parse_sleep(text: str) -> SleepConfig:
-    return SleepConfig.from_dict(parse_json(text))
-
-
-@functools.lru_cache
-def _parse_gate(text: str) -> GateConfig:
-    return GateConfig.from_dict(parse_json(text))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +88,7 @@ class PlacedSleep(NamedTuple):
     slept: Slept
 
 
-class Piece(NamedTuple):
+class LedgerPage(NamedTuple):
     """Entries of a ledger, one after another."""
 
     place: int

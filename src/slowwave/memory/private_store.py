@@ -23,7 +23,7 @@ from slowwave.storage.plain_file import (
 )
 from slowwave.storage.private import FILE, is_loose, make_private_folder, tighten
 
-FOLDERS = ("states", "locks")
+STATES, LOCKS = FOLDERS = ("states", "locks")
 CATALOGUE = "catalogue.sqlite"
 RESERVE = f"{CATALOGUE}-reserve"
 FILES = (CATALOGUE, *(f"{CATALOGUE}{end}" for end in ("-journal", "-wal", "-shm")), RESERVE)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from slowwave.config import Config, Many
 from slowwave.memory.catalogue import Catalogue
+from slowwave.memory.catalogue_reads import read_keyed_entries, read_sleeps, read_snapshots
 from slowwave.memory.catalogue_rows import Branch, Owner, Planted, Reached, SessionRow, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import (
@@ -144,18 +145,19 @@ def gather_session(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> 
 
 
 def _gather(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> SessionFile:
-    snapshots = catalogue.snapshots(row)
-    points = [row.head, *(snapshot.point for snapshot in snapshots)]
     numbers, nodes = dict[int, int](), list[Node]()
-    for point in points:
-        before, reports = None, defaultdict[int, list[SleepReport]](list)
-        for placed in catalogue.sleeps(point):
-            reports[placed.entry].append(placed.slept.report)
-        for key, entry in catalogue.keyed_entries(point).items():
-            if key not in numbers:
-                numbers[key] = len(nodes)
-                nodes.append(Node(before=before, entry=entry, sleeps=tuple(reports[key])))
-            before = numbers[key]
+    with catalogue.reading() as db:
+        snapshots = read_snapshots(db, row.id)
+        points = [row.head, *(snapshot.point for snapshot in snapshots)]
+        for point in points:
+            before, reports = None, defaultdict[int, list[SleepReport]](list)
+            for placed in read_sleeps(db, point):
+                reports[placed.entry].append(placed.slept.report)
+            for key, entry in read_keyed_entries(db, point).items():
+                if key not in numbers:
+                    numbers[key] = len(nodes)
+                    nodes.append(Node(before=before, entry=entry, sleeps=tuple(reports[key])))
+                before = numbers[key]
     lasts = [None if point.entry is None else numbers[point.entry] for point in points]
     manifest = Manifest(
         format=FORMAT,

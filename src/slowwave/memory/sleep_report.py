@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,8 +13,6 @@ from torch import Tensor
 
 from slowwave.config import Many
 from slowwave.memory.ledger import Entry
-from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import MOST_TOKENS
 
@@ -156,35 +154,6 @@ class Provenance(NamedTuple):
     window: list[Span]
 
 
-def trace(
-    entries: Iterable[Entry],
-    sleep: SleepConfig,
-    *,
-    window_fill: int = 0,
-    rejected: Container[int] = (),
-) -> Provenance:
-    """Follows entries into the sleeps that a session with these settings had.
-
-    window_fill: tokens that were in the window before the first entry, which no span names.
-    rejected: places of the sleeps that a gate rejected.
-    """
-    sleeps: list[list[Span]] = []
-    window: list[Span] = []
-    for place, entry in enumerate(entries):
-        if place in rejected:
-            sleeps.append([])
-        elif entry.kind == "sleep":
-            sleeps.append(window)
-            window, window_fill = [], 0
-        for segment in cut_stream(len(entry.tokens), sleep, window_fill=window_fill):
-            window.append(Span(place, segment.start, segment.stop))
-            window_fill += segment.stop - segment.start
-            if segment.closes:
-                sleeps.append(window)
-                window, window_fill = [], 0
-    return Provenance(sleeps, window)
-
-
 def place_sleeps(
     entries: Iterable[Entry], reports: Iterable[SleepReport], *, start: int = 0, slept: int = 0
 ) -> list[list[Slept]]:
@@ -213,7 +182,7 @@ def place_sleeps(
 
 
 def locate(entries: Iterable[Entry], sleeps: Iterable[Slept]) -> Provenance:
-    """As `trace`, from the sleeps that were recorded."""
+    """Which parts of a ledger each of its sleeps consolidated, and what the window has."""
     stops = deque(slept.stop for slept in sleeps)
     closed: list[list[Span]] = []
     window: list[Span] = []

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from slowwave.memory.catalogue import Catalogue
+from slowwave.memory.catalogue_reads import read_entries
 from slowwave.memory.catalogue_rows import Point, is_state_file
 from slowwave.memory.ledger import Entry, check_passes, check_tokens, naming
 from slowwave.memory.names import Damaged
@@ -168,10 +169,18 @@ def read_tail(catalogue: Catalogue, point: Point) -> tuple[int, list[Entry]]:
     count = RECENT
     while True:
         start = max(0, point.num_entries - count)
-        entries = catalogue.entries(point, start)
+        entries = read_ledger(catalogue, point, start)
         if not start or sum(len(entry.tokens) for entry in entries) >= point.window_fill:
             return start, entries
         count *= 2
+
+
+def read_ledger(
+    catalogue: Catalogue, point: Point, start: int = 0, stop: int | None = None
+) -> list[Entry]:
+    """As `read_entries`, in a transaction of its own, or a part of one."""
+    with catalogue.reading() as db:
+        return read_entries(db, point, start, stop)
 
 
 @contextlib.contextmanager

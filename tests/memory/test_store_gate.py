@@ -321,7 +321,7 @@ def test_an_export_of_before_gates_is_read(
 
 def drop_new(report: dict) -> dict:
     """A report as it was written before there were gates."""
-    return {k: v for k, v in report.items() if k not in ("pass_changes", "verdict")}
+    return {k: v for k, v in report.items() if k not in ("pass_changes", "verdict", "consolidator")}
 
 
 # Older stores.
@@ -348,7 +348,8 @@ def old(store: Store, talker: Talker, tmp_path: Path) -> Path:
         columns = [row[1] for row in database.execute(f"PRAGMA main.table_info({table})")]
         names = ", ".join(columns)
         database.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM newer.{table}")
-    sql = "UPDATE main.sleeps SET report = json_remove(report, '$.pass_changes', '$.verdict')"
+    new = "'$.pass_changes', '$.verdict', '$.consolidator'"
+    sql = f"UPDATE main.sleeps SET report = json_remove(report, {new})"
     database.execute(sql)
     database.commit()
     assert "gate" not in str(database.execute("SELECT sql FROM main.sqlite_master").fetchall())

@@ -253,6 +253,8 @@ def test_reports_are_read_back(session: Session) -> None:
     assert {report.is_rejected for report in session.sleeps} == {True, False}
     for report in session.sleeps:
         assert REPORT.validate_json(dump_report(report)) == report
+        other = dataclasses.replace(report, consolidator="ridge")
+        assert REPORT.validate_json(dump_report(other)) == other
 
 
 def test_reports_of_before_are_read() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slowwave.memory.catalogue_database import Database, is_full
+from slowwave.memory.catalogue_database import Database
 from slowwave.memory.catalogue_reads import (
     count_wipes,
     find_session,
@@ -39,6 +39,7 @@ from slowwave.memory.catalogue_rows import (
 from slowwave.memory.names import TakenName
 from slowwave.memory.owner import Owner
 from slowwave.memory.sleep_report import SleepReport
+from slowwave.storage.files import FULL
 
 DROP_SNAPSHOT = "DELETE FROM snapshots WHERE session = ? AND name = ?"
 FEW = 16
@@ -194,7 +195,7 @@ class Catalogue(Database):
             with self.writing() as db:
                 drop_entries(db, -1)
         except OSError as error:
-            if not is_full(error):
+            if error.errno not in FULL:
                 raise
             while self.insist(self._collect_few):
                 self.empty_log()

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from slowwave.memory.catalogue_rows import BadRow
 from slowwave.memory.catalogue_schema import distrust, prepare, require_own_files
@@ -29,13 +29,6 @@ REFUSALS = (sqlite3.Error, UnicodeDecodeError)
 PAGE_NBYTES = 1 << 12
 RESERVE_NBYTES = 64 * PAGE_NBYTES
 """SQLite takes 32 KiB to open a catalogue, and a few pages of 4 KiB to delete a session."""
-
-
-class OpenedFile(NamedTuple):
-    """A connection, and why nothing can be written with it; None if it can."""
-
-    db: sqlite3.Connection
-    obstacle: OSError | None
 
 
 class Reserve:
@@ -63,8 +56,10 @@ class Reserve:
         return False
 
 
-def open_file(path: Path, reserve: Reserve) -> OpenedFile:
+def open_file(path: Path, reserve: Reserve) -> tuple[sqlite3.Connection, OSError | None]:
     """Opens a catalogue, which is made if it is missing, or reads it into memory.
+
+    Returns the connection, and why nothing can be written with it; None if it can.
 
     Raises OSError if it is neither there nor can be made, ValueError if it is damaged, another
     program's or of a newer format.
@@ -73,21 +68,21 @@ def open_file(path: Path, reserve: Reserve) -> OpenedFile:
     is_there = path.exists()
     if is_there and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
         obstacle = OSError(errno.EROFS, "read-only; nothing can be changed here", str(path))
-        return OpenedFile(_read_into_memory(path, obstacle), obstacle)
+        return _read_into_memory(path, obstacle), obstacle
     try:
-        return OpenedFile(_connect(path), None)
+        return _connect(path), None
     except OSError as error:
         if not is_there or error.errno == errno.EBUSY:
             raise
         obstacle = error
     if reserve.release():
         try:
-            return OpenedFile(_connect(path), None)
+            return _connect(path), None
         except OSError:
             pass  # the room was taken by another, or was not all that it wants
         finally:
             reserve.make()
-    return OpenedFile(_read_into_memory(path, obstacle), obstacle)
+    return _read_into_memory(path, obstacle), obstacle
 
 
 def explain(path: Path, error: Exception) -> Exception:
@@ -117,11 +112,6 @@ def explain(path: Path, error: Exception) -> Exception:
                 f"{path}: damaged, or no catalogue ({reason}); restore it from a copy, or start "
                 "anew in another directory and import exported sessions"
             )
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the disk is full."""
-    return error.errno in FULL
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -287,7 +277,7 @@ class Database:
         try:
             return change()
         except OSError as error:
-            if not is_full(error) or not self.reserve.release():
+            if error.errno not in FULL or not self.reserve.release():
                 raise
         try:
             return change()

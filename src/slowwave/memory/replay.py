@@ -11,7 +11,6 @@ from slowwave.memory.names import list_names
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.turn import Steps, finish
-from slowwave.storage.tokenizer import Tokenizer
 from slowwave.wording import describe_range
 
 OnRead = Callable[[int, int], object]
@@ -56,14 +55,9 @@ def resleep(
 ) -> Session:
     """As `replay`, for a session with another model: all texts are encoded anew."""
     session = start()
-    return replay(lambda: session, encode_anew(entries, session.talker.tokenizer), on_read)
-
-
-def encode_anew(entries: Iterable[Entry], tokenizer: Tokenizer) -> list[Entry]:
-    """The same texts as the tokens of another tokenizer."""
-    return [
-        dataclasses.replace(entry, tokens=tuple(tokenizer.encode(entry.text))) for entry in entries
-    ]
+    encode = session.talker.tokenizer.encode
+    anew = [dataclasses.replace(entry, tokens=tuple(encode(entry.text))) for entry in entries]
+    return replay(lambda: session, anew, on_read)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ class ForgetPlan:
     kept: tuple[int, ...]
     dropped: tuple[int, ...]
     carriers: tuple[int, ...]
-    """Of what goes that which nobody named: a model said it later, so it may carry the rest."""
+    """Of what goes that which was not named: a model said it later, so it may carry the rest."""
 
     @property
     def kept_entries(self) -> list[Entry]:

@@ -68,7 +68,7 @@ class SleepReport:
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     trigger: Trigger
-    """The window was full, somebody asked for it, or nobody had said anything for a while."""
+    """The window was full, a client asked for it, or nothing had been said for a while."""
     number: int
     """Of this sleep among all of the stream, from 1. One that was called for and rejected never
     was, so the next has its number again."""
@@ -89,6 +89,8 @@ class SleepReport:
     in what was recorded before there was a gate."""
     verdict: Verdict | None = None
     """What the gate decided; None without a gate."""
+    consolidator: str = "passes"
+    """The kind of sleep that it was; "passes" also in what was recorded when there was no other."""
 
     def __post_init__(self) -> None:
         counts = (self.number, self.tokens, self.passes, self.bytes_before, self.bytes_after)

@@ -61,6 +61,7 @@ def sleep_by_pass(
         changes=changes,
         pass_changes=tuple(pass_changes),
         verdict=verdict,
+        consolidator="passes",
     )
 
 

@@ -281,7 +281,7 @@ def test_an_idle_sleep_that_a_gate_rejects_is_not_tried_again(
             while (shown := await call(client, ANN))["num_entries"] < 2:
                 await asyncio.sleep(0.05)
             for _ in range(3):
-                await app.state.server.sessions.sleep_idle()
+                await app.state.server.sessions.sleep_idle(lambda *_: None)
             return [shown, await call(client, ANN)]
 
     async def restart() -> dict[str, Any]:
@@ -290,7 +290,7 @@ def test_an_idle_sleep_that_a_gate_rejects_is_not_tried_again(
             await call(client, f"{ANN}/snapshots", name="monday")  # which opens it
             for _ in range(3):
                 await asyncio.sleep(0.02)
-                await app.state.server.sessions.sleep_idle()
+                await app.state.server.sessions.sleep_idle(lambda *_: None)
             return await call(client, ANN)
 
     first, later = run(scenario())
@@ -308,7 +308,7 @@ def test_whoever_comes_ends_an_idle_sleep(make: Make) -> None:
         async with serve(app) as client:
             await call(client, f"{ANN}/read", text="Bob.")
             blocker = app.state.server.engine.start(endless())
-            while not (place := app.state.server.sessions._places.get(("", "ann"))).idle_sleep:
+            while not (place := app.state.server.sessions._slots.get(("", "ann"))).idle_sleep:
                 await asyncio.sleep(0.01)
             assert place.lock.locked()
             answer = await call(client, f"{ANN}/read", text="Eve.")
@@ -328,7 +328,7 @@ def test_a_server_that_stops_begins_no_more_idle_sleeps(make: Make, tmp_path: Pa
             blocker = server.engine.start(endless())
             for name in names:
                 await call(client, f"/v1/memories/{name}/read", text="Bob.")
-            places = server.sessions._places
+            places = server.sessions._slots
             while not any(place.idle_sleep for place in places.values()):
                 await asyncio.sleep(0.01)
             server.stop()

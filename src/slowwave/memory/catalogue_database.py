@@ -220,7 +220,7 @@ class Database:
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[sqlite3.Connection]:
-        """Nobody else writes within, so that no file goes that is looked at."""
+        """No other process writes within, so that no file goes that is looked at."""
         with self._transaction("BEGIN" if self._obstacle else "BEGIN IMMEDIATE") as db:
             yield db
 
@@ -258,7 +258,7 @@ class Database:
             raise explain(self.path, error) from None
 
     def empty_log(self) -> bool:
-        """Writes the log into the file and empties it; false where somebody reads or writes."""
+        """Writes the log into the file and empties it; false while another process uses it."""
         with self._mutex, self._explained():
             busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy

@@ -169,7 +169,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
     add_functions(db)
     with _transaction(db, "BEGIN"):
         if _read_version(db, path) == len(MIGRATIONS):
-            return  # and nobody who writes need be waited for
+            return  # without waiting for a process that writes
     with _transaction(db, "BEGIN IMMEDIATE"):
         version = _read_version(db, path)
         for script in MIGRATIONS[version:]:

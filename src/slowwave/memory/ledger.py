@@ -108,7 +108,7 @@ def check_entry(entry: Entry) -> None:
 
 
 def check_passes(passes: int | None) -> None:
-    """Raises ValueError if nobody may ask for a sleep of so many passes."""
+    """Raises ValueError if no sleep may have so many passes."""
     if passes is not None and not 1 <= passes <= MOST_PASSES:
         raise ValueError(f"passes is {passes!r:.80}; use 1 (plain eviction) to {MOST_PASSES}")
 

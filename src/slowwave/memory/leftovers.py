@@ -51,7 +51,7 @@ class Leftovers:
             _try(lambda: self._clear(held))
 
     def clear_rest(self, held: int | None = None) -> None:
-        """Removes what an earlier call could not, or a killed process did not; waits for nobody."""
+        """Removes what an earlier call could not, or a killed process did not, without waiting."""
         with self._catalogue.waiting(0):
             _try(lambda: self.is_wiped() or self._clear(held))
 

@@ -49,7 +49,7 @@ class TakenName(ValueError):
 
 
 class HeldElsewhere(ValueError):
-    """Somebody else has the session open."""
+    """Another process, or another holder in this one, has the session open."""
 
 
 class OtherModel(ValueError):

@@ -176,7 +176,7 @@ def probe_point(
     passes: Sequence[int] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[ProbeResult]:
-    """`probe_state` of a point of a store, "session" or "session@snapshot", whoever has it open.
+    """`probe_state` of a point of a store, "session" or "session@snapshot", open or not.
 
     Raises ValueError as `Store.state` and `probe_state`.
     """

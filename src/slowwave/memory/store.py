@@ -264,7 +264,7 @@ class Store(StoreView):
 
     @contextlib.contextmanager
     def _holding(self, name: str) -> Iterator[SessionRow]:
-        """Nobody else has the session within."""
+        """The session, locked for the time within."""
         row, lock = self._lock(name)
         try:
             yield row

@@ -188,7 +188,7 @@ class StoreView:
         return self._find_session(name).owner.parse_gate()
 
     def state(self, point: str, talker: Talker) -> MemoryState:
-        """The memory of a session or snapshot, whoever has it open.
+        """The memory of a session or snapshot, which may be open in another process.
 
         Raises ValueError if it is of another model, tokenizer or settings, or cannot be read.
         """

@@ -133,8 +133,8 @@ class StoredSession(Session):
     def is_wiped(self) -> bool:
         """Whether nothing is left on disk of what was deleted from the store.
 
-        It is while another process reads what was there, or where the disk is full: the next turn,
-        and whoever opens the store next, tries again.
+        Something is left while another process reads what was there, or where the disk is full: the
+        next turn, or the next opening of the store, tries again.
         """
         return self._leftovers.is_wiped()
 

@@ -1,11 +1,11 @@
 """Many turns on a few threads, a step at a time.
 
-A turn is an iterator of steps of bounded work (`memory/turn.py`). Of those that are open the
-one that has had least time goes next, so that a short reply need not wait for a long one. A
-newcomer starts with what each of them would have had in equal shares, and at first goes before
-them: many long ones together do not hold up a short one, and a stream of short ones does not stop
-a long one. What nobody waits for runs only while nothing else can. The last step of a turn, which
-waits for the disk, is taken by other threads.
+A turn is an iterator of steps of bounded work (`memory/turn.py`). Of those that are open the one
+that has had least time goes next, so that a short reply need not wait for a long one. A newcomer
+starts with what each of them would have had in equal shares, and at first goes before them: many
+long ones together do not hold up a short one, and a stream of short ones does not stop a long one.
+Background work, for which no client waits, runs only while nothing else can. The last step of a
+turn, which waits for the disk, is taken by other threads.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ router = APIRouter(prefix="/v1/memories", tags=["memories"])
 
 @router.get("")
 async def list_memories(access: Asked) -> Response:
-    """All memories of whoever asks, by name, and what they take on disk."""
+    """All memories of the client, by name, and what they take on disk."""
     store = await access.server.sessions.store(access.owner)
 
     def describe() -> dict[str, Any]:
@@ -161,7 +161,7 @@ async def export(access: Asked, name: str) -> Response:
 
 
 def _write_nameless(folder: Path, content: bytes) -> BinaryIO:
-    """A file that a kill leaves nothing of, and that nobody else can open."""
+    """A file that a kill leaves nothing of, and that no other process can open."""
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the answer closes it)
     try:
         file.write(content)

@@ -36,7 +36,7 @@ class Slot:
 
 
 class OpenSessions:
-    """Opens memories when they are asked for, and closes those that nobody used longest.
+    """Opens memories when they are asked for, and closes those that were unused longest.
 
     Every owner has a store of its own, in a folder of its name; the one without a name has the
     directory itself. To be called in the event loop.
@@ -70,7 +70,7 @@ class OpenSessions:
 
     @contextlib.asynccontextmanager
     async def use(self, key: Key, *, create: bool = False) -> AsyncIterator[StoredSession]:
-        """A memory, for nobody else until the end; raises as `Store.open`."""
+        """A memory, locked until the end; raises as `Store.open`."""
         async with self._visit(key) as slot:
             yield slot.session or await self._move_in(slot, key, create)
 
@@ -116,7 +116,7 @@ class OpenSessions:
         slot = self._slots.setdefault(key, Slot())
         slot.users += 1
         if slot.idle_sleep is not None:
-            self._engine.stop(slot.idle_sleep)  # whoever comes need not wait for it
+            self._engine.stop(slot.idle_sleep)  # so that no client waits for it
         try:
             async with slot.lock:
                 yield slot
@@ -188,7 +188,7 @@ class OpenSessions:
                 await slot.idle_sleep.wait()
                 slot.slept_at = status.tokens_seen
             except Ended:
-                pass  # somebody came, or the server stops
+                pass  # a client came, or the server stops
             except (OSError, ValueError) as error:
                 LOG.warning("a memory could not sleep: %s", error)
             finally:

@@ -107,7 +107,7 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def use(self, key: Key | None, *, create: bool = False) -> AsyncIterator[Session]:
-        """A memory for nobody else until the end, or without a key one that is thrown away."""
+        """A memory, locked until the end, or without a key one that is thrown away."""
         if key is None:
             yield self.talker.session()
             return
@@ -116,7 +116,7 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def use_stored(self, key: Key, *, create: bool = False) -> AsyncIterator[StoredSession]:
-        """A memory, for nobody else until the end; raises ApiError as take_place."""
+        """A memory, locked until the end; raises ApiError as take_place."""
         with self.take_place():
             async with self.sessions.use(key, create=create) as session:
                 self._require_running()

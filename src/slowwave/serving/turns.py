@@ -1,4 +1,4 @@
-"""A turn that somebody asked for: prompt in, reply out, and what both have cost."""
+"""A turn that a client requested: prompt in, reply out, and what both have cost."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Turn:
             self._news.put_nowait(None)
 
     def _require_outcome(self) -> None:
-        """Where the turn was ended early, says by what, if there is somebody to hear it."""
+        """Raises ApiError, which says why, if the turn was ended before its reply was."""
         if self.outcome.finish:
             return
         if self._is_late:
@@ -188,7 +188,7 @@ class Turn:
 
 
 def _note_failure(task: asyncio.Task[None]) -> None:
-    """Whoever asked may be gone; what is our fault is told to the log."""
+    """Logs a fault of ours, for the client may be gone."""
     error = None if task.cancelled() else task.exception()
     if error is not None and explain(error).status_code in FAULTS:
         LOG.error("a turn failed", exc_info=error)

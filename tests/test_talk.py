@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker, load
+from slowwave.memory.talker import Talker, load
 from slowwave.tasks.conversation.phrases import SMALL_TALK, begin
 
 ROOT = Path(__file__).parent.parent
@@ -81,8 +80,7 @@ def test_the_readme_s_scores_are_those_recorded() -> None:
 
 @pytest.mark.parametrize(("windows", "least"), [(10, 7), (100, 6)])
 def test_most_plain_facts_outlive_small_talk(talker: Talker, windows: int, least: int) -> None:
-    model, tokenizer, sleep, chat = talker
-    session = Session(model, tokenizer, sleep, chat=chat)
+    session = talker.session()
     for fact, _, _ in FACTS:
         assert session.generate(fact) == "Noted."
     number = 0

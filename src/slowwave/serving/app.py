@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.serving import completions, memories
 from slowwave.serving.access import AccessMiddleware, ApiKeys, CrossOriginMiddleware
 from slowwave.serving.config import ServeConfig

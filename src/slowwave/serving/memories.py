@@ -12,12 +12,11 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Query, Response
 
-from slowwave.memory.catalogue_types import Snapshot
-from slowwave.memory.refusals import TakenName, UnknownName
-from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.catalogue_rows import Snapshot
+from slowwave.memory.names import TakenName, UnknownName
 from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
-from slowwave.memory.turn_steps import Steps
+from slowwave.memory.turn import Steps
 from slowwave.serving.dependencies import Access, body_of
 from slowwave.serving.dependencies import CurrentAccess as Asked
 from slowwave.serving.history import Message
@@ -50,7 +49,7 @@ router = APIRouter(prefix="/v1/memories", tags=["memories"])
 
 @router.get("")
 async def list_memories(access: Asked) -> Response:
-    """All memories of whoever asks, by name, and what they take on disk."""
+    """All memories of the client, by name, and what they take on disk."""
     store = await access.server.sessions.store(access.owner)
 
     def describe() -> dict[str, Any]:
@@ -161,7 +160,7 @@ async def export(access: Asked, name: str) -> Response:
 
 
 def _write_nameless(folder: Path, content: bytes) -> BinaryIO:
-    """A file that a kill leaves nothing of, and that nobody else can open."""
+    """A file that a kill leaves nothing of, and that no other process can open."""
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the answer closes it)
     try:
         file.write(content)
@@ -177,10 +176,10 @@ async def read(
 ) -> Response:
     """Reads a text as it is; the memory is made if it is not there."""
     server, key = access.server, make_key(access.owner, name)
-    sleeps, most = list[SleepReport](), server.config.max_prompt_tokens
+    most = server.config.max_prompt_tokens
     async with server.use_stored(key, create=True) as session:
         steps = _read(session, Message("user", body.text, body.source), most)
-        count = await server.work_in_time(key, session, steps, on_sleep=sleeps.append)
+        count, sleeps = await server.work_in_time(key, session, steps)
         server.metrics.tokens_read.inc(count)
         access.notes.update(told=count, sleeps=len(sleeps))
         status = describe_status(session.name, session)
@@ -193,7 +192,7 @@ async def read(
 
 def _read(session: StoredSession, message: Message, most: int) -> Steps[int]:
     """Returns how many tokens there were."""
-    told = yield from tell_all(session.tokenizer, None, [message], most=most, param="text")
+    told = yield from tell_all(session.talker.tokenizer, None, [message], most=most, param="text")
     yield from session.take_turn(told, max_new_tokens=0)
     return len(told[0].tokens)
 
@@ -208,7 +207,7 @@ async def sleep(
     key, passes = Key(access.owner, name), body.passes if body else None
     async with access.server.use_stored(key) as session:
         steps = session.sleep_by_pass(passes)
-        report = await access.server.work_in_time(key, session, steps)
+        report, _ = await access.server.work_in_time(key, session, steps)
         return {"report": dataclasses.asdict(report), **describe_status(session.name, session)}
 
 

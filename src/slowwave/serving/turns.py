@@ -1,4 +1,4 @@
-"""A turn that somebody asked for: prompt in, reply out, and what both have cost."""
+"""A turn that a client requested: prompt in, reply out, and what both have cost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import Literal
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.status import Status
-from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.memory.turn import Event, Progress, Status, Steps
 from slowwave.serving.engine import Ended, Job
 from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
 from slowwave.serving.plan import Plan, enter, make_plan, take_steps
@@ -124,15 +123,9 @@ class Turn:
             self._repeat(plan.told, plan.reply, session)
             return
         steps = self._read_and_reply(session, plan)
+        self._job = server.start(wish.key, session, steps, self._note)
         with contextlib.suppress(Ended):
-            await server.work(
-                wish.key,
-                session,
-                steps,
-                on_progress=self._note,
-                on_sleep=outcome.sleeps.append,
-                on_start=self._hold,
-            )
+            await self._job.wait()
         outcome.status = session.status()
         if plan.instead and wish.key is not None:
             server.tell_of_change(wish.key, session)
@@ -145,9 +138,9 @@ class Turn:
     def _repeat(self, told: Sequence[Entry], reply: Entry, session: Session) -> None:
         """Answers a request that was answered before, in the same words."""
         was_ended = bool(reply.role and reply.finish != "stop")  # with tokens that were not drawn
-        end = session.chat.end if was_ended and session.chat else ""
+        end = session.talker.chat.end if was_ended and session.talker.chat else ""
         self.outcome.num_told = sum(len(entry.tokens) for entry in told)
-        self.outcome.num_drawn = len(reply.tokens) - len(session.tokenizer.encode(end))
+        self.outcome.num_drawn = len(reply.tokens) - len(session.talker.tokenizer.encode(end))
         self.outcome.finish = reply.finish or "length"
         self.outcome.status = session.status()
         self._news.put_nowait(reply.said)
@@ -158,10 +151,13 @@ class Turn:
         self.outcome.num_told = sum(len(entry.tokens) for entry in told)
         yield from take_steps(self._wish, plan, session, told)
 
-    def _hold(self, job: Job) -> None:
-        self._job = job
+    def _note(self, event: Event) -> None:
+        if isinstance(event, SleepReport):
+            self.outcome.sleeps.append(event)
+        else:
+            self._note_progress(event)
 
-    def _note(self, progress: Progress) -> None:
+    def _note_progress(self, progress: Progress) -> None:
         if progress.num_drawn and not self.outcome.num_drawn:
             self._server.metrics.first_token.observe(time.monotonic() - self._began)
         self.outcome.num_drawn += progress.num_drawn
@@ -178,7 +174,7 @@ class Turn:
             self._news.put_nowait(None)
 
     def _require_outcome(self) -> None:
-        """Where the turn was ended early, says by what, if there is somebody to hear it."""
+        """Raises ApiError, which says why, if the turn was ended before its reply was."""
         if self.outcome.finish:
             return
         if self._is_late:
@@ -193,7 +189,7 @@ class Turn:
 
 
 def _note_failure(task: asyncio.Task[None]) -> None:
-    """Whoever asked may be gone; what is our fault is told to the log."""
+    """Logs a fault of ours, for the client may be gone."""
     error = None if task.cancelled() else task.exception()
     if error is not None and explain(error).status_code in FAULTS:
         LOG.error("a turn failed", exc_info=error)

@@ -219,6 +219,18 @@ def test_the_rule110_table_is_what_the_runs_hold() -> None:
     assert _row(FINDINGS, "the best constant answer") == ["", "", *shown]
 
 
+def test_the_scores_by_steps_are_what_the_runs_hold() -> None:
+    base, others = _variants("rule110-mini")
+    by_steps = {4: base.by_passes[1]}
+    for steps in (2, 3, 5, 6):
+        by_steps[steps] = [run for run in others[f"task.steps={steps}"] if run.passes == 1]
+    means = [_exact(by_steps[steps]).split("%")[0] for steps in (2, 3, 4, 5, 6)]
+    text = " ".join(FINDINGS.split())
+    assert f"t = 2 / 3 / 4 / 5 / 6 score {' / '.join(means)}% (three seeds each)" in text
+    for steps in (3, 5):
+        assert f"t = {steps} {_exact(by_steps[steps]).split('(')[1][:-1]}%" in text
+
+
 def test_the_table_at_the_papers_size_is_what_the_runs_hold() -> None:
     runs = find_runs(ROOT / "results" / "rule110")
     for run in runs:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from slowwave.memory.config import Question
-from slowwave.memory.ledger import check_passes
 from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.reply import ReplyText, draw, make_generator
@@ -121,7 +120,7 @@ def probe_state(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
     for n in passes:
-        check_passes(n)
+        talker.sleep.require_passes(n)
     slept = dict[int, MemoryState]()
     for n in passes or [talker.sleep.passes]:
         with torch.inference_mode():

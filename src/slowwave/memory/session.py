@@ -197,8 +197,8 @@ class Session:
         more entry of the ledger; until more is read the same sleep would be rejected again.
 
         While a reply is open this returns None: it waits for the end of the turn, and lapses if the
-        window is empty then. Raises ValueError if passes are not 1 to MOST_PASSES, the settings
-        forbid sleep or there is nothing to sleep on.
+        window is empty then. Raises ValueError if the consolidator has no use for so many passes,
+        the settings forbid sleep or there is nothing to sleep on.
         """
         return finish(self.sleep_by_pass(passes, trigger=trigger), self._on_sleep)
 
@@ -208,7 +208,8 @@ class Session:
         """As `sleep`, in steps; closed before its end it has not been."""
         if self.talker.sleep.eviction == "none":
             raise ValueError("sleep.eviction is none, which never sleeps; use all or sliding")
-        check_passes(passes)
+        if passes is not None:
+            self.talker.sleep.require_passes(passes)
         entry = Entry(kind="sleep", time=time.time(), source=trigger, passes=passes)
         if self._is_replying:
             self._deferred = entry

@@ -16,8 +16,7 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.turn import Event, Progress, Status, Steps
 from slowwave.serving.engine import Ended, Job
 from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
-from slowwave.serving.plan import Plan, enter, make_plan, take_steps
-from slowwave.serving.plan import TurnRequest as Wish
+from slowwave.serving.plan import Plan, TurnRequest, enter, make_plan, take_steps
 from slowwave.serving.server import Server
 
 LOG = logging.getLogger("slowwave.serving")
@@ -55,10 +54,10 @@ class Turn:
     Raises ApiError if there is no place in the queue.
     """
 
-    def __init__(self, server: Server, wish: Wish) -> None:
+    def __init__(self, server: Server, request: TurnRequest) -> None:
         self.outcome = Outcome()
         self._doing: Literal["wait", "read", "sleep", "draw", "record"] = "wait"
-        self._server, self._wish = server, wish
+        self._server, self._request = server, request
         self._began = time.monotonic()
         self._news = asyncio.Queue[str | None]()
         self._job: Job | None = None
@@ -73,7 +72,7 @@ class Turn:
     @property
     def memory(self) -> str | None:
         """The name of the memory, if it is kept."""
-        return None if self._wish.key is None else self._wish.key.name
+        return None if self._request.key is None else self._request.key.name
 
     @property
     def activity(self) -> str:
@@ -107,7 +106,7 @@ class Turn:
         await asyncio.shield(self._task)
 
     async def _run(self) -> None:
-        async with self._server.use(self._wish.key, create=True) as session:
+        async with self._server.use(self._request.key, create=True) as session:
             await self._take(session)
 
     def _end(self, task: asyncio.Task[None]) -> None:
@@ -116,19 +115,19 @@ class Turn:
         _note_failure(task)
 
     async def _take(self, session: Session) -> None:
-        wish, outcome, server = self._wish, self.outcome, self._server
-        plan = await server.engine.call(make_plan, wish, session)
+        request, outcome, server = self._request, self.outcome, self._server
+        plan = await server.engine.call(make_plan, request, session)
         outcome.num_remembered = sum(len(entry.tokens) for entry in plan.known)
         if plan.reply is not None:
             self._repeat(plan.told, plan.reply, session)
             return
         steps = self._read_and_reply(session, plan)
-        self._job = server.start(wish.key, session, steps, self._note)
+        self._job = server.start(request.key, session, steps, self._note)
         with contextlib.suppress(Ended):
             await self._job.wait()
         outcome.status = session.status()
-        if plan.instead and wish.key is not None:
-            server.tell_of_change(wish.key, session)
+        if plan.instead and request.key is not None:
+            server.tell_of_change(request.key, session)
         if outcome.num_drawn:  # or the turn has not been
             server.metrics.tokens_remembered.inc(outcome.num_remembered)
             server.metrics.tokens_read.inc(outcome.num_told)
@@ -147,9 +146,9 @@ class Turn:
 
     def _read_and_reply(self, session: Session, plan: Plan) -> Steps[None]:
         most = self._server.config.max_prompt_tokens
-        told = yield from enter(self._wish, plan, session, most=most)
+        told = yield from enter(self._request, plan, session, most=most)
         self.outcome.num_told = sum(len(entry.tokens) for entry in told)
-        yield from take_steps(self._wish, plan, session, told)
+        yield from take_steps(self._request, plan, session, told)
 
     def _note(self, event: Event) -> None:
         if isinstance(event, SleepReport):

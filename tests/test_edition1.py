@@ -79,6 +79,7 @@ def assert_told(store: Store, name: str) -> None:
     for slept, sleep in zip(store.sleeps(name), values["sleeps"], strict=True):
         assert (slept.start, slept.stop) == (sleep["start"], sleep["stop"])
         report = json.loads(json.dumps(dataclasses.asdict(slept.report)))
+        assert report.pop("consolidator") == "passes"
         assert report == {key: sleep[key] for key in sleep if key not in ("start", "stop")}
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import ConfigDict, FailFast, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from slowwave.wording import guess
 
@@ -94,20 +95,24 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def find_differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Where two flattened configs differ, by dotted name.
+
+    Of sections that differ in their `name` or `kind`, that alone: their settings do not compare.
+    """
+    keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+    tags = [key for key in keys if key.endswith((".name", ".kind"))]
+    sections = tuple(key.rpartition(".")[0] + "." for key in tags)
+    return [key for key in keys if key in tags or not key.startswith(sections)]
+
+
 def describe_differences(here: dict[str, Any], there: dict[str, Any], where: str) -> str:
     """Where two nested configs differ, by dotted name: "train.steps is 100 here and 200 `where`".
 
-    The first few differences, and how many more there are; "" if there are none. Of sections that
-    differ in their `name`, which are of different kinds, that is all that is said.
+    The first few differences, and how many more there are; "" if there are none.
     """
     mine, theirs = flatten(here), flatten(there)
-    keys = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
-    renamed = {key.removesuffix("name") for key in keys if key.endswith(".name")}
-    named = [
-        key
-        for key in keys
-        if key.endswith(".name") or not any(key.startswith(section) for section in renamed)
-    ]
+    named = find_differences(mine, theirs)
     told = [
         f"{key} is {_show(mine.get(key))} here and {_show(theirs.get(key))} {where}"
         for key in itertools.islice(named, MOST_DIFFERENCES)
@@ -172,10 +177,11 @@ def _one_sentence(
         case "missing":
             return f"{where}: is missing; {remedy or 'give it'}"
         case "union_tag_not_found":
-            return f"{where}.name: is missing; {remedy or 'give it'}"
+            return f"{where}.{_tag(first)}: is missing; {remedy or 'give it'}"
         case "union_tag_invalid":
             context = first.get("ctx", {})
-            return f"{where}.name is {context['tag']!r}; use one of {context['expected_tags']}"
+            expected = context["expected_tags"]
+            return f"{where}.{_tag(first)} is {context['tag']!r}; use one of {expected}"
         case "dataclass_type" | "model_attributes_type":
             return f"{where}: is {_quote(first['input'])}; {remedy or 'use a table of its fields'}"
         case _:
@@ -184,12 +190,17 @@ def _one_sentence(
             )
 
 
+def _tag(error: ErrorDetails) -> str:
+    """The field that tells the members of a union apart."""
+    return error.get("ctx", {}).get("discriminator", "name").strip("'")
+
+
 def _follow(loc: tuple[int | str, ...], values: object) -> list[int | str]:
     """Where an error is in `values`; pydantic also names the member of a union that was tried."""
     path: list[int | str] = []
     for number, part in enumerate(loc, start=1):
         inside = _items(values)
-        is_tag = inside.get("name") == part
+        is_tag = part in (inside.get("name"), inside.get("kind"))
         if is_tag and (number < len(loc) or part not in inside):
             continue
         path.append(part)

@@ -24,7 +24,9 @@ def folder(tmp_path: Path) -> Path:
                 train__seed=seed,
             )
     write_run(root / "flops", DEPO, exact=0.3, train__steps=2600, train__muon_lr=2e-2)
-    write_run(root / "normed", DEPO, exact=0.7, sleep__passes=4, sleep__recirculate="normed")
+    write_run(
+        root / "normed", DEPO, exact=0.7, sleep__passes=4, sleep__consolidator__recirculate="normed"
+    )
     write_run(
         root / "row",
         DEPO,

@@ -31,7 +31,7 @@ def test_variants_are_named_by_what_differs(variants: list[Variant]) -> None:
     assert [variant.differs_in_training_only for variant in variants] == [True, False, False, True]
     assert base_settings(variants) == {
         "task.layout": "layout=forked",
-        "sleep.recirculate": "recirculate=hidden",
+        "sleep.consolidator.recirculate": "recirculate=hidden",
         "train.steps": "steps=1000",
         "train.muon_lr": "muon_lr=0.01",
     }

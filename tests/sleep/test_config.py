@@ -82,6 +82,10 @@ def test_older_and_shorter_settings_are_read(older: dict[str, Any], settings: Co
             r"sleep\.consolidator\.kind is ridge; leave it out$",
         ),
         ({"consolidator": {"kind": "ridge", "penalty": 0}}, r"sleep\.consolidator\.penalty is 0"),
+        (
+            {"consolidator": {"recirculate": "normed"}, "recirculate": "hidden"},
+            r"sleep\.recirculate is sleep\.consolidator\.recirculate now, which is given too;",
+        ),
         ({"consolidator": {"penalty": 1}}, r"sleep\.consolidator\.penalty: unknown key"),
         (
             {"consolidator": "ridge", "passes": 3},

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slowwave.config import flatten
+from slowwave.config import find_differences, flatten
 from slowwave.evaluation.measure import SHARE, Measure
 from slowwave.experiment import read_config
 from slowwave.training.run_files import read_metrics, read_summary
@@ -313,7 +313,7 @@ def _shared(run: Run) -> dict[str, Any]:
 def _variant(runs: list[Run], base: dict[str, Any]) -> Variant:
     own = _shared(runs[0])
     keys = [*own, *(key for key in base if key not in own)]
-    changes = {key: own.get(key) for key in keys if own.get(key) != base.get(key)}
+    changes = {key: own.get(key) for key in find_differences(own, base)}
     name = " ".join(_show(key, value, keys) for key, value in changes.items())
     return Variant(name or BASE, changes, tuple(runs))
 

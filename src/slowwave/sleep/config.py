@@ -198,6 +198,10 @@ def _read_consolidator(values: Any) -> Any:
             f"sleep.consolidator.kind is {inner['kind']!r:.80}; use one of {', '.join(KINDS)}"
         )
     for name in moved:
+        if name in inner:
+            raise ValueError(
+                f"sleep.{name} is sleep.consolidator.{name} now, which is given too; leave one out"
+            )
         if kind is not Passes:
             raise ValueError(
                 f"sleep.{name} is a setting of the consolidator passes, and "

@@ -80,7 +80,7 @@ def test_every_command_makes_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("slowwave.experiment.run_training", record)
-    monkeypatch.setattr("slowwave.commands.train.look_up", lambda *_: Standing(""))
+    monkeypatch.setattr("slowwave.commands.runs.look_up", lambda *_: Standing(""))
     of_first_seed = {run.folder: run for run in _every_run() if run.config.train.seed == 0}
     for run in of_first_seed.values():
         cli.main([*run.arguments, "--json"])

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from slowwave.training.experiment import build, load_experiment, make_trainer
+from slowwave.experiment import build, load_experiment, make_trainer
 from slowwave.training.process import keep_freed_memory
 from slowwave.training.run_folder import RunFolder
 

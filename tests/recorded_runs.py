@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from slowwave.config import override
+from slowwave.experiment import ExperimentConfig
 from slowwave.storage.json_files import write_json
 from slowwave.tasks.depo import DepoConfig
 from slowwave.tasks.rule110 import Rule110Config
 from slowwave.tasks.text import TextConfig
-from slowwave.training.experiment import ExperimentConfig
 from slowwave.training.run_folder import RunFolder
 
 DEPO = ExperimentConfig(name="depo-mini", task=DepoConfig(hops=2))

@@ -34,7 +34,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 8)
+    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 8)
 
 
 def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -81,7 +81,7 @@ def test_train_help_lists_the_fields_of_the_recipe(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_builds(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from slowwave.training.experiment import build, load_experiment
+    from slowwave.experiment import build, load_experiment
 
     monkeypatch.chdir(ROOT)
     config = load_experiment(recipe)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slowwave.config import Config, describe_differences, override, read_toml, validate
-from slowwave.training.experiment import ExperimentConfig
+from slowwave.experiment import ExperimentConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from rich.text import Text
 from slowwave.commands import doctor
 from slowwave.console import PlainConsole
 from slowwave.evaluation.tables import print_summary
+from slowwave.experiment import ExperimentConfig
 from slowwave.lab.bench.report import Row, Section, section_table
 from slowwave.lab.reproduction.runs import PlannedRun
 from slowwave.lab.reproduction.workers import TrainingProgress
 from slowwave.tasks.depo import DepoConfig
-from slowwave.training.experiment import ExperimentConfig
 
 NAME = "a[red]b[/] :cat: [bold]"
 ROOT = Path(__file__).parents[1]

@@ -16,19 +16,19 @@ import pytest
 import torch
 
 from numerics import assert_close
-from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker, load
-from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.stream import read_stream
-from slowwave.state import MemoryState
-from slowwave.storage.memory_file import load_memory, read_header, save_memory
-from slowwave.training.experiment import (
+from slowwave.experiment import (
     ExperimentConfig,
     load_experiment,
     load_run,
     look_up,
     score,
 )
+from slowwave.memory.store import Store
+from slowwave.runtime.model_folder import Talker, load
+from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.stream import read_stream
+from slowwave.state import MemoryState
+from slowwave.storage.memory_file import load_memory, read_header, save_memory
 
 FOLDER = Path(__file__).with_name("fixtures") / "edition1"
 VALUES: dict[str, Any] = json.loads((FOLDER / "values.json").read_text("utf-8"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from slowwave import cli, tasks
-from slowwave.training.experiment import load_experiment, load_run
+from slowwave.experiment import load_experiment, load_run
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
 TINY = [

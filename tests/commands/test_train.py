@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from slowwave import cli, status_line
-from slowwave.training import experiment
+from slowwave import cli, experiment, status_line
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "recipes" / "depo-mini.toml"

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from slowwave.evaluation.evaluate import evaluate
+from slowwave.experiment import ExperimentConfig, build, load_run
 from slowwave.lab.demo import PASSES, run_demo
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
@@ -24,7 +25,6 @@ from slowwave.storage.checkpoint import save_model
 from slowwave.storage.json_files import read_json, write_json
 from slowwave.tasks.depo import DepoConfig
 from slowwave.tasks.rule110 import Rule110Config
-from slowwave.training.experiment import ExperimentConfig, build, load_run
 
 GRAPHS = 3
 SEED = 5

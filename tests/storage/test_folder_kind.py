@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from slowwave.experiment import ExperimentConfig, export_run, load_run
 from slowwave.models.config import ModelConfig
 from slowwave.runtime.model_folder import TalkerConfig, load
 from slowwave.sleep.config import SleepConfig
@@ -16,7 +17,6 @@ from slowwave.storage.checkpoint import save_model
 from slowwave.tasks import BUILT_IN, TaskConfig, find_config
 from slowwave.tasks.conversation import ConversationConfig
 from slowwave.tasks.depo import DepoConfig
-from slowwave.training.experiment import ExperimentConfig, export_run, load_run
 
 ROOT = Path(__file__).parents[2]
 TALKER = TalkerConfig(model=ModelConfig(vocab_size=9), sleep=SleepConfig())

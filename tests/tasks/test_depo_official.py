@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from slowwave.experiment import load_experiment
 from slowwave.sleep.objective import Labelled
 from slowwave.sleep.schedule import NO_LOSS, Segment, cut_training
 from slowwave.tasks.depo import DepoConfig
 from slowwave.tasks.depo.task import Depo
 from slowwave.tasks.draws import SPLITS
-from slowwave.training.experiment import load_experiment
 
 REFERENCE = os.environ.get("SLOWWAVE_REFERENCE_DATA", "")
 Name = tuple[int, ...]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from slowwave.experiment import ExperimentConfig
 from slowwave.tasks import BUILT_IN, TaskConfig, find_config, find_task, make_task, read_section
-from slowwave.training.experiment import ExperimentConfig
 
 TASK = """
 from slowwave.tasks import TaskConfig

@@ -14,13 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from slowwave.models.config import ModelConfig
-from slowwave.sleep.config import SleepConfig
-from slowwave.storage.checkpoint import load_tensors, save_tensors
-from slowwave.tasks.depo import DepoConfig
-from slowwave.training import checkpoint
-from slowwave.training.config import TrainConfig
-from slowwave.training.experiment import (
+from slowwave.experiment import (
     ExperimentConfig,
     build,
     load_run,
@@ -28,6 +22,12 @@ from slowwave.training.experiment import (
     make_trainer,
     run_training,
 )
+from slowwave.models.config import ModelConfig
+from slowwave.sleep.config import SleepConfig
+from slowwave.storage.checkpoint import load_tensors, save_tensors
+from slowwave.tasks.depo import DepoConfig
+from slowwave.training import checkpoint
+from slowwave.training.config import TrainConfig
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.trainer import StepReport, TrainingDiverged
 

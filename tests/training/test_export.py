@@ -10,6 +10,7 @@ import torch
 
 import slowwave
 from slowwave import cli
+from slowwave.experiment import ExperimentConfig, export_run, run_training
 from slowwave.memory.session import Session
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
@@ -18,7 +19,6 @@ from slowwave.tasks.conversation import ConversationConfig
 from slowwave.tasks.rule110 import Rule110Config
 from slowwave.tasks.text import TextConfig
 from slowwave.training.config import TrainConfig
-from slowwave.training.experiment import ExperimentConfig, export_run, run_training
 
 TINY = ExperimentConfig(
     name="tiny",
@@ -31,7 +31,7 @@ TINY = ExperimentConfig(
 
 @pytest.fixture(autouse=True)
 def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 2)
+    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 2)
 
 
 def test_an_exported_run_talks_in_its_own_window(tmp_path: Path) -> None:

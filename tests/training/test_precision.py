@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from slowwave.experiment import ExperimentConfig, load_run, run_training
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.json_files import read_json
 from slowwave.tasks.depo import DepoConfig
 from slowwave.training.config import Precision, TrainConfig
-from slowwave.training.experiment import ExperimentConfig, load_run, run_training
 from slowwave.training.precision import choose_precision, compute_dtype, iteration_dtype
 from slowwave.training.trainer import StepReport
 

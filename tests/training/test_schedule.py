@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from slowwave.experiment import ExperimentConfig, build, run_training
 from slowwave.lab.reproduction.runs import PlannedRun, planned_cost
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
@@ -20,7 +21,6 @@ from slowwave.sleep.objective import plan_batch
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
-from slowwave.training.experiment import ExperimentConfig, build, run_training
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.schedule import learning_rate_factor, recurrent_parameters, sleep_at
 from slowwave.training.trainer import StepReport
@@ -53,7 +53,7 @@ FROZEN = dataclasses.replace(TRAIN, first_stage_trains="recurrent")
 
 @pytest.fixture(autouse=True)
 def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 8)
+    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 8)
 
 
 def _stop(config: ExperimentConfig, out: Path, step: int) -> dict[str, Tensor]:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from slowwave.experiment import ExperimentConfig, run_training
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
 from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
-from slowwave.training.experiment import ExperimentConfig, run_training
 from slowwave.training.trainer import StepReport
 
 TRAIN = TrainConfig(
@@ -32,7 +32,7 @@ FIRST = ExperimentConfig(
 
 @pytest.fixture(autouse=True)
 def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 8)
+    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 8)
 
 
 def _continue(folder: Path, **changes: object) -> ExperimentConfig:

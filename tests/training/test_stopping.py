@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from slowwave.evaluation.evaluate import Scored
+from slowwave.experiment import ExperimentConfig, look_up, run_training
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.tasks.depo import DepoConfig
 from slowwave.training.config import TrainConfig
-from slowwave.training.experiment import ExperimentConfig, look_up, run_training
 from slowwave.training.process import StopSignals
 from slowwave.training.trainer import StepReport
 

@@ -12,6 +12,13 @@ from typing import get_args
 import pytest
 import torch
 
+from slowwave.experiment import (
+    ExperimentConfig,
+    build,
+    load_run,
+    make_trainer,
+    run_training,
+)
 from slowwave.models.config import LayerType, ModelConfig
 from slowwave.sleep.config import Passes, SleepConfig
 from slowwave.storage.checkpoint import load_tensors
@@ -19,13 +26,6 @@ from slowwave.storage.json_files import read_json, write_json
 from slowwave.tasks.depo import DepoConfig
 from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
-from slowwave.training.experiment import (
-    ExperimentConfig,
-    build,
-    load_run,
-    make_trainer,
-    run_training,
-)
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.trainer import StepReport, Trainer, TrainingDiverged
 
@@ -44,7 +44,7 @@ QUICK = TrainConfig(
 
 @pytest.fixture(autouse=True)
 def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 64)
+    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 64)
 
 
 def _experiment(**changes: object) -> ExperimentConfig:
@@ -182,7 +182,7 @@ def test_a_run_that_was_killed_after_it_reached_its_target_trains_no_further(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("slowwave.training.experiment.score", kill)
+        patch.setattr("slowwave.experiment.score", kill)
         with pytest.raises(RuntimeError, match="killed"):
             run_training(config, tmp_path)
     summary = run_training(config, tmp_path)
@@ -191,7 +191,7 @@ def test_a_run_that_was_killed_after_it_reached_its_target_trains_no_further(
 
 
 def test_a_loaded_run_scores_as_the_trained_model_did(tmp_path: Path) -> None:
-    from slowwave.training.experiment import score
+    from slowwave.experiment import score
 
     config = _experiment()
     summary = run_training(config, tmp_path / "run")

@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import tyro
 
 from slowwave.commands.arguments import parse, require_folder, split_setting
+from slowwave.experiment import ExperimentConfig, load_experiment, look_up
 from slowwave.status_line import StatusLine
-from slowwave.training.experiment import ExperimentConfig, load_experiment, look_up
-from slowwave.training.process import RunView
 from slowwave.training.run_folder import count_saved_steps
 from slowwave.wording import find_close
 
@@ -47,7 +46,7 @@ def train(arguments: list[str]) -> None:
         tyro.conf.AvoidSubcommands[TrainOptions],
         rest,
         prog=f"slowwave train {recipe}",
-        default=TrainOptions(experiment=load_experiment(recipe)),
+        default=TrainOptions(experiment=load_experiment(recipe, _find_consolidator(rest))),
     )
     config = options.experiment
     name = f"n{config.sleep.passes}-seed{config.train.seed}"
@@ -66,6 +65,24 @@ def train(arguments: list[str]) -> None:
 
         print_summary(summary)
         print(f"run folder: {out}", file=sys.stderr)
+
+
+def _find_consolidator(arguments: list[str]) -> dict[str, Any]:
+    """The consolidator that flags choose, whose settings are flags too, and N, which must suit it.
+
+    `--sleep.consolidator ridge` is taken out of the arguments.
+    """
+    chosen: dict[str, Any] = {}
+    for flag in ("--sleep.consolidator", "--sleep.consolidator.kind"):
+        if flag in arguments[:-1]:
+            at = arguments.index(flag)
+            chosen["sleep.consolidator"] = arguments[at + 1]
+            del arguments[at : at + 2]
+    if chosen and "--sleep.passes" in arguments[:-1]:
+        passes = arguments[arguments.index("--sleep.passes") + 1]
+        if passes.isdecimal():
+            chosen["sleep.passes"] = int(passes)
+    return chosen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +110,8 @@ def evaluate(arguments: list[str]) -> None:
         raise ValueError(f"--examples is {options.examples}; use 1 or more")
     with StatusLine() as status:
         status.show(f"loading {options.run}")
-        from slowwave.training.experiment import load_run, retask, score
+        from slowwave.evaluation.tables import RunView
+        from slowwave.experiment import load_run, retask, score
 
         config, model, task = load_run(options.run)
         if options.set:
@@ -135,7 +153,7 @@ class ExportOptions:
 def export(arguments: list[str]) -> None:
     """slowwave export RUN OUT"""
     options = parse(ExportOptions, arguments, prog="slowwave export")
-    from slowwave.training.experiment import export_run
+    from slowwave.experiment import export_run
 
     export_run(options.run, options.out)
     print(options.out)
@@ -147,7 +165,8 @@ def _train(config: ExperimentConfig, out: Path, status: StatusLine) -> dict[str,
     Raises KeyboardInterrupt with a sentence about what is saved if training was interrupted.
     """
     status.show(f"loading what the run in {out} takes")
-    from slowwave.training.experiment import run_training
+    from slowwave.evaluation.tables import RunView
+    from slowwave.experiment import run_training
     from slowwave.training.process import keep_freed_memory
 
     keep_freed_memory()

@@ -1,18 +1,23 @@
-"""Tables for people: a run's scores beside its floors, and examples of a task."""
+"""What people see of a run: its scores beside their floors, its steps, examples of its task."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from slowwave.console import PlainConsole
 from slowwave.evaluation.measure import Measure
+from slowwave.status_line import StatusLine, show_seconds
 from slowwave.tasks import find_config, list_names, make_task
 from slowwave.tasks.gsm_infinite.official import find_difference, read_official
 from slowwave.tasks.gsm_infinite.task import Outcome, constant_floors
+
+if TYPE_CHECKING:
+    from slowwave.evaluation.evaluate import Scored
+    from slowwave.training.trainer import StepReport
 
 
 def score_table(summary: dict[str, Any]) -> Table:
@@ -127,3 +132,33 @@ def print_official_rows(path: Path, *, as_json: bool) -> None:
     for text in differing:
         print(f"  {text}")
     print("floors: " + ", ".join(f"{key} {value:.1%}" for key, value in floors.items()))
+
+
+class RunView:
+    """Shows steps and scorings as they are told of them."""
+
+    def __init__(self, status: StatusLine) -> None:
+        self._status = status
+
+    def step(self, report: StepReport) -> None:
+        """A step was taken; the last one stays on the screen."""
+        line = describe_step(report)
+        if report.progress.step == report.steps:
+            self._status.say(line)
+        else:
+            self._status.show(line)
+
+    def scored(self, scored: Scored) -> None:
+        """A scoring goes on."""
+        work = f"scoring the {scored.split} split, N = {scored.passes}"
+        self._status.count(work, scored.done, scored.examples, "examples")
+
+
+def describe_step(report: StepReport) -> str:
+    """Step, tokens, loss, exact match, speed and the time left."""
+    exact = "-" if report.exact is None else f"{report.exact:.1%}"
+    return (
+        f"step {report.progress.step}/{report.steps}  tokens {report.progress.tokens / 1e6:.2f}M  "
+        f"loss {report.loss:.3f}  exact {exact:>5}  "
+        f"{report.tokens_per_second / 1e3:.1f}k tokens/s  left {show_seconds(report.seconds_left)}"
+    )

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from slowwave.console import PlainConsole
 from slowwave.evaluation.evaluate import Record, evaluate
+from slowwave.experiment import ExperimentConfig, load_run
 from slowwave.lab.canvas import save_figure
 from slowwave.lab.memory_plots import draw_demo
 from slowwave.lab.run_results import Spread
@@ -27,7 +28,6 @@ from slowwave.storage.json_files import write_json
 from slowwave.tasks.base import Example, Task
 from slowwave.tasks.depo import DepoConfig
 from slowwave.tasks.draws import MAX_INDEX
-from slowwave.training.experiment import ExperimentConfig, load_run
 from slowwave.wording import say_how_to_install
 
 PASSES = (1, 2, 3, 4)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slowwave.evaluation.evaluate import evaluate
+from slowwave.experiment import build, load_run
 from slowwave.lab.memory_plots import PROBE_EXAMPLES, PROBE_FILE
 from slowwave.models.backbone import HybridLM
 from slowwave.sleep.awake import read_awake
@@ -26,7 +27,6 @@ from slowwave.storage.json_files import write_json
 from slowwave.tasks.base import Task
 from slowwave.tasks.draws import SPLITS
 from slowwave.tasks.rule110.task import Rule110
-from slowwave.training.experiment import build, load_run
 
 BATCH_SIZE = 256
 STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 3))

@@ -15,7 +15,7 @@ from typing import Any
 
 from slowwave.config import flatten
 from slowwave.evaluation.measure import SHARE, Measure
-from slowwave.training.experiment import read_config
+from slowwave.experiment import read_config
 from slowwave.training.run_files import read_metrics, read_summary
 
 BASE = "base"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from slowwave import cli
+from slowwave.experiment import ExperimentConfig, as_recorded, read_config
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, check_scale, read_figures
 from slowwave.lab.reproduction.runs import PlannedRun, find_state, matches, plan_runs, planned_cost
 from slowwave.storage.json_files import read_json, write_json
-from slowwave.training.experiment import ExperimentConfig, as_recorded, read_config
 from slowwave.training.run_folder import Standing
 
 ROOT = Path(__file__).parents[3]
@@ -79,7 +79,7 @@ def test_every_command_makes_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
         return {}
 
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("slowwave.training.experiment.run_training", record)
+    monkeypatch.setattr("slowwave.experiment.run_training", record)
     monkeypatch.setattr("slowwave.commands.train.look_up", lambda *_: Standing(""))
     of_first_seed = {run.folder: run for run in _every_run() if run.config.train.seed == 0}
     for run in of_first_seed.values():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recorded_runs import make_record, make_summary
+from slowwave.experiment import load_experiment
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, Scale, read_figures
 from slowwave.lab.reproduction.question_cost import (
     QUESTIONS,
@@ -23,7 +24,6 @@ from slowwave.lab.reproduction.question_cost import (
 from slowwave.lab.reproduction.runs import PlannedRun, plan_runs
 from slowwave.storage.json_files import write_json
 from slowwave.tasks import make_task
-from slowwave.training.experiment import load_experiment
 
 ROOT = Path(__file__).parents[3]
 RECIPE = 'name = "tiny"\n[task]\nname = "depo"\n[sleep]\nwindow = 20\n'

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from slowwave.config import override
+from slowwave.experiment import ExperimentConfig
 from slowwave.lab.run_results import Run, find_runs
 from slowwave.tasks import make_task
 from slowwave.training.cost import run_flops
-from slowwave.training.experiment import ExperimentConfig
 
 RESULTS = Path(__file__).parents[3] / "results"
 RUNS = {str(run.folder.relative_to(RESULTS)): run for run in find_runs(RESULTS)}

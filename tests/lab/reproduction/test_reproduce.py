@@ -112,7 +112,7 @@ def test_a_run_without_its_checkpoint_is_trained_once_more_to_be_probed(
     few = functools.partial(probe_run, examples=16)
     monkeypatch.setattr("slowwave.lab.probe.probe_run", few)
     monkeypatch.setattr("slowwave.lab.reproduction.reproduce.train_runs", _train_here)
-    monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 8)
+    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 8)
     record = tiny / "results" / "cells" / "n2-seed0"
     probe, again = record / "probe.json", tiny / "runs" / "cells" / "n2-seed0"
 

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from recorded_runs import make_record, make_summary
 from slowwave import cli
+from slowwave.experiment import retask, run_training
 from slowwave.lab.reproduction.drawings import draw_retests, gather_retests, retest_table
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, read_figures
 from slowwave.lab.reproduction.retests import (
@@ -27,7 +28,6 @@ from slowwave.lab.reproduction.runs import plan_runs
 from slowwave.lab.reproduction.table import results_readme
 from slowwave.storage.files import write_atomically
 from slowwave.storage.json_files import write_json
-from slowwave.training.experiment import retask, run_training
 from slowwave.training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
@@ -179,7 +179,7 @@ def test_a_figure_is_tested_once(
     assert "results/tiny/n2-seed0, tested with t = 3: to do\n" in shown
     (command,) = [line for line in shown.splitlines() if "n2-seed0 --set steps=3 " in line]
 
-    monkeypatch.setattr("slowwave.training.experiment.TEST_EXAMPLES", 4)
+    monkeypatch.setattr("slowwave.experiment.TEST_EXAMPLES", 4)
     for run in plan_runs(read_figures()["small"], "mini", seeds=1):
         run_training(run.config, run.folder)
     cli.main(["reproduce", "small", "--seeds", "1"])

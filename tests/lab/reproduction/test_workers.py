@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from slowwave.console import PlainConsole
+from slowwave.experiment import ExperimentConfig
 from slowwave.lab.reproduction.runs import PlannedRun, find_state
 from slowwave.lab.reproduction.workers import TrainingProgress, last_step, train_runs
 from slowwave.storage.json_files import write_json
 from slowwave.tasks.depo import DepoConfig
-from slowwave.training.experiment import ExperimentConfig
 from slowwave.training.run_folder import count_saved_steps
 
 # Stands in for `slowwave train`: its name says what it does, its last argument is the run folder.

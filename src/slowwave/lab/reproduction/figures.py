@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from slowwave.config import Config, flatten, read_toml
-from slowwave.training.experiment import TEST_EXAMPLES
+from slowwave.experiment import TEST_EXAMPLES
 
 Scale = Literal["mini", "paper"]
 

@@ -13,14 +13,14 @@ from typing import Any, Literal
 from rich.console import Console
 
 from slowwave.config import flatten, override
+from slowwave.evaluation.tables import RunView
+from slowwave.experiment import ExperimentConfig
 from slowwave.lab.reproduction.figures import FigureConfig, RetestsConfig
 from slowwave.lab.reproduction.runs import PlannedRun, fill_name, find_state
 from slowwave.lab.run_results import Run, find_runs
 from slowwave.status_line import StatusLine
 from slowwave.storage.files import write_atomically
 from slowwave.storage.json_files import dump_lines, parse_lines
-from slowwave.training.experiment import ExperimentConfig
-from slowwave.training.process import RunView
 
 RECORDED = {"changes", "examples", "test"}
 
@@ -69,7 +69,7 @@ def find_retest_state(retest: PlannedRetest) -> RetestState:
 
 def run_retests(retests: Sequence[PlannedRetest], console: Console) -> None:
     """Tests what is not recorded, and says which runs cannot be tested for want of a checkpoint."""
-    from slowwave.training.experiment import load_run, retask, score
+    from slowwave.experiment import load_run, retask, score
 
     states = [find_retest_state(retest) for retest in retests]
     say = functools.partial(console.print, soft_wrap=True)

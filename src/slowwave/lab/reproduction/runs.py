@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from rich.console import Console
 
 from slowwave.config import describe_differences, flatten
+from slowwave.experiment import ExperimentConfig, as_recorded, check_same, load_experiment
 from slowwave.lab.memory_plots import PROBE_FILE
 from slowwave.lab.reproduction.figures import RECIPES, FigureConfig, RunsConfig, Scale
 from slowwave.status_line import StatusLine
 from slowwave.tasks import TaskConfig, make_task
-from slowwave.training.experiment import ExperimentConfig, as_recorded, check_same, load_experiment
 from slowwave.training.run_folder import find_checkpoint
 
 if TYPE_CHECKING:

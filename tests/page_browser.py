@@ -20,8 +20,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from serving_app import MODEL, listen
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
+from slowwave.runtime.config import ChatFormat
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
 from slowwave.sleep.config import SleepConfig

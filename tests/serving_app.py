@@ -14,9 +14,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.model_folder import Talker
+from slowwave.runtime.config import ChatFormat
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.connections import bind

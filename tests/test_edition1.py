@@ -24,7 +24,7 @@ from slowwave.experiment import (
     score,
 )
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker, load
+from slowwave.memory.talker import Talker, load
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState

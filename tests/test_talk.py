@@ -1,4 +1,4 @@
-"""The shipped model to talk to says what the README shows, and keeps plain facts for a while."""
+"""The shipped model to talk to says what the pages show, and keeps plain facts for a while."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker, load
+from slowwave.memory.talker import Talker, load
 from slowwave.tasks.conversation.phrases import SMALL_TALK, begin
 
 ROOT = Path(__file__).parent.parent
@@ -49,10 +48,14 @@ def test_it_says_what_the_readme_shows(talker: Talker, tmp_path: Path) -> None:
     for chat in chats:
         with Store(tmp_path) as store, store.open("me", talker, create=True) as session:
             for line, reply in chat:
-                if line != "/quit":
+                if line == "/sleep":
+                    report = session.sleep()
+                    assert report is not None
+                    assert reply.startswith(f"sleep 1 (asked): {report.tokens} tokens, 4 passes, ")
+                else:
                     assert session.generate(line) == reply
     with Store(tmp_path) as store:
-        assert store.info("me").num_sleeps == 2
+        assert store.info("me").num_sleeps == 1
 
 
 def read_table(path: Path, first: str) -> list[dict[str, str]]:
@@ -65,13 +68,13 @@ def read_table(path: Path, first: str) -> list[dict[str, str]]:
     return [dict(zip(map(str.strip, header), map(str.strip, row), strict=True)) for row in rows]
 
 
-def test_the_readme_s_scores_are_those_recorded() -> None:
+def test_the_scores_in_findings_are_those_recorded() -> None:
     tests = {"common names": "128 windows, common names", "any fact": "128 windows, about 10 facts"}
     recorded = {
         (row["test"], row["trained N"]): row
         for row in read_table(ROOT / "results" / "talk" / "talk.md", "test")
     }
-    shown = read_table(ROOT / "README.md", "told, windows ago")
+    shown = read_table(ROOT / "docs" / "findings.md", "told, windows ago")
     assert len(shown) == 4
     for row in shown:
         kind, passes = row.pop("told, windows ago").split(", N = ")
@@ -81,8 +84,7 @@ def test_the_readme_s_scores_are_those_recorded() -> None:
 
 @pytest.mark.parametrize(("windows", "least"), [(10, 7), (100, 6)])
 def test_most_plain_facts_outlive_small_talk(talker: Talker, windows: int, least: int) -> None:
-    model, tokenizer, sleep, chat = talker
-    session = Session(model, tokenizer, sleep, chat=chat)
+    session = talker.session()
     for fact, _, _ in FACTS:
         assert session.generate(fact) == "Noted."
     number = 0

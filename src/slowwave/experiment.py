@@ -332,7 +332,7 @@ def export_run(folder: str | Path, out: str | Path) -> None:
     Weights are as trained, matrix products in float32 from now on. Raises ValueError if the task is
     not one of text, or `out` is there already.
     """
-    from slowwave.runtime.chat import ChatFormat
+    from slowwave.runtime.config import ChatFormat
     from slowwave.runtime.model_folder import TalkerConfig, save
     from slowwave.storage.tokenizer import load_tokenizer
 

@@ -13,7 +13,7 @@ import pytest
 from slowwave import cli
 from slowwave.commands.memory import DIRECTORY
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import TalkerConfig, save
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer

@@ -30,7 +30,7 @@ SHORT = ("--max-new-tokens", 5)
 def alone(model: Path) -> Session:
     """A session in memory, which says what a chat must say."""
     talker = slowwave.load(model)
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
+    return talker.session()
 
 
 def test_one_document_for_each_line(model: Path, chat: Chat, alone: Session, folder: Path) -> None:

@@ -109,7 +109,7 @@ def start(model: Path) -> Iterator[Start]:
 def begin(model: Path) -> Session:
     """A session in memory."""
     talker = slowwave.load(model)
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
+    return talker.session()
 
 
 def ledger(model: Path) -> list[tuple[str, str]]:

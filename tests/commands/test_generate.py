@@ -14,19 +14,19 @@ import slowwave
 from slowwave import cli, status_line
 from slowwave.commands.turn import ReadView
 from slowwave.lab.bench.kills import is_same
-from slowwave.memory import pieces as memory_pieces
-from slowwave.memory.pieces import cut_text
+from slowwave.memory import turn as memory_turn
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
+from slowwave.memory.turn import cut_text
 
 Call = Callable[..., str]
 
 
 def start(model: Path) -> Session:
     talker = slowwave.load(model)
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
+    return talker.session()
 
 
 def test_the_reply_is_what_a_session_says(model: Path, call: Call, folder: Path) -> None:
@@ -87,22 +87,26 @@ READ = ("--file", "notes.txt", "--read", "--memory")
 def pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """LONG is in a file, and read in small pieces."""
     (folder / "notes.txt").write_text(LONG)
-    monkeypatch.setattr(memory_pieces, "cut_text", lambda text: cut_text(text, 40))
+    monkeypatch.setattr(memory_turn, "cut_text", lambda text: cut_text(text, 40))
     return cut_text(LONG, 40)
 
 
 def interrupt_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C within the piece of a number, after a sleep or two."""
-    read, numbers = Session.read, itertools.count()
+    read, note, numbers = Session.read, ReadView.note, itertools.count()
+    is_reached = False
 
-    def stop(report: SleepReport) -> None:
-        raise KeyboardInterrupt
+    def stop(view: ReadView, report: SleepReport) -> None:
+        if is_reached:
+            raise KeyboardInterrupt
+        note(view, report)
 
     def read_until(session: Session, text: str, *, source: str) -> None:
-        if next(numbers) == number:
-            session.on_sleep = stop
+        nonlocal is_reached
+        is_reached = next(numbers) == number
         read(session, text, source=source)
 
+    monkeypatch.setattr(ReadView, "note", stop)
     monkeypatch.setattr(Session, "read", read_until)
 
 

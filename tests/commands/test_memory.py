@@ -19,7 +19,7 @@ from slowwave.commands.printing import to_json
 from slowwave.memory.config import Question
 from slowwave.memory.questions import probe_point
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 
 Call = Callable[..., str]
 

@@ -6,10 +6,9 @@ import pytest
 
 from byte_tokenizer import ByteTokenizer
 from slowwave.memory.session import Session
+from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
+from slowwave.runtime.config import ChatFormat, Sampling
 from slowwave.sleep.config import SleepConfig
 from tiny_models import THREE_LAYERS
 
@@ -25,17 +24,11 @@ def talker() -> Talker:
 
 
 @pytest.fixture
-def start() -> Start:
+def start(talker: Talker) -> Start:
     """New sessions of one model; replies are drawn, so that they vary."""
 
     def make() -> Session:
-        return Session(
-            MODEL,
-            ByteTokenizer(),
-            SleepConfig(window=WINDOW, passes=2),
-            chat=ChatFormat(),
-            sampling=Sampling(temperature=1.0, top_k=40),
-        )
+        return talker.session(sampling=Sampling(temperature=1.0, top_k=40))
 
     return make
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slowwave.memory.answers import answer, contains, measure_answer
+from slowwave.memory.questions import answer, contains, measure_answer
 from slowwave.memory.session import Session
-from slowwave.memory.telling import tell
-from slowwave.memory.turn_steps import finish
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import finish, tell
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 
 WINDOW = 12
 
@@ -19,7 +18,7 @@ WINDOW = 12
 @pytest.mark.parametrize("text", ["", "Ann.", "Ann lives in Lima.", "x" * (2 * WINDOW - 1)])
 def test_an_answer_is_what_a_session_says(session: Session, text: str, in_chat: bool) -> None:
     if not in_chat:
-        session.chat = None
+        session.talker = session.talker._replace(chat=None)
     if text:
         session.read(text)
     fork = session.fork()
@@ -38,7 +37,7 @@ def test_an_answer_is_measured_token_by_token(session: Session) -> None:
     session.read("x" * (WINDOW + 7))
     measured = measure_answer(session.talker, session.state, "Where?", "in Lima or so.")
     fork = session.fork()
-    hidden = fork.repeat(tell(fork.tokenizer, "> Where?\n"))
+    hidden = fork.repeat(tell(fork.talker.tokenizer, "> Where?\n"))
     expected = list[float]()
     for token in b"in Lima or so.":
         assert hidden is not None

@@ -23,13 +23,12 @@ from byte_tokenizer import ByteTokenizer
 from damage import spoil_archive, spoil_bytes, spoil_memory, spoil_rows
 from slowwave.commands.process import explain
 from slowwave.memory.config import Canary, GateConfig
-from slowwave.memory.refusals import OtherModel, UnknownName
-from slowwave.memory.session import Session
+from slowwave.memory.names import OtherModel, UnknownName
 from slowwave.memory.session_file import read_session_file
 from slowwave.memory.store import Store
+from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.model_folder import Talker
+from slowwave.runtime.config import ChatFormat
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.memory_file import read_fast_weights, read_header
 from tiny_models import TWO_LAYERS
@@ -168,7 +167,7 @@ class Trial:
 
     def use_memory(self, path: Path) -> None:
         """Reads a memory file, and goes on from it."""
-        session = Session(TALKER.model, TALKER.tokenizer, TALKER.sleep, chat=TALKER.chat)
+        session = TALKER.session()
         self.attempt(lambda: read_header(path))
         self.attempt(lambda: read_fast_weights(path))
         self.attempt(lambda: session.load(path))
@@ -208,7 +207,7 @@ class Trial:
             lambda: [store.sleeps(name) for name in ("ann", "ann@monday", "eve")],
             lambda: store.sleeps("ann", 1),
             lambda: store.sources("ann"),
-            lambda: [store.piece("ann", 1, 3), store.last_piece("ann", 2)],
+            lambda: [store.page("ann", 1, 3), store.last_page("ann", 2)],
             lambda: store.provenance("ann"),
             lambda: store.gate("eve"),
             lambda: store.diff("ann", "ann@monday"),

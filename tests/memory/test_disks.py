@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from slowwave.memory import catalogue_file
+from slowwave.memory import catalogue_database
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 
 RESERVE = "catalogue.sqlite-reserve"
 
@@ -157,7 +157,7 @@ def test_a_session_is_deleted_with_the_room_of_the_reserve(
     fill(tmp_path, talker, "ann", "bob")
     connect = sqlite3.connect
     FullDisk.reserve = tmp_path / RESERVE
-    make = catalogue_file.Reserve.make
+    make = catalogue_database.Reserve.make
 
     def connect_full(*path: Any, **named: Any) -> sqlite3.Connection:
         return connect(*path, factory=FullDisk, **named)
@@ -176,8 +176,8 @@ def test_a_session_is_deleted_with_the_room_of_the_reserve(
         assert store.is_wiped()
         assert look(store, talker, "bob") == ["bob"]
     assert FullDisk.num_refused >= 4
-    assert catalogue_file.Reserve.make == make
-    assert (tmp_path / RESERVE).stat().st_size == catalogue_file.RESERVE_NBYTES
+    assert catalogue_database.Reserve.make == make
+    assert (tmp_path / RESERVE).stat().st_size == catalogue_database.RESERVE_NBYTES
 
 
 def test_the_reserve_is_never_written_to_what_is_there(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_reserve_is_never_written_to_what_is_there(tmp_path: Path) -> None:
         Store(directory).close()
         assert other.read_bytes() == b"mine"
         assert other.stat().st_mode & 0o777 == 0o644
-        assert (directory / RESERVE).lstat().st_size == catalogue_file.RESERVE_NBYTES
+        assert (directory / RESERVE).lstat().st_size == catalogue_database.RESERVE_NBYTES
 
 
 SMALL_DISK = """
@@ -247,7 +247,7 @@ def fill_and_delete(disk: Path) -> None:
             session.read("x", source="xyzzy." * 1500)
     size = (directory / "catalogue.sqlite").stat().st_size
 
-    assert size > 2 * catalogue_file.RESERVE_NBYTES, size
+    assert size > 2 * catalogue_database.RESERVE_NBYTES, size
     for gone, left in (("cid", ["ann", "bob"]), ("ann", ["bob"])):
         take_all_room(disk)
         with Store(directory) as store:
@@ -259,7 +259,7 @@ def fill_and_delete(disk: Path) -> None:
             assert store.is_wiped()
         content = (directory / "catalogue.sqlite").read_bytes()
         assert b"xyzzy" not in content and len(content) < size
-        assert (directory / RESERVE).stat().st_size == catalogue_file.RESERVE_NBYTES
+        assert (directory / RESERVE).stat().st_size == catalogue_database.RESERVE_NBYTES
     (directory / RESERVE).unlink()  # as in a store from before there was one
     take_all_room(disk)
     with Store(directory) as store:

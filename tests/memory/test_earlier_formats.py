@@ -15,12 +15,11 @@ import pytest
 import torch
 
 from byte_tokenizer import ByteTokenizer
-from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.model_folder import Talker
+from slowwave.runtime.config import ChatFormat
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.memory_file import read_fast_weights, read_header
 
@@ -118,7 +117,7 @@ def test_a_memory_file_is_read_on(kept: Path, talker: Talker) -> None:
     header = read_header(file)
     assert (header.format, header.checksum, header.tokens_seen) == (1, None, 27)
     assert [weights.shape for weights in read_fast_weights(file)] == [(1, 1, 4, 4)]
-    session = Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat)
+    session = talker.session()
     session.load(file)
     session.read("On it goes, and on.")
     session.save(file)

@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slowwave.memory.answers import measure_answer
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.gate import compare, judge, measure
+from slowwave.memory.questions import measure_answer
 from slowwave.memory.session import Session
-from slowwave.memory.verdict import Measures, Verdict
+from slowwave.memory.sleep_report import Measures, Verdict
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import finish
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
@@ -77,7 +78,7 @@ def test_held_out_text_is_read_in_pieces_that_fit(
         for start in range(0, len(held_out), room - 1):
             expected += nll_of(talker, state, held_out[start : start + room])
     assert len(expected) == sum(len(held_out) - 1 for held_out in TEXTS)
-    found = measure(talker, GATE, state, room=room)
+    found = finish(measure(talker, GATE, state, room=room))
     assert found.num_tokens == len(expected)
     assert found.mean_nll == pytest.approx(sum(expected) / len(expected), rel=1e-5)
     assert found.median_nll == pytest.approx(torch.tensor(expected).quantile(0.5).item(), rel=1e-5)
@@ -90,7 +91,7 @@ def test_canaries_are_asked_as_a_session_is(session: Session) -> None:
     said = known.fork().generate("Where?", max_new_tokens=5)
     canaries = (Canary(question="Where?", answer=f" {said[:2]}\n"), GATE.canaries[1])
     gate = dataclasses.replace(GATE, canaries=canaries, held_out=())
-    found = measure(session.talker, gate, session.state, room=2)
+    found = finish(measure(session.talker, gate, session.state, room=2))
     assert found.right == (True, False)
     expected = [
         measure_answer(session.talker, session.state, c.question, c.answer).mean().item()
@@ -113,9 +114,9 @@ def test_a_sleep_is_accepted_if_its_rise_is_within_the_limit(
     slept = sleep(talker, state, 2)
     limits = dict.fromkeys(["max_canary_nll_rise", "max_median_rise", "max_mean_rise"], None)
     gate = dataclasses.replace(GATE, **(limits | {limit: rise}))
-    verdict = judge(talker, gate, refused=state, accepted=slept)
+    verdict = finish(judge(talker, gate, refused=state, accepted=slept))
     room = WINDOW - state.window_fill
-    before, after = (measure(talker, gate, memory, room=room) for memory in (state, slept))
+    before, after = (finish(measure(talker, gate, memory, room=room)) for memory in (state, slept))
     assert (verdict.refused, verdict.accepted) == (before, after)
     change = {
         "max_canary_nll_rise": sum(after.canary_nll) / 2 - sum(before.canary_nll) / 2,
@@ -209,7 +210,7 @@ def test_every_broken_rule_is_a_reason() -> None:
 
 def judge_sleep(talker: Talker, gate: GateConfig, fill: int = 5) -> Verdict:
     state = read(talker, "x" * fill)
-    return judge(talker, gate, refused=state, accepted=sleep(talker, state, 2))
+    return finish(judge(talker, gate, refused=state, accepted=sleep(talker, state, 2)))
 
 
 def test_nothing_to_measure_is_said(talker: Talker) -> None:
@@ -234,6 +235,6 @@ def test_a_memory_that_broke_is_rejected(talker: Talker) -> None:
     broken = sleep(talker, state, 2).map(
         lambda tensor: tensor * float("nan") if tensor.is_floating_point() else tensor
     )
-    verdict = judge(talker, GateConfig(), refused=state, accepted=broken)
+    verdict = finish(judge(talker, GateConfig(), refused=state, accepted=broken))
     assert (verdict.outcome, verdict.accepted) == ("rejected", None)
     assert "the sleep left NaN or infinity in the fast weights" in verdict.reasons

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from slowwave.memory.refusals import Damaged
+from slowwave.memory.catalogue_reads import read_carriers
+from slowwave.memory.names import Damaged
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from tensor_files import replace_tensor
 
 
@@ -350,9 +351,9 @@ def test_rows_of_other_kinds(directory: Path, talker: Talker, statement: str, re
             lambda: store.sleeps("ann"),
             lambda: store.sleeps("ann", 1),
             lambda: store.sources("ann"),
-            lambda: store.piece("ann", 0, 3),
-            lambda: store.piece("ann", 0, 9, most_tokens=9),
-            lambda: store.last_piece("ann", 2),
+            lambda: store.page("ann", 0, 3),
+            lambda: store.page("ann", 0, 9, most_tokens=9),
+            lambda: store.last_page("ann", 2),
             lambda: store.provenance("ann@monday"),
             lambda: store.open("ann", talker).close(),
         ):
@@ -386,7 +387,7 @@ def test_fast_weights_that_are_none_are_not_compared(
     directory: Path, change: Callable[[Tensor], Tensor | None]
 ) -> None:
     with Store(directory) as store:
-        file = store._catalogue.find("ann").head.file
+        file = store._find_session("ann").head.file
         replace_tensor(directory / "states" / f"{file}", "layers.1.fast_weights", change)
         for points in (("ann", "ann@monday"), ("ann@monday", "ann")):
             refuse(
@@ -399,7 +400,7 @@ def test_fast_weights_that_are_none_are_not_compared(
 
 def test_a_ledger_that_leads_back_to_itself_ends(directory: Path, talker: Talker) -> None:
     with Store(directory) as store, store.open("ann", talker) as session:
-        ids = [*store._catalogue.keyed_entries(session._row.head)]
+        ids = [*store._read_ledger("ann")]
         alter(
             directory,
             "UPDATE entries SET parent = :last WHERE id = :first",
@@ -407,11 +408,12 @@ def test_a_ledger_that_leads_back_to_itself_ends(directory: Path, talker: Talker
             last=ids[-1],
         )
         alter(directory, "UPDATE entries SET place = 7 WHERE id = :first", first=ids[0])
-        assert store._catalogue.find_carriers([ids[2]]) != []
+        with store._catalogue.reading() as db:
+            assert read_carriers(db, [ids[2]]) != []
         for action in (
             session.ledger,
             lambda: store.entries("ann"),
-            lambda: store.piece("ann", 0, 9),
+            lambda: store.page("ann", 0, 9),
             lambda: store.provenance("ann"),
             lambda: session.preview_forgetting(places=[0]),
         ):
@@ -479,7 +481,7 @@ def test_a_state_of_another_moment_is_none(directory: Path, talker: Talker) -> N
     """Sound in itself, of the same model and settings."""
     with Store(directory) as store, store.open("bob", talker) as session:
         session.read("Other.")
-        ann, bob = (store._catalogue.find(name).head.file for name in ("ann", "bob"))
+        ann, bob = (store._find_session(name).head.file for name in ("ann", "bob"))
         monday = store.info("ann").snapshots[0].point.file
     states = directory / "states"
     for other in (bob, monday):

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.memory.names import OWNER, check_name, is_fit, is_readable
-from slowwave.memory.refusals import UnknownName
+from slowwave.memory.names import OWNER, UnknownName, check_name, is_fit, is_readable
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 
 FIT = ("a", "ann", "Großmutter 1", "vor dem Tee", "a.b", "a-b", "a_b", "x" * 128, "日本", "[red]")
 BEFORE = ("a/b", "../x", "..", ".", "/", "a\\b", "-x", "--yes", ".x")

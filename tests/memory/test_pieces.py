@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowwave.memory.pieces import PIECE, count_known, cut_text
+from slowwave.memory.turn import PIECE, count_known, cut_text
 
 TEXTS = st.text(alphabet=st.sampled_from("ab \n\r\u0301\U0001f600"), max_size=200)
 

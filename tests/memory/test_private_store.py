@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 
 
 @pytest.fixture(params=[0o000, 0o022], ids="umask {:03o}".format)

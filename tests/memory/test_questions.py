@@ -8,11 +8,17 @@ import pytest
 import torch
 
 from slowwave.memory.config import GateConfig, Question
-from slowwave.memory.questions import Asked, Reply, probe_point, probe_session, probe_state
+from slowwave.memory.questions import (
+    ProbeReply,
+    ProbeResult,
+    probe_point,
+    probe_session,
+    probe_state,
+)
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 
@@ -28,15 +34,15 @@ def test_a_probe_is_what_a_session_would_say(session: Session) -> None:
     before, entries = session.state, [*session.entries]
     found = probe_session(session, QUESTIONS, passes=[1, 2, 5], max_new_tokens=7)
     assert (session.state, session.entries) == (before, entries)
-    expected = list[Asked]()
+    expected = list[ProbeResult]()
     for question in QUESTIONS:
-        first, after = say(session, question.question), list[Reply]()
+        first, after = say(session, question.question), list[ProbeReply]()
         for passes in (1, 2, 5):
             slept = session.fork()
             slept.sleep(passes)
             text = say(slept, question.question)
-            after.append(Reply(passes=passes, text=text, is_right=None, is_same=text == first))
-        asked = Asked(question=question, before=first, was_right=None, after=tuple(after))
+            after.append(ProbeReply(passes=passes, text=text, is_right=None, is_same=text == first))
+        asked = ProbeResult(question=question, before=first, was_right=None, after=tuple(after))
         expected.append(asked)
     assert found == expected
     assert {reply.is_same for asked in found for reply in asked.after} == {True, False}

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from byte_tokenizer import ByteTokenizer
+from ledger_trace import trace
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Provenance, Span, trace
-from slowwave.memory.replay import forget, plan_forgetting, replay, resleep
-from slowwave.memory.session import Session, say
-from slowwave.memory.turn_steps import finish
+from slowwave.memory.replay import plan_forgetting, replay, resleep
+from slowwave.memory.session import Session
+from slowwave.memory.sleep_report import Provenance, Span
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import finish, say
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat, Role
+from slowwave.runtime.config import ChatFormat, Role
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 
@@ -61,7 +63,7 @@ class Step:
 
 
 def can_sleep(session: Session) -> bool:
-    return session.sleep_config.eviction != "none"
+    return session.talker.sleep.eviction != "none"
 
 
 steps = st.lists(
@@ -91,7 +93,7 @@ def assert_same(actual: MemoryState, expected: MemoryState) -> None:
 
 def begin(start: Start, setting: str) -> Session:
     session = start()
-    session.sleep_config = SLEEPS[setting]
+    session.talker = session.talker._replace(sleep=SLEEPS[setting])
     return session
 
 
@@ -125,7 +127,7 @@ def test_forgetting_is_never_having_been_told(
     places &= set(range(len(entries)))
     plan = plan_forgetting(entries, sources=gone, places=places)
     assert sorted(plan.kept + plan.dropped) == list(range(len(entries)))
-    left = forget(start, plan)
+    left = replay(start, plan.kept_entries)
     assert not gone & {entry.source for entry in left.entries}
     assert not {id(entries[i]) for i in places} & {id(entry) for entry in left.entries}
     if plan.dropped:
@@ -183,7 +185,7 @@ def test_a_plan_shows_what_goes(lived: Session) -> None:
 def test_replies_can_be_kept_by_name(lived: Session, start: Start) -> None:
     plan = plan_forgetting(lived.entries, sources=["mail"], keep=[6])
     assert plan.dropped == (0, 2)
-    left = forget(start, plan)
+    left = replay(start, plan.kept_entries)
     assert left.entries == [lived.entries[i] for i in (1, 3, 4, 5, 6)]
 
 
@@ -198,7 +200,7 @@ def test_lines_of_the_model_that_a_client_sent_go_as_replies_do(start: Start, to
     session, chat = start(), ChatFormat()
 
     def send(role: Role, text: str, source: str) -> Entry:
-        entry = say(session.tokenizer, chat, role, text, source)
+        entry = say(session.talker.tokenizer, chat, role, text, source)
         return entry if told_as == "role" else dataclasses.replace(entry, role=None, said="")
 
     lines = [
@@ -215,7 +217,7 @@ def test_lines_of_the_model_that_a_client_sent_go_as_replies_do(start: Start, to
     for place in (0, 1, 3, 4):
         with pytest.raises(ValueError, match=f"keep names place {place}, which is no reply"):
             plan_forgetting(session.entries, sources=["ann", "model"], keep=[place])
-    left = forget(start, plan)
+    left = replay(start, plan.kept_entries)
     assert [entry.text for entry in left.entries] == [lines[i].text for i in (0, 3, 4)]
 
 
@@ -223,7 +225,7 @@ def test_a_sleep_with_nothing_left_lapses(start: Start) -> None:
     session = start()
     session.read("Ann", source="mail")
     session.sleep()
-    left = forget(start, plan_forgetting(session.entries, sources=["mail"]))
+    left = replay(start, plan_forgetting(session.entries, sources=["mail"]).kept_entries)
     assert (left.entries, left.sleeps, left.state.counters.tokens_seen) == ([], [], 0)
 
 
@@ -279,7 +281,7 @@ def test_resleep_moves_memory_to_another_model(lived: Session) -> None:
     sleep = SleepConfig(window=7, passes=3)
 
     def start() -> Session:
-        return Session(HybridLM(lived.model.config, seed=8), PairTokenizer(), sleep)
+        return Talker(HybridLM(lived.talker.model.config, seed=8), PairTokenizer(), sleep).session()
 
     moved, expected = resleep(start, lived.entries), start()
     for entry in lived.entries:
@@ -309,7 +311,7 @@ def test_provenance_is_what_was_slept_on(
     unknown = session.state.window_fill
     for step in steps:
         step.do(session)
-    found = trace(session.entries, session.sleep_config, window_fill=unknown)
+    found = trace(session.entries, session.talker.sleep, window_fill=unknown)
     sizes = [sum(span.stop - span.start for span in spans) for spans in found.sleeps]
     if sizes:
         sizes[0] += unknown

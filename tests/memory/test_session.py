@@ -18,9 +18,11 @@ from byte_tokenizer import ByteTokenizer
 from slowwave.memory.ledger import Entry, EntryKind
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import Progress, say, tell
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.config import Sampling
+from slowwave.runtime.config import ChatFormat, Sampling
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
@@ -55,7 +57,10 @@ def test_reading_is_reading_a_stream(session: Session) -> None:
     session.read(text, source="notes")
     with torch.inference_mode():
         _, state = read_stream(
-            session.model, ids(*text.encode()), session.model.initial_state(1), session.sleep_config
+            session.talker.model,
+            ids(*text.encode()),
+            session.talker.model.initial_state(1),
+            session.talker.sleep,
         )
     assert_same(session.state, state)
     (entry,) = session.entries
@@ -64,7 +69,7 @@ def test_reading_is_reading_a_stream(session: Session) -> None:
     assert entry.calls == [entry.tokens]
 
 
-def test_a_long_text_needs_no_more_memory_than_a_window(session: Session) -> None:
+def test_a_long_text_needs_no_more_memory_than_a_window(talker: Talker) -> None:
     """What was read before the open window is not kept while the rest is read."""
     kept: dict[int, int] = {}
 
@@ -72,8 +77,7 @@ def test_a_long_text_needs_no_more_memory_than_a_window(session: Session) -> Non
         if report.number in (5, 30):
             kept[report.number] = sum(type(o) is Tensor for o in gc.get_objects())
 
-    session.on_sleep = count
-    session.read("x" * 30 * WINDOW)
+    talker.session(on_sleep=count).read("x" * 30 * WINDOW)
     assert kept[30] <= kept[5]
 
 
@@ -89,7 +93,7 @@ def test_nothing_to_read(session: Session) -> None:
 def test_the_tokenizer_must_be_of_the_model() -> None:
     model = HybridLM(ModelConfig(vocab_size=7))
     with pytest.raises(ValueError, match="tokenizer has 256 tokens, the model 7; use the"):
-        Session(model, ByteTokenizer(), SleepConfig())
+        Talker(model, ByteTokenizer(), SleepConfig()).session()
 
 
 # Replies.
@@ -99,7 +103,11 @@ def test_a_reply_is_drawn_token_by_token(session: Session) -> None:
     """Against the same by hand, with sleeps in the middle of both lines."""
     session.sampling = Sampling()
     said = session.generate("Where does Ann live?", max_new_tokens=30)
-    model, sleep, state = session.model, session.sleep_config, session.model.initial_state(1)
+    model, sleep, state = (
+        session.talker.model,
+        session.talker.sleep,
+        session.talker.model.initial_state(1),
+    )
     drawn: list[int] = []
     with torch.inference_mode():
         prompt = ids(*b"> Where does Ann live?\n")
@@ -127,7 +135,7 @@ def test_pieces_are_the_reply(start: Start) -> None:
 
 
 def test_without_a_chat_text_goes_on(session: Session) -> None:
-    session.chat = None
+    session.talker = session.talker._replace(chat=None)
     said = session.generate("Hello", max_new_tokens=9)
     told, reply = session.entries
     assert (told.text, reply.text, len(reply.tokens)) == ("Hello", said, 9)
@@ -162,13 +170,14 @@ def test_a_reply_that_nobody_holds_is_closed(session: Session) -> None:
 
 def test_an_interpreter_may_end_with_a_reply_open() -> None:
     program = """
-from slowwave.memory.session import Session
+from slowwave.memory.talker import Talker
 from slowwave.models.config import ModelConfig
 from slowwave.models.backbone import HybridLM
 from slowwave.sleep.config import SleepConfig
 from byte_tokenizer import ByteTokenizer
 
-session = Session(HybridLM(ModelConfig(vocab_size=256)), ByteTokenizer(), SleepConfig(window=8))
+talker = Talker(HybridLM(ModelConfig(vocab_size=256)), ByteTokenizer(), SleepConfig(window=8))
+session = talker.session()
 pieces = session.stream("Hello")
 print(bool(next(pieces)))
 """
@@ -237,9 +246,9 @@ def test_inference_mode_is_not_left_on(session: Session) -> None:
 # Sleep.
 
 
-def test_every_sleep_is_reported(session: Session) -> None:
+def test_every_sleep_is_reported(talker: Talker) -> None:
     seen: list[SleepReport] = []
-    session.on_sleep = seen.append
+    session = talker.session(on_sleep=seen.append)
     session.read("x" * (2 * WINDOW + 5))
     before = session.state
     report = session.sleep(passes=4)
@@ -250,7 +259,7 @@ def test_every_sleep_is_reported(session: Session) -> None:
     assert [r.passes for r in seen] == [2, 2, 4]
     assert [r.number for r in seen] == [1, 2, 3]
     with torch.inference_mode():
-        slept = consolidate(session.model, before, passes=4, sleep=session.sleep_config)
+        slept = consolidate(session.talker.model, before, passes=4, sleep=session.talker.sleep)
     assert_same(session.state, slept)
     assert (report.bytes_before, report.bytes_after) == (before.nbytes, slept.nbytes)
     assert report.bytes_after < report.bytes_before
@@ -292,7 +301,7 @@ def test_a_sleep_waits_for_the_end_of_the_turn(session: Session) -> None:
 
 
 def test_a_sleep_lapses_if_the_turn_ends_with_one(session: Session) -> None:
-    session.chat = None
+    session.talker = session.talker._replace(chat=None)
     pieces = session.stream("Hello", max_new_tokens=WINDOW - 5)
     next(pieces)
     session.sleep()
@@ -310,7 +319,7 @@ def test_nothing_to_sleep_on(session: Session) -> None:
 
 
 def test_a_session_that_never_evicts_does_not_sleep(session: Session) -> None:
-    session.sleep_config = SleepConfig(window=WINDOW, eviction="none")
+    session.talker = session.talker._replace(sleep=SleepConfig(window=WINDOW, eviction="none"))
     session.read("x" * 3 * WINDOW)
     assert (session.sleeps, session.state.window_fill) == ([], 3 * WINDOW)
     pieces = session.stream("Hello", max_new_tokens=3)
@@ -320,21 +329,57 @@ def test_a_session_that_never_evicts_does_not_sleep(session: Session) -> None:
     list(pieces)
 
 
+def test_the_steps_of_a_turn_tell_of_its_sleeps(session: Session) -> None:
+    told = tell(session.talker.tokenizer, "x" * (2 * WINDOW + 5))
+    events = [*session.take_turn([told], max_new_tokens=WINDOW)]
+    assert [event for event in events if isinstance(event, SleepReport)] == session.sleeps
+    assert len(session.sleeps) == 3
+    for last, event in itertools.pairwise(events):
+        assert not isinstance(event, SleepReport) or last == Progress("sleep")
+    assert isinstance(events[-1], Progress)
+    assert events[-1].next == "record"
+    assert session.take_late_sleeps() == []
+
+
+def test_on_sleep_sees_the_sleeps_of_a_reply_that_is_closed(talker: Talker) -> None:
+    """The line that is ended for the reply may fill the window."""
+    num_late = 0
+    for length in range(1, WINDOW):
+        seen: list[SleepReport] = []
+        session = talker.session(on_sleep=seen.append)
+        session.read("x" * length)
+        pieces = session.stream("H")
+        next(pieces)
+        num_before = len(seen)
+        pieces.close()  # pyright: ignore[reportAttributeAccessIssue]
+        assert seen == session.sleeps
+        num_late += len(seen) - num_before
+    assert num_late
+
+
+def test_late_sleeps_are_told_once(session: Session) -> None:
+    session.read("x" * (WINDOW - 6))
+    told = say(session.talker.tokenizer, ChatFormat(), "user", "H", "user")
+    steps = session.take_turn([told], max_new_tokens=9, end="\n")
+    next(steps)
+    assert session.state.window_fill == WINDOW - 1
+    steps.close()
+    assert session.take_late_sleeps() == session.sleeps != []
+    assert session.take_late_sleeps() == []
+
+
 # Interruptions.
 
 
 @pytest.mark.parametrize("kind", ["told", "reply"])
-def test_an_interrupted_call_leaves_the_session_as_it_was(
-    session: Session, kind: EntryKind
-) -> None:
-    session.read("Hello")
-    before = session.state
-
+def test_an_interrupted_call_leaves_the_session_as_it_was(talker: Talker, kind: EntryKind) -> None:
     def interrupt(report: SleepReport) -> None:
         if report.number == 3:
             raise KeyboardInterrupt
 
-    session.on_sleep = interrupt
+    session = talker.session(on_sleep=interrupt)
+    session.read("Hello")
+    before = session.state
     entry = Entry(kind=kind, time=0, source="user", text="", tokens=(65,) * 5 * WINDOW)
     with pytest.raises(KeyboardInterrupt):
         session.repeat(entry)
@@ -343,15 +388,17 @@ def test_an_interrupted_call_leaves_the_session_as_it_was(
 
 
 @pytest.mark.parametrize("max_new_tokens", [2, 3, 100])
-def test_an_interrupted_reply_records_what_was_read(session: Session, max_new_tokens: int) -> None:
+def test_an_interrupted_reply_records_what_was_read(talker: Talker, max_new_tokens: int) -> None:
     """Within the prompt, at the end that the line is given, and within the reply."""
+    seen: list[SleepReport] = []
 
     def interrupt(report: SleepReport) -> None:
-        session.on_sleep = None
-        raise KeyboardInterrupt
+        seen.append(report)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
 
+    session = talker.session(sampling=Sampling(temperature=1.0, top_k=40), on_sleep=interrupt)
     session.read("Hello")
-    session.on_sleep = interrupt
     with pytest.raises(KeyboardInterrupt):
         session.generate("H", max_new_tokens=max_new_tokens)
     read = sum(len(entry.tokens) for entry in session.entries)
@@ -402,7 +449,7 @@ def test_a_session_can_be_saved_in_the_middle_of_a_reply(
 
 
 def test_a_file_of_another_session_changes_nothing(session: Session, tmp_path: Path) -> None:
-    other = Session(HybridLM(session.model.config), session.tokenizer, session.sleep_config)
+    other = session.talker._replace(model=HybridLM(session.talker.model.config)).session()
     other.save(tmp_path / "memory")
     session.read("Hello")
     before = session.state

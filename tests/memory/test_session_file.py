@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slowwave.memory.session_file import read_session_file
+from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from tensor_files import replace_tensor
 
 
@@ -358,3 +359,20 @@ def test_whatever_happened_to_a_file_is_one_sentence(exported: Path, data: st.Da
         assert str(error).startswith(str(path))
     else:  # what is not read, or bytes that were drawn as they were
         assert found == read_session_file(exported)
+
+
+def test_the_kind_of_a_sleep_is_kept(
+    tmp_path: Path, talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(**values: Any) -> SleepReport:
+        return SleepReport(**{**values, "consolidator": "ridge"})
+
+    with Store(tmp_path / "one") as store, Store(tmp_path / "two") as other:
+        with store.open("ann", talker, create=True) as session:
+            session.read("Ann lives in Lima.")
+            monkeypatch.setattr("slowwave.memory.transaction.SleepReport", report)
+            session.read("Bob lives in Rome.")
+        store.export("ann", tmp_path / "ann.memory")
+        other.import_session(tmp_path / "ann.memory")
+        kinds = [slept.report.consolidator for slept in other.sleeps("ann")]
+        assert kinds == ["passes", "ridge", "ridge"]

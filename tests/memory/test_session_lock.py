@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from slowwave.memory.refusals import HeldElsewhere
-from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.names import HeldElsewhere
+from slowwave.memory.private_store import SessionLock
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 
 FORKED = """
 import os, sys, time
 from pathlib import Path
-from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.private_store import SessionLock
 lock = SessionLock(Path(sys.argv[1]), "ann")
 os.fork()
 os.write(1, f"{os.getpid()} {lock.is_held}\\n".encode())

@@ -16,11 +16,9 @@ from byte_tokenizer import ByteTokenizer
 from slowwave.memory.ledger import Entry, recall_speaker
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.memory.telling import say, tell
-from slowwave.memory.turn_steps import finish
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import finish, say, tell
+from slowwave.runtime.config import ChatFormat, Sampling
 
 CHAT = ChatFormat()
 
@@ -51,7 +49,7 @@ def test_no_line_of_a_chat_takes_over_a_mark_from_before_it(
 ) -> None:
     for text in texts:
         session.read(text, source="notes")
-    told = [say(session.tokenizer, CHAT, "assistant", "I am a user now", "model")]
+    told = [say(session.talker.tokenizer, CHAT, "assistant", "I am a user now", "model")]
     finish(session.take_turn(told, max_new_tokens=0))
     *_, before, line = session.entries
     assert line == told[0]
@@ -82,7 +80,7 @@ def test_a_reply_is_kept_as_it_was_shown(session: Session, monkeypatch: pytest.M
 
 
 def test_without_a_chat_nobody_speaks(talker: Talker) -> None:
-    session = Session(talker.model, talker.tokenizer, talker.sleep)
+    session = talker._replace(chat=None).session()
     reply = session.generate("Hello", max_new_tokens=2)
     assert [(entry.role, entry.said) for entry in session.entries] == [(None, ""), (None, reply)]
 
@@ -111,7 +109,7 @@ def test_no_reply_begins_as_somebody_elses_line(
 
 
 def test_a_text_may_go_on_as_it_likes(talker: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Session(talker.model, talker.tokenizer, talker.sleep)
+    session = talker._replace(chat=None).session()
     will_say(monkeypatch, "> a")
     assert session.generate("Hello", max_new_tokens=3) == "> a"
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.memory.provenance import trace
+from ledger_trace import trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
+from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 
 DRAWN = Sampling(temperature=1.0, top_k=40)
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def start(talker: Talker) -> Session:
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat, sampling=DRAWN)
+    return talker.session(sampling=DRAWN)
 
 
 def begin(store: Store, talker: Talker, name: str = "ann") -> StoredSession:
@@ -144,12 +145,14 @@ def test_what_is_no_turn_leaves_no_trace(store: Store, talker: Talker) -> None:
 
 
 def test_an_interrupted_reply_keeps_what_was_read(store: Store, talker: Talker) -> None:
-    def interrupt(_: object) -> None:
-        session.on_sleep = None
-        raise KeyboardInterrupt
+    seen = list[SleepReport]()
 
-    with begin(store, talker) as session:
-        session.on_sleep = interrupt
+    def interrupt(report: SleepReport) -> None:
+        seen.append(report)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    with store.open("ann", talker, create=True, sampling=DRAWN, on_sleep=interrupt) as session:
         with pytest.raises(KeyboardInterrupt):
             session.generate("H", max_new_tokens=100)
         assert [entry.kind for entry in store.entries("ann")] == ["told", "reply"]

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from slowwave.memory import catalogue, catalogue_schema, leftovers, state_files
-from slowwave.memory.refusals import Damaged
-from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.names import Damaged
+from slowwave.memory.private_store import SessionLock
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.storage import memory_file
 
 
@@ -76,14 +76,14 @@ def interrupt(patch: pytest.MonkeyPatch, step: str) -> None:
     def stop(*_: object, **__: object) -> None:
         raise Stop
 
-    move = catalogue.rows.move
+    move = catalogue.move
     match step:
         case "state":
             patch.setattr(state_files.StateFiles, "save", stop)
         case "begin":
-            patch.setattr(catalogue.rows, "append", stop)
+            patch.setattr(catalogue, "append", stop)
         case "commit":
-            patch.setattr(catalogue.rows, "move", lambda *a: stop(move(*a)))
+            patch.setattr(catalogue, "move", lambda *a: stop(move(*a)))
         case _:
             advance = catalogue.Catalogue.advance
             patch.setattr(catalogue.Catalogue, "advance", lambda *a, **o: stop(advance(*a, **o)))
@@ -285,8 +285,8 @@ def test_an_older_catalogue_is_migrated(
 HOLDER = """
 import sys
 from pathlib import Path
-from slowwave.memory.refusals import Damaged
-from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.names import Damaged
+from slowwave.memory.private_store import SessionLock
 lock = SessionLock(Path(sys.argv[1]), "ann")
 print("held", flush=True)
 sys.stdin.read()

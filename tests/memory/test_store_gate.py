@@ -14,17 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from ledger_trace import trace
 from slowwave.memory.catalogue_schema import APPLICATION_ID, MIGRATIONS
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import Span, trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
-from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.sleep_report import SleepReport, Span
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 
@@ -94,7 +94,7 @@ def reports(store: Store, point: str) -> list[SleepReport]:
 
 def assert_led_to(store: Store, session: StoredSession, talker: Talker) -> None:
     """The ledger leads to the state, to the verdicts, and to what each sleep consolidated."""
-    twin = replay(lambda: start_session(talker, session.gate), session.ledger())
+    twin = replay(lambda: talker.session(gate=session.gate), session.ledger())
     assert_same(session.state, twin.state)
     assert reports(store, session.name) == [plain(report) for report in twin.sleeps]
     kinds = [entry.kind for entry in twin.entries]
@@ -116,7 +116,7 @@ def test_a_session_with_a_gate_is_led_to_by_its_ledger(
 ) -> None:
     sleep = {"window": WINDOW, "passes": 2, "eviction": eviction}
     talker = talker._replace(sleep=SleepConfig.from_dict(sleep))
-    alone = start_session(talker, gate)
+    alone = talker.session(gate=gate)
     alone.sampling = Sampling(temperature=1.0, top_k=40)
     live(alone)
     with begin(store, talker, gate) as session:
@@ -321,7 +321,7 @@ def test_an_export_of_before_gates_is_read(
 
 def drop_new(report: dict) -> dict:
     """A report as it was written before there were gates."""
-    return {k: v for k, v in report.items() if k not in ("pass_changes", "verdict")}
+    return {k: v for k, v in report.items() if k not in ("pass_changes", "verdict", "consolidator")}
 
 
 # Older stores.
@@ -348,7 +348,8 @@ def old(store: Store, talker: Talker, tmp_path: Path) -> Path:
         columns = [row[1] for row in database.execute(f"PRAGMA main.table_info({table})")]
         names = ", ".join(columns)
         database.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM newer.{table}")
-    sql = "UPDATE main.sleeps SET report = json_remove(report, '$.pass_changes', '$.verdict')"
+    new = "'$.pass_changes', '$.verdict', '$.consolidator'"
+    sql = f"UPDATE main.sleeps SET report = json_remove(report, {new})"
     database.execute(sql)
     database.commit()
     assert "gate" not in str(database.execute("SELECT sql FROM main.sqlite_master").fetchall())

@@ -10,16 +10,16 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from ledger_trace import trace
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
-from slowwave.memory.provenance import trace
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import SleepConfig
 
 WINDOW = 6
@@ -60,7 +60,7 @@ class Walk:
         return self.store.open("ann", self.talker, create=True, sampling=sampling, gate=self.gate)
 
     def start(self) -> Session:
-        return start_session(self.talker, self.gate)
+        return self.talker.session(gate=self.gate)
 
     def take(self, step: str, what: str | int | None) -> None:
         match step, what:
@@ -126,7 +126,7 @@ class Walk:
     def check_pieces(self, point: str, ledger: list[Entry]) -> None:
         sleeps, begin = self.store.sleeps(point), 0
         for start in range(len(ledger) + 1):
-            piece = self.store.piece(point, start, start + 2)
+            piece = self.store.page(point, start, start + 2)
             assert (piece.place, piece.start, piece.entries) == (
                 start,
                 begin,
@@ -137,7 +137,7 @@ class Walk:
                 each for each in sleeps if max(begin, each.start) < min(end, each.stop)
             ]
             begin += sum(len(entry.tokens) for entry in ledger[start : start + 1])
-        assert self.store.last_piece(point, 3) == self.store.piece(
+        assert self.store.last_page(point, 3) == self.store.page(
             point, max(0, len(ledger) - 3), len(ledger)
         )
 

@@ -14,18 +14,12 @@ from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker, load
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime import model_folder
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.config import Sampling
+from slowwave.runtime.config import ChatFormat, Sampling
 from slowwave.runtime.model_folder import TalkerConfig
 from slowwave.storage import tokenizer
 from tiny_models import THREE_LAYERS
 
 DRAWN = Sampling(temperature=1.5, top_k=40, top_p=0.9, seed=7)
-
-
-@pytest.fixture
-def talker(talker: model_folder.Talker) -> Talker:
-    return Talker(*talker)
 
 
 def test_a_folder_makes_a_talker(talker: Talker, tmp_path: Path) -> None:
@@ -42,9 +36,9 @@ def test_a_session_begins_as_it_is_told(talker: Talker) -> None:
     reports: list[SleepReport] = []
     gate = GateConfig(held_out=("Ann lives in Lima.",))
     session = talker.session(sampling=DRAWN, on_sleep=reports.append, gate=gate)
-    assert (session.sampling, session.gate, session.chat) == (DRAWN, gate, ChatFormat())
+    assert (session.sampling, session.gate, session.talker.chat) == (DRAWN, gate, ChatFormat())
     assert session.talker == talker
-    session.read("a" * session.sleep_config.window)
+    session.read("a" * session.talker.sleep.window)
     assert [report.verdict is not None for report in reports] == [True]
 
 

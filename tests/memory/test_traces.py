@@ -14,20 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slowwave.memory import catalogue_rows
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_types import Owner, Reached, Step
+from slowwave.memory.catalogue_rows import Reached, Step
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
+from slowwave.memory.owner import Owner
 from slowwave.memory.replay import resleep
 from slowwave.memory.session import Session
 from slowwave.memory.session_file import Node, SessionFile, pack_session, read_session_file
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
-from slowwave.memory.telling import say
-from slowwave.memory.turn_steps import finish
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import finish, say
+from slowwave.runtime.config import ChatFormat
 from slowwave.sleep.config import SleepConfig
 
 SECRET = "xyzzy plugh"
@@ -289,7 +288,7 @@ def test_an_import_that_fails_at_its_end_leaves_no_text(
     def fail(*_: object) -> None:
         raise OSError("the disk fails")
 
-    monkeypatch.setattr(catalogue_rows, "move", fail)
+    monkeypatch.setattr("slowwave.memory.catalogue.move", fail)
     with pytest.raises(OSError, match="the disk fails"):
         store.import_session(tmp_path / "eve.memory", "bob")
     assert store.is_wiped()

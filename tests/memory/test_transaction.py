@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from slowwave.memory.catalogue_parse import REPORT
-from slowwave.memory.catalogue_rows import dump_report
+from slowwave.memory.catalogue import dump_report
+from slowwave.memory.catalogue_rows import REPORT
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, Trigger
-from slowwave.memory.transaction import sleep_on
+from slowwave.memory.talker import Talker
+from slowwave.memory.transaction import sleep_by_pass
+from slowwave.memory.turn import Progress, finish
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.model_folder import Talker
 from slowwave.sleep.config import BetweenPasses, Passes, SleepConfig
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.sleep.stream import read_stream
@@ -71,7 +72,7 @@ def test_changes_of_every_pass(talker: Talker, between: BetweenPasses) -> None:
             sleep=talker.sleep,
             on_pass=lambda n, after: left.append(after.fast_weights),
         )
-        _, report = sleep_on(talker, state, passes=4, trigger="asked")
+        _, report = finish(sleep_by_pass(talker, state, passes=4, trigger="asked"))
     expected = [
         [norm_of(new - old) / norm_of(old) for old, new in zip(before, after, strict=True)]
         for before, after in itertools.pairwise(left)
@@ -89,7 +90,7 @@ def test_changes_of_a_prelude_and_a_coda(talker: Talker) -> None:
     sizes = dataclasses.replace(talker.model.config, layers=("gdn",) * 3, prelude=1, coda=1)
     talker = talker._replace(model=HybridLM(sizes, seed=1))
     with torch.inference_mode():
-        _, report = sleep_on(talker, open_window(talker, 7), passes=4, trigger="asked")
+        _, report = finish(sleep_by_pass(talker, open_window(talker, 7), passes=4, trigger="asked"))
     prelude, core, coda = zip(*report.pass_changes, strict=True)
     assert prelude == (0, 0, 0)
     assert min(core) > 1e-3
@@ -116,10 +117,10 @@ def test_a_sleep_is_taken_whole_or_not_at_all(
     state = open_window(talker, WINDOW if trigger == "full" else 7)
     gate = REFUSES if is_refused else ACCEPTS
     with torch.inference_mode():
-        after, report = sleep_on(talker, state, passes=3, trigger=trigger, gate=gate)
+        after, report = finish(sleep_by_pass(talker, state, passes=3, trigger=trigger, gate=gate))
         slept = consolidate(talker.model, state, passes=3, sleep=sleep)
         evicted = consolidate(talker.model, state, passes=1, sleep=sleep)
-        _, ungated = sleep_on(talker, state, passes=3, trigger=trigger)
+        _, ungated = finish(sleep_by_pass(talker, state, passes=3, trigger=trigger))
     refused = evicted if trigger == "full" else state
     assert_same(after, refused if is_refused else slept)
     assert (report.is_rejected, report.is_undone) == (is_refused, is_refused and trigger != "full")
@@ -137,7 +138,9 @@ def test_a_sleep_is_taken_whole_or_not_at_all(
 def test_one_pass_cannot_be_refused(talker: Talker, trigger: Trigger) -> None:
     state = open_window(talker, WINDOW if trigger == "full" else 7)
     with torch.inference_mode():
-        after, report = sleep_on(talker, state, passes=1, trigger=trigger, gate=REFUSES)
+        after, report = finish(
+            sleep_by_pass(talker, state, passes=1, trigger=trigger, gate=REFUSES)
+        )
         assert_same(after, consolidate(talker.model, state, passes=1, sleep=talker.sleep))
     assert report.verdict is not None
     assert report.verdict.outcome == "accepted_unmeasured"
@@ -173,12 +176,11 @@ def test_canaries_decide(session: Session) -> None:
         assert_same(fork.state, session.state if outcome == "rejected" else slept.state)
 
 
-def test_a_rejected_sleep_leaves_a_report(session: Session) -> None:
-    session.gate = REFUSES
+def test_a_rejected_sleep_leaves_a_report(talker: Talker) -> None:
+    seen = list[SleepReport]()
+    session = talker.session(on_sleep=seen.append, gate=REFUSES)
     session.read("x" * 5)
     before = session.state
-    seen = list[SleepReport]()
-    session.on_sleep = seen.append
     reports = [session.sleep(), session.sleep(trigger="idle")]
     assert session.state is before
     assert reports == session.sleeps == seen
@@ -209,8 +211,8 @@ def test_what_a_gate_measures_is_steps_too(session: Session) -> None:
     session.read("Hello")
     before = session.state
     steps = session.sleep_by_pass()
-    count = sum(1 for _ in itertools.takewhile(lambda step: step.next == "sleep", steps))
-    assert count >= session.sleep_config.passes + 2 * len(canaries)
+    count = sum(1 for _ in itertools.takewhile(lambda event: event == Progress("sleep"), steps))
+    assert count >= session.talker.sleep.passes + 2 * len(canaries)
     steps.close()
     session.state = before
     steps = session.sleep_by_pass()
@@ -223,7 +225,7 @@ def test_what_a_gate_measures_is_steps_too(session: Session) -> None:
 def test_a_gate_needs_sleeps(talker: Talker) -> None:
     sleep = SleepConfig(window=WINDOW, eviction="none")
     with pytest.raises(ValueError, match=r"there is a gate, but sleep\.eviction is none, which"):
-        Session(talker.model, talker.tokenizer, sleep, gate=ACCEPTS)
+        talker._replace(sleep=sleep).session(gate=ACCEPTS)
 
 
 def test_without_a_gate_nothing_is_measured(
@@ -232,7 +234,7 @@ def test_without_a_gate_nothing_is_measured(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("asked")
 
-    monkeypatch.setattr("slowwave.memory.transaction.judge_by_step", fail)
+    monkeypatch.setattr("slowwave.memory.transaction.judge", fail)
     session.read("x" * (2 * WINDOW + 3))
     session.sleep()
     session.gate = ACCEPTS
@@ -253,6 +255,8 @@ def test_reports_are_read_back(session: Session) -> None:
     assert {report.is_rejected for report in session.sleeps} == {True, False}
     for report in session.sleeps:
         assert REPORT.validate_json(dump_report(report)) == report
+        other = dataclasses.replace(report, consolidator="ridge")
+        assert REPORT.validate_json(dump_report(other)) == other
 
 
 def test_reports_of_before_are_read() -> None:
@@ -275,7 +279,9 @@ def test_a_sleep_that_broke_is_told_in_numbers(
     monkeypatch.setattr("slowwave.memory.transaction.consolidate_by_pass", break_weights)
     state = open_window(talker, 5)
     with torch.inference_mode():
-        after, report = sleep_on(talker, state, passes=2, trigger="idle", gate=GateConfig())
+        after, report = finish(
+            sleep_by_pass(talker, state, passes=2, trigger="idle", gate=GateConfig())
+        )
     assert after is state
     assert report.is_undone
     assert "nan" not in dump_report(report).lower().replace("nan or infinity", "")

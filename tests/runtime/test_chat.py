@@ -4,24 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slowwave.runtime.chat import BREAKS, ChatFormat, flatten
+from slowwave.runtime.config import BREAKS, ChatFormat, flatten
 
 CHAT = ChatFormat()
 
 
 def test_lines() -> None:
-    assert CHAT.format_user("Where is Ann?") == "> Where is Ann?\n"
-    assert CHAT.format_system("Be brief.") == "# Be brief.\n"
-    assert CHAT.format_user(" a\nb\r\nc\n") == "> a b c\n"
+    assert CHAT.write("user", "Where is Ann?") == "> Where is Ann?\n"
+    assert CHAT.write("system", "Be brief.") == "# Be brief.\n"
+    assert CHAT.write("user", " a\nb\r\nc\n") == "> a b c\n"
 
 
 @given(st.text())
 def test_a_message_is_one_line(text: str) -> None:
     if not "".join(text.split()):
         with pytest.raises(ValueError, match="the message is empty; say something"):
-            CHAT.format_user(text)
+            CHAT.write("user", text)
         return
-    line = CHAT.format_user(text)
+    line = CHAT.write("user", text)
     assert line.startswith("> ")
     assert line.splitlines(keepends=True) == [line]
     assert line.endswith("\n")
@@ -38,8 +38,8 @@ def test_every_role_has_lines_of_its_own(text: str, other: str, begun: str) -> N
     """A reply that begins with a mark of another role is still a reply."""
     if not text.strip() or not other.strip():
         return
-    reply = CHAT.format_reply(begun + other)
-    assert len({CHAT.format_user(text), CHAT.format_system(text), reply}) == 3
+    reply = CHAT.write("assistant", begun + other)
+    assert len({CHAT.write("user", text), CHAT.write("system", text), reply}) == 3
     assert not reply.startswith(CHAT.marks)
     assert reply.split() == (begun + other).split()
 

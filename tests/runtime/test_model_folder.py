@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import TalkerConfig, load, save
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer, FileTokenizer
@@ -28,11 +28,11 @@ def test_bytes(tmp_path: Path) -> None:
         "config.json",
         "model.safetensors",
     ]
-    talker = load(tmp_path / "model")
-    assert (talker.sleep, talker.chat) == (CONFIG.sleep, CONFIG.chat)
-    assert talker.tokenizer.fingerprint == ByteTokenizer().fingerprint
-    tokens = torch.tensor([talker.tokenizer.encode("Hello")])
-    assert torch.equal(talker.model(tokens)[0], model(tokens)[0])
+    loaded, tokenizer, config = load(tmp_path / "model")
+    assert config == CONFIG
+    assert tokenizer.fingerprint == ByteTokenizer().fingerprint
+    tokens = torch.tensor([tokenizer.encode("Hello")])
+    assert torch.equal(loaded(tokens)[0], model(tokens)[0])
 
 
 def test_a_tokenizer_of_its_own(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_tokenizer_of_its_own(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "t.json"))
     original = FileTokenizer(tmp_path / "t.json")
     save(tmp_path / "model", HybridLM(CONFIG.model), original, CONFIG)
-    loaded = load(tmp_path / "model").tokenizer
+    _, loaded, _ = load(tmp_path / "model")
     assert loaded.fingerprint == original.fingerprint
     assert loaded.encode("Where is Ann?") == original.encode("Where is Ann?")
 
@@ -51,9 +51,9 @@ def test_a_tokenizer_of_its_own(tmp_path: Path) -> None:
 def test_precision_is_kept(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, precision="bfloat16", chat=None)
     save(tmp_path, HybridLM(CONFIG.model), ByteTokenizer(), config)
-    talker = load(tmp_path)
-    assert {s.narrow_dtype for s in talker.model.initial_state(1).layers} == {torch.bfloat16}
-    assert talker.chat is None
+    model, _, found = load(tmp_path)
+    assert {s.narrow_dtype for s in model.initial_state(1).layers} == {torch.bfloat16}
+    assert found.chat is None
 
 
 def test_missing_files(tmp_path: Path) -> None:

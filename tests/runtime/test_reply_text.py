@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byte_tokenizer import ByteTokenizer
-from slowwave.runtime.reply_text import ReplyText
+from slowwave.runtime.reply import ReplyText
 
 
 def push_all(text: str, stops: list[str]) -> tuple[list[str], bool]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.sampling import draw, make_generator
+from slowwave.runtime.reply import draw, make_generator
 
 LOGITS = torch.tensor([1.0, 3.0, -2.0, 2.0, 0.0])
 logits_lists = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=12)

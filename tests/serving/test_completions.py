@@ -15,9 +15,8 @@ from serving_app import Make, chat, listen, run, serve
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import start_session
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.monitoring import Key
 
@@ -45,7 +44,7 @@ def test_replies_are_those_of_a_session(make: Make, talker: Talker, tmp_path: Pa
             return [await say(client, text, memory="ann") for text in ("My cat is Mio.", "Who?")]
 
     first, second = run(scenario())
-    alone = start_session(talker)
+    alone = talker.session()
     assert reply(first) == alone.generate("My cat is Mio.", max_new_tokens=9)
     assert [report["number"] for report in first["memory"]["sleeps"]] == list(
         range(1, alone.state.counters.num_sleeps + 1)
@@ -83,7 +82,7 @@ def test_without_a_memory_nothing_is_kept(make: Make, talker: Talker, tmp_path: 
             return answers
 
     first, second = run(scenario())
-    alone = start_session(talker)
+    alone = talker.session()
     alone.read("> I am Ann.\n")
     alone.read("Hello.\n", source="model")
     assert reply(first) == reply(second) == alone.generate("Who am I?", max_new_tokens=9)
@@ -101,7 +100,7 @@ def test_history_that_is_sent_again_is_not_read_again(make: Make, talker: Talker
             return answers
 
     answers = run(scenario())
-    alone = start_session(talker)
+    alone = talker.session()
     said = 0
     for answer, text in zip(answers, ("I am Ann.", "Who am I?", "Sure?"), strict=True):
         assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == said
@@ -136,13 +135,13 @@ def test_draws(make: Make, talker: Talker) -> None:
 
     replies = run(scenario())
     wanted = Sampling(temperature=1.0, top_p=0.9, seed=3)
-    alone = start_session(talker).generate("Hello", max_new_tokens=12, sampling=wanted)
+    alone = talker.session().generate("Hello", max_new_tokens=12, sampling=wanted)
     assert replies[0] == replies[1] == alone
     assert len(set(replies)) == 4
 
 
 def test_a_reply_ends_at_a_stop_text(make: Make, talker: Talker) -> None:
-    whole = start_session(talker).generate("Hello", max_new_tokens=20)
+    whole = talker.session().generate("Hello", max_new_tokens=20)
     stop = whole[4:6]
 
     async def scenario() -> dict[str, Any]:
@@ -161,7 +160,7 @@ def test_a_completion_reads_its_prompt_as_it_is(make: Make, talker: Talker) -> N
             return [await post(client, "/v1/completions", each) for each in (body, kept, kept)]
 
     passing, first, second = run(scenario())
-    alone = start_session(talker._replace(chat=None))
+    alone = talker._replace(chat=None).session()
     said = [alone.generate("Once upon", max_new_tokens=7) for _ in range(2)]
     assert [answer["choices"][0]["text"] for answer in (passing, first, second)] == [said[0], *said]
     assert passing["object"] == "text_completion"
@@ -192,12 +191,12 @@ def test_memories_never_mix(make: Make, talker: Talker, tmp_path: Path) -> None:
     replies = run(scenario())
     with Store(tmp_path / "memories") as store:
         for number, said in enumerate(replies):
-            alone = start_session(talker)
+            alone = talker.session()
             expected = [alone.generate(text.format(number), max_new_tokens=9) for text in texts]
             assert said == expected
             with store.open(f"m{number}", talker) as kept:
                 assert_same(kept, alone)
-                assert_same(kept, replay(lambda: start_session(talker), kept.ledger()))
+                assert_same(kept, replay(lambda: talker.session(), kept.ledger()))
 
 
 def test_turns_of_one_memory_are_taken_in_order(make: Make, tmp_path: Path) -> None:
@@ -227,7 +226,7 @@ def test_few_memories_are_open_at_a_time(make: Make, talker: Talker) -> None:
             return said
 
     said = run(scenario())
-    alone = start_session(talker)
+    alone = talker.session()
     expected = [alone.generate(text, max_new_tokens=9) for text in ("Hello", "Again")]
     assert said == [expected[0]] * 4 + [expected[1]] * 4
 
@@ -249,7 +248,7 @@ def test_a_stream_is_the_reply_in_pieces(make: Make, talker: Talker) -> None:
     assert ": sleeping" in parts
     chunks = [json.loads(part.removeprefix("data: ")) for part in parts if part[0] == "d"]
     pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]]
-    assert "".join(pieces) == start_session(talker).generate("Hello there", max_new_tokens=9)
+    assert "".join(pieces) == talker.session().generate("Hello there", max_new_tokens=9)
     assert sum(map(bool, pieces)) > 2
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert [c["choices"][0]["finish_reason"] for c in chunks[-3:-1]] == [None, "length"]
@@ -274,7 +273,7 @@ def test_a_stream_that_waits_keeps_its_connection(make: Make) -> None:
 
 
 def test_the_official_client_works_unchanged(make: Make, talker: Talker) -> None:
-    alone = start_session(talker)
+    alone = talker.session()
     expected = [alone.generate(text, max_new_tokens=9) for text in ("I am Ann.", "Who am I?")]
     with listen(make()) as address:
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from serving_app import run
-from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.memory.turn import Progress, Steps
 from slowwave.serving import engine as engine_module
 from slowwave.serving.engine import Ended, Engine, Job
 
@@ -256,9 +256,9 @@ def test_progress_is_told_in_order() -> None:
 
     async def scenario() -> list[str]:
         engine, heard = Engine(2), list[Any]()
-        await engine.start(say(), lambda progress: heard.append(progress.text)).wait()
+        await engine.start(say(), heard.append).wait()
         await engine.close()
-        return heard
+        return [event.text for event in heard]
 
     assert run(scenario()) == [str(i) for i in range(50)]
 

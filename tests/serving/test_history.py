@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slowwave.memory.ledger import Entry
-from slowwave.memory.telling import say
-from slowwave.runtime.chat import ChatFormat, Role, flatten
+from slowwave.memory.turn import say
+from slowwave.runtime.config import ChatFormat, Role, flatten
 from slowwave.serving import history
 from slowwave.serving.history import LastTurn, Message, recognise, repeats_chat, repeats_text
 from slowwave.storage.tokenizer import ByteTokenizer

@@ -12,9 +12,9 @@ import pytest
 
 from serving_app import Make, chat, run, serve
 from slowwave.memory.store import Store
-from slowwave.memory.turn_steps import Progress
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import Event, Progress
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.engine import Engine, Job
 from slowwave.serving.errors import ApiError
@@ -164,9 +164,9 @@ def test_a_turn_that_ends_in_the_sleep_of_its_first_token_has_not_been(
     """Whoever is told so says it again."""
     tell = Engine._tell
 
-    def stop_at_the_sleep(engine: Engine, job: Job, progress: Progress) -> None:
-        tell(engine, job, progress)
-        job.is_stopped = progress.next == "sleep"
+    def stop_at_the_sleep(engine: Engine, job: Job, event: Event) -> None:
+        tell(engine, job, event)
+        job.is_stopped = isinstance(event, Progress) and event.next == "sleep"
 
     async def scenario() -> str:
         app = make()

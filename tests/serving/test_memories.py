@@ -19,9 +19,9 @@ from serving_app import Make, chat, listen, run, serve
 from slowwave.memory.config import Canary, GateConfig
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import StoredSession, start_session
-from slowwave.memory.turn_steps import Progress
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import Progress
 from slowwave.serving import memories
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.engine import Engine
@@ -57,7 +57,7 @@ def test_a_memory_is_described(make: Make, talker: Talker) -> None:
 
     listed, shown, sleeps, last = run(scenario())
     assert last["data"] == sleeps["data"][-2:] != sleeps["data"]
-    alone = start_session(talker)
+    alone = talker.session()
     alone.read("Ann lives in Lima.", source="notes")
     alone.generate("Where?", max_new_tokens=9)
     alone.read("Bob.", source="letters")
@@ -105,7 +105,7 @@ def test_asked_sleeps(make: Make, talker: Talker) -> None:
             return [*slept, response.json()]
 
     slept = run(scenario())
-    alone = start_session(talker)
+    alone = talker.session()
     alone.read("Ann lives in Lima.")
     alone.sleep(passes=2)
     alone.read("Bob.")
@@ -159,7 +159,7 @@ def test_forgetting(make: Make, talker: Talker, tmp_path: Path) -> None:
     assert done["is_wiped"]
     with Store(tmp_path / "memories") as store, store.open("ann", talker) as kept:
         assert [entry.text for entry in kept.ledger()] == ["> Where?\n", "Bob."]
-        again = replay(lambda: start_session(talker), kept.ledger())
+        again = replay(lambda: talker.session(), kept.ledger())
         assert kept.state.fast_weights[0].equal(again.state.fast_weights[0])
         assert kept.state.tokens_seen == done["status"]["tokens_seen"] == 13
 
@@ -281,7 +281,7 @@ def test_an_idle_sleep_that_a_gate_rejects_is_not_tried_again(
             while (shown := await call(client, ANN))["num_entries"] < 2:
                 await asyncio.sleep(0.05)
             for _ in range(3):
-                await app.state.server.sessions.sleep_idle()
+                await app.state.server.sessions.sleep_idle(lambda *_: None)
             return [shown, await call(client, ANN)]
 
     async def restart() -> dict[str, Any]:
@@ -290,7 +290,7 @@ def test_an_idle_sleep_that_a_gate_rejects_is_not_tried_again(
             await call(client, f"{ANN}/snapshots", name="monday")  # which opens it
             for _ in range(3):
                 await asyncio.sleep(0.02)
-                await app.state.server.sessions.sleep_idle()
+                await app.state.server.sessions.sleep_idle(lambda *_: None)
             return await call(client, ANN)
 
     first, later = run(scenario())
@@ -308,7 +308,7 @@ def test_whoever_comes_ends_an_idle_sleep(make: Make) -> None:
         async with serve(app) as client:
             await call(client, f"{ANN}/read", text="Bob.")
             blocker = app.state.server.engine.start(endless())
-            while not (place := app.state.server.sessions._places.get(("", "ann"))).idle_sleep:
+            while not (place := app.state.server.sessions._slots.get(("", "ann"))).idle_sleep:
                 await asyncio.sleep(0.01)
             assert place.lock.locked()
             answer = await call(client, f"{ANN}/read", text="Eve.")
@@ -328,7 +328,7 @@ def test_a_server_that_stops_begins_no_more_idle_sleeps(make: Make, tmp_path: Pa
             blocker = server.engine.start(endless())
             for name in names:
                 await call(client, f"/v1/memories/{name}/read", text="Bob.")
-            places = server.sessions._places
+            places = server.sessions._slots
             while not any(place.idle_sleep for place in places.values()):
                 await asyncio.sleep(0.01)
             server.stop()

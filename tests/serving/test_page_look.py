@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from page_browser import TALKER, Page, needs_browser, wait
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import load
+from slowwave.memory.talker import load
 from slowwave.serving.app import PAGE
 
 TALK = Path(__file__).parents[2] / "checkpoints" / "talk"

@@ -10,8 +10,8 @@ import pytest
 
 from serving_app import Make, chat, run, serve
 from slowwave.memory.store import Store
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
+from slowwave.runtime.config import ChatFormat
 from slowwave.serving import past
 from slowwave.serving.app import create_app
 from slowwave.serving.past import READ_AT_ONCE, describe_window
@@ -61,7 +61,10 @@ def test_a_ledger_tells_who_said_what_without_marks(make: Make) -> None:
 
     ledger = run(scenario())
     assert [entry["role"] for entry in ledger] == [None, "user", "assistant", None, None]
-    assert (ledger[1]["said"], ledger[1]["text"]) == ("Where?", ChatFormat().format_user("Where?"))
+    assert (ledger[1]["said"], ledger[1]["text"]) == (
+        "Where?",
+        ChatFormat().write("user", "Where?"),
+    )
     assert ledger[0]["said"] == ledger[0]["text"]
     assert ledger[2]["said"] + "\n" == ledger[2]["text"]
 

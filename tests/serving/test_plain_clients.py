@@ -11,7 +11,7 @@ import pytest
 
 from serving_app import Make, chat, listen, run, serve
 from slowwave import cli
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.serving.access import ApiKeys, _digest
 
 CHAT = "/v1/chat/completions"

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from slowwave.memory.ledger import Entry
-from slowwave.memory.telling import TooLong, say, tell, tell_by_step
-from slowwave.memory.turn_steps import Steps, finish
-from slowwave.runtime.chat import ChatFormat
+from slowwave.memory.turn import Steps, TooLong, finish, say, tell, tell_by_step
+from slowwave.runtime.config import ChatFormat
 from slowwave.serving.errors import ApiError
 from slowwave.serving.history import Message
 from slowwave.serving.plan import STEP_CHARACTERS, tell_all
@@ -111,5 +110,5 @@ def test_a_message_of_line_breaks_takes_no_time() -> None:
     """They were made a list of lines; it took a third of a second in one go."""
     began = time.thread_time()
     with pytest.raises(ValueError, match="the message is empty"):
-        CHAT.format_user("\n" * 4_000_000)
+        CHAT.write("user", "\n" * 4_000_000)
     assert time.thread_time() - began < 0.3

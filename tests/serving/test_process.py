@@ -20,9 +20,9 @@ import pytest
 from serving_app import MODEL, Make, chat, listen
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import start_session
+from slowwave.memory.talker import Talker
 from slowwave.runtime import model_folder
-from slowwave.runtime.model_folder import Talker, TalkerConfig
+from slowwave.runtime.model_folder import TalkerConfig
 from slowwave.serving import run as serving_run
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.run import describe_memories
@@ -55,7 +55,7 @@ def test_a_client_that_hangs_up_ends_its_reply(make: Make, talker: Talker, tmp_p
         assert (told.text, then.text) == (TALE["prompt"], "And then")
         assert reply.text.startswith(said)
         assert 5 <= len(reply.tokens) < 4000
-        again = replay(lambda: start_session(talker), kept.ledger())
+        again = replay(lambda: talker.session(), kept.ledger())
         assert all(map(lambda a, b: a.equal(b), kept.state.fast_weights, again.state.fast_weights))
 
 
@@ -202,7 +202,7 @@ def test_a_signal_loses_nothing_that_was_acknowledged(
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=PATIENCE)
-    alone = start_session(talker)
+    alone = talker.session()
     with Store(memories) as store:
         ledger = store.entries("m0")
     for entry in ledger[:-2]:

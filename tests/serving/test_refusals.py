@@ -16,7 +16,7 @@ import pytest
 
 from serving_app import Make, chat, run, serve
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.serving.access import read_api_keys
 from slowwave.serving.config import ServeConfig
 from slowwave.storage import memory_file

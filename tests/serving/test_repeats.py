@@ -15,8 +15,7 @@ from serving_app import Make, chat, listen, run, serve
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import start_session
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.serving.monitoring import Key
 
 CHAT = "/v1/chat/completions"
@@ -52,7 +51,7 @@ def test_another_reply_to_the_last_message(make: Make, talker: Talker, tmp_path:
     first, replies = run(scenario())
     entries = ledger(tmp_path)
     assert [entry.said for entry in entries] == ["My cat is Mio.", first, "What?", replies[-1]]
-    alone = start_session(talker)
+    alone = talker.session()
     for entry in entries:
         alone.repeat(entry)
     with Store(tmp_path / "memories") as store:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from slowwave.experiment import ExperimentConfig, export_run, load_run
+from slowwave.memory.talker import load
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.model_folder import TalkerConfig, load
+from slowwave.runtime.model_folder import TalkerConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import save_model
 from slowwave.tasks import BUILT_IN, TaskConfig, find_config

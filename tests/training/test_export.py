@@ -11,7 +11,6 @@ import torch
 import slowwave
 from slowwave import cli
 from slowwave.experiment import ExperimentConfig, export_run, run_training
-from slowwave.memory.session import Session
 from slowwave.models.config import ModelConfig
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors
@@ -37,11 +36,13 @@ def _few_test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_exported_run_talks_in_its_own_window(tmp_path: Path) -> None:
     run_training(TINY, tmp_path / "run")
     cli.main(["export", str(tmp_path / "run"), str(tmp_path / "model")])
-    model, tokenizer, sleep, chat = slowwave.load(tmp_path / "model")
+    talker = slowwave.load(tmp_path / "model")
     trained = load_tensors(tmp_path / "run" / "checkpoint" / "model.safetensors")
-    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
-    assert (sleep, chat is not None) == (TINY.sleep, True)
-    session = Session(model, tokenizer, sleep, chat=chat)
+    assert all(
+        torch.equal(tensor, trained[name]) for name, tensor in talker.model.state_dict().items()
+    )
+    assert (talker.sleep, talker.chat is not None) == (TINY.sleep, True)
+    session = talker.session()
     session.generate("I live in Lisbon.", max_new_tokens=20)
     assert session.state.counters.tokens_seen > 20
     assert session.state.counters.num_sleeps == session.state.counters.tokens_seen // 32

@@ -19,13 +19,15 @@ from slowwave.commands.ledger_view import (
 )
 from slowwave.commands.open_session import Opened, Stored
 from slowwave.commands.printing import count, describe_sleep, show_bytes
+from slowwave.memory.ledger import Entry
+from slowwave.memory.sleep_report import Provenance, locate, place_sleeps
 from slowwave.wording import guess
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from slowwave.memory.ledger import Entry
-    from slowwave.memory.provenance import Provenance
+    from slowwave.memory.sleep_report import Provenance
 
 LEDGER_ENTRIES = 20
 
@@ -163,7 +165,6 @@ class ChatCommands:
         if stored := self._opened.stored:
             name = stored.session.name
             return stored.session.ledger(), stored.store.provenance(name)
-        from slowwave.memory.provenance import locate, place_sleeps
 
         entries = self._session.entries
         slept = itertools.chain(*place_sleeps(entries, self._session.sleeps))

@@ -9,14 +9,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from slowwave.commands.printing import count, make_table, shorten, show_changes, show_time
-from slowwave.memory.refusals import list_names
+from slowwave.memory.names import list_names
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from slowwave.memory.ledger import Entry
-    from slowwave.memory.provenance import Provenance, Slept, Span
-    from slowwave.memory.sleep_report import SleepReport
+    from slowwave.memory.sleep_report import Provenance, SleepReport, Slept, Span
     from slowwave.memory.store import Store
     from slowwave.memory.stored_session import Forgetting
 

@@ -18,7 +18,7 @@ from slowwave.wording import describe_unknown
 
 if TYPE_CHECKING:
     from slowwave.memory.store import Store
-    from slowwave.runtime.model_folder import Talker
+    from slowwave.memory.talker import Talker
 
 # The file and function in `commands` that run a command, and what it does.
 COMMANDS = {
@@ -144,6 +144,6 @@ def load_model(folder: Path) -> Talker:
     """The model in a folder; raises ValueError if there is none to talk to. Imports torch."""
     with StatusLine() as status:
         status.show(f"loading {folder}")
-        from slowwave.runtime.model_folder import load
+        from slowwave.memory.talker import load
 
         return load(folder)

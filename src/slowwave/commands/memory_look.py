@@ -13,8 +13,7 @@ from slowwave.commands.arguments import parse
 from slowwave.commands.ledger_view import list_ledger
 from slowwave.commands.memory import MemoryOptions, Point, has_store
 from slowwave.commands.printing import print_json, to_json
-from slowwave.memory.names import is_fit
-from slowwave.memory.refusals import UnknownName
+from slowwave.memory.names import UnknownName, is_fit
 
 if TYPE_CHECKING:
     from slowwave.memory.session_file import Manifest, Node

@@ -18,8 +18,8 @@ from slowwave.commands.printing import (
 
 if TYPE_CHECKING:
     from slowwave.memory.ledger import Entry
-    from slowwave.memory.provenance import Slept, Span
-    from slowwave.memory.questions import Asked
+    from slowwave.memory.questions import ProbeResult
+    from slowwave.memory.sleep_report import Slept, Span
     from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
 
 FEW_ENTRIES = 20
@@ -78,7 +78,7 @@ def print_difference(first: str, second: str, difference: Difference) -> None:
         _print_only(point, entries)
 
 
-def print_probe(asked: Sequence[Asked]) -> None:
+def print_probe(asked: Sequence[ProbeResult]) -> None:
     """A row for each question: the reply before a sleep, and after one of each number of passes."""
     lines = list[list[str]]()
     for found in asked:

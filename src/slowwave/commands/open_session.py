@@ -106,17 +106,7 @@ def open_session(
         _require_name(options.memory, options.memory_dir)
     talker = load_model(options.model)
     if options.memory is None:
-        from slowwave.memory.session import Session
-
-        session = Session(
-            talker.model,
-            talker.tokenizer,
-            talker.sleep,
-            chat=talker.chat,
-            sampling=sampling,
-            on_sleep=on_sleep,
-            gate=gate,
-        )
+        session = talker.session(sampling=sampling, on_sleep=on_sleep, gate=gate)
         yield Opened(session=session, stored=None)
         return
     name = options.memory

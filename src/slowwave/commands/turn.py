@@ -155,7 +155,7 @@ def read_turn(session: Session, text: str, *, source: str, view: ReadView) -> Tu
     Interrupted, it keeps the pieces that were read. In a session of a store, where what it was told
     last from `source` is the beginning of the text, it goes on from there.
     """
-    from slowwave.memory.pieces import count_known, cut_text
+    from slowwave.memory.turn import count_known, cut_text
 
     before, began = session.status().tokens_seen, time.perf_counter()
     pieces, interrupted = cut_text(text), False

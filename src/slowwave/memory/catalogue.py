@@ -6,31 +6,42 @@ its last entry back to the root, and forks and snapshots share what they have in
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from slowwave.memory import catalogue_deletion as deletion
-from slowwave.memory import catalogue_rows as rows
+import numpy as np
+
 from slowwave.memory.catalogue_database import Database
-from slowwave.memory.catalogue_file import is_full
-from slowwave.memory.catalogue_types import (
+from slowwave.memory.catalogue_reads import (
+    count_wipes,
+    find_session,
+    find_snapshot,
+    has_session,
+    read_keyed_entries,
+    read_point,
+    read_snapshots,
+)
+from slowwave.memory.catalogue_rows import (
+    BadRow,
     Branch,
-    Owner,
-    Piece,
-    PlacedSleep,
     Planted,
     Point,
     Reached,
     SessionRow,
     Snapshot,
-    Source,
     Step,
+    read_state_file,
 )
-from slowwave.memory.ledger import Entry
-from slowwave.memory.refusals import TakenName
+from slowwave.memory.names import TakenName
+from slowwave.memory.owner import Owner
+from slowwave.memory.sleep_report import SleepReport
+from slowwave.storage.files import FULL
 
+DROP_SNAPSHOT = "DELETE FROM snapshots WHERE session = ? AND name = ?"
 FEW = 16
 """Entries that are deleted at a time where the disk is full."""
 
@@ -39,7 +50,7 @@ class Catalogue(Database):
     """Every method is one transaction, or a part of the one it is called in (`writing`).
 
     Threads and processes wait for each other. Who may change a session is decided elsewhere
-    (`memory/session_lock.py`). Where the file cannot be written it is read as it was when it was
+    (`memory/private_store.py`). Where the file cannot be written it is read as it was when it was
     opened. Raises OSError if the disk is full, read-only or fails, ValueError if the file is
     damaged or another program's.
     """
@@ -49,107 +60,19 @@ class Catalogue(Database):
         self._wiped: int | None = None
         """As of how many deletions the file has no traces."""
 
-    # Reading.
-
-    def names(self) -> list[str]:
-        """The names of all sessions, in order."""
-        with self.reading() as db:
-            return rows.read_names(db)
-
-    def has(self, name: str) -> bool:
-        """Whether there is a session of this name."""
-        with self.reading() as db:
-            return rows.has_session(db, name)
-
-    def find(self, name: str) -> SessionRow:
-        """A session by its name; raises ValueError, which lists those there are."""
-        with self.reading() as db:
-            return rows.find_session(db, name)
-
-    def snapshots(self, session: SessionRow) -> list[Snapshot]:
-        """All snapshots of a session, oldest first."""
-        with self.reading() as db:
-            return rows.read_snapshots(db, session.id)
-
-    def find_point(self, name: str, snapshot: str | None = None) -> Point:
-        """The head or a snapshot of a session; raises ValueError, which lists those there are."""
-        with self.reading() as db:
-            session = rows.find_session(db, name)
-            if snapshot is None:
-                return session.head
-            return rows.find_snapshot(db, session.id, snapshot).point
-
-    def entries(self, point: Point, start: int = 0, stop: int | None = None) -> list[Entry]:
-        """The ledger up to a point, or its places start..stop."""
-        with self.reading() as db:
-            return list(rows.read_entries(db, point, start=start, stop=stop).values())
-
-    def keyed_entries(self, point: Point) -> dict[int, Entry]:
-        """The ledger up to a point, by ids that are equal where ledgers share an entry."""
-        with self.reading() as db:
-            return rows.read_entries(db, point)
-
-    def piece(self, point: Point, start: int, stop: int) -> Piece:
-        """The places start..stop of the ledger up to a point, with what consolidated them."""
-        with self.reading() as db:
-            return rows.read_piece(db, point, start, stop)
-
-    def fit(self, point: Point, start: int, stop: int, most_tokens: int) -> int:
-        """The end of the places from `start` on that have so many tokens together, or `stop`."""
-        with self.reading() as db:
-            return rows.fit_entries(db, point, start, stop, most_tokens)
-
-    def sources(self, point: Point) -> list[Source]:
-        """What was read from where up to a point, in order of appearance."""
-        with self.reading() as db:
-            return rows.count_sources(db, point)
-
-    def sleeps(self, point: Point, last: int | None = None) -> list[PlacedSleep]:
-        """All sleeps up to a point, or the last so many."""
-        with self.reading() as db:
-            return rows.read_sleeps(db, point, last=last)
-
-    def find_carriers(self, entries: Iterable[int]) -> list[tuple[str, str | None]]:
-        """(session, None) for ledgers that have any of some entries, (session, snapshot) for
-        snapshots; also for copies of these entries."""
-        with self.reading() as db:
-            return rows.read_carriers(db, entries)
-
-    def files(self) -> dict[str, bool]:
-        """Every state file that is named here, and whether it is that of a session's head."""
-        with self.reading() as db:
-            return rows.read_file_names(db)
-
-    def ids(self) -> set[int]:
-        """The ids of all sessions."""
-        with self.reading() as db:
-            return rows.read_ids(db)
-
-    def count_wipes(self) -> tuple[int, int]:
-        """How often something was deleted, and up to which time all traces of it are gone."""
-        with self.reading() as db:
-            return deletion.count_wipes(db)
-
-    # Writing.
-
     def create(self, name: str, owner: Owner, origin: Point | None = None) -> SessionRow:
         """A new session, empty or at a point of another; raises ValueError if the name is taken."""
         with self.writing() as db:
-            if rows.has_session(db, name):
+            if has_session(db, name):
                 raise TakenName(f"session {name!r} is there already; choose another name")
-            head = origin or rows.insert_point(db, None, 0, Reached(None, 0, 0, 0))
+            head = origin or insert_point(db, None, 0, Reached(None, 0, 0, 0))
             now = time.time()
             db.execute(
                 "INSERT INTO sessions (name, created, changed, model, tokenizer, sleep, gate, head)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (name, now, now, *owner, head.id),
             )
-            return rows.find_session(db, name)
-
-    def fork(self, source: str, snapshot: str | None, name: str) -> SessionRow:
-        """A new session at the head, or at a snapshot, of another."""
-        with self.writing():
-            return self.create(name, self.find(source).owner, self.find_point(source, snapshot))
+            return find_session(db, name)
 
     def advance(
         self,
@@ -166,30 +89,30 @@ class Catalogue(Database):
         with self.writing() as db:
             start = session.before if instead else session.head
             assert start is not None
-            head = rows.append(db, start.entry, start.num_entries, steps, reached)
+            head = append(db, start.entry, start.num_entries, steps, reached)
             # A sleep between turns is none that could be taken anew.
             is_turn = any(step.entry.kind != "sleep" for step in steps)
-            moved = rows.move(db, session, head, start if is_turn else session.before)
+            moved = move(db, session, head, start if is_turn else session.before)
             old = [point.id for point in (session.head, session.before) if point is not None]
-            removed = [file for point in old for file in deletion.drop_point(db, point)]
+            removed = [file for point in old for file in drop_point(db, point)]
             if instead:
-                deletion.ask_to_wipe(db)
-                deletion.drop_entries(db, -1)
+                ask_to_wipe(db)
+                drop_entries(db, -1)
             return moved, removed
 
     def snapshot(self, session: SessionRow, name: str) -> Snapshot:
         """Names the head of a session; raises ValueError if the name is taken."""
         with self.writing() as db:
-            if any(name == taken.name for taken in rows.read_snapshots(db, session.id)):
+            if any(name == taken.name for taken in read_snapshots(db, session.id)):
                 raise TakenName(f"snapshot {name!r} is there already; choose another name")
-            rows.insert_snapshot(db, session.id, name, time.time(), session.head)
-            return rows.find_snapshot(db, session.id, name)
+            insert_snapshot(db, session.id, name, time.time(), session.head)
+            return find_snapshot(db, session.id, name)
 
     def roll_back(self, session: SessionRow, snapshot: str) -> tuple[SessionRow, list[str]]:
         """Makes a snapshot the head. Returns as `advance`; entries are left to `collect`."""
         with self.writing() as db:
-            point = rows.find_snapshot(db, session.id, snapshot).point
-            return rows.move(db, session, point), self._drop_points(db)
+            point = find_snapshot(db, session.id, snapshot).point
+            return move(db, session, point), self._drop_points(db)
 
     def rewrite(
         self,
@@ -201,11 +124,11 @@ class Catalogue(Database):
     ) -> tuple[SessionRow, list[str]]:
         """Replaces all but the first `kept` entries, and drops snapshots; as `roll_back`."""
         with self.writing() as db:
-            ids = list(rows.read_entries(db, session.head))[:kept]
-            head = rows.append(db, ids[-1] if ids else None, kept, steps, reached)
-            moved = rows.move(db, session, head)
+            ids = [*read_keyed_entries(db, session.head)][:kept]
+            head = append(db, ids[-1] if ids else None, kept, steps, reached)
+            moved = move(db, session, head)
             for name in snapshots:
-                rows.drop_snapshot(db, session.id, name)
+                db.execute(DROP_SNAPSHOT, (session.id, name))
             return moved, self._drop_points(db)
 
     def drop_snapshot(self, session: SessionRow, name: str) -> list[str]:
@@ -216,8 +139,8 @@ class Catalogue(Database):
 
         def drop() -> list[str]:
             with self.writing() as db:
-                rows.find_snapshot(db, session.id, name)
-                rows.drop_snapshot(db, session.id, name)
+                find_snapshot(db, session.id, name)
+                db.execute(DROP_SNAPSHOT, (session.id, name))
                 return self._drop_points(db)
 
         return self.insist(drop)
@@ -250,18 +173,18 @@ class Catalogue(Database):
             for parent, step in branches:
                 places.append(0 if parent is None else places[parent] + 1)
                 above = None if parent is None else ids[parent]
-                ids.append(rows.insert_step(db, above, places[-1], step))
+                ids.append(insert_step(db, above, places[-1], step))
 
             def insert(planted: Planted) -> Point:
                 last, reached = planted
                 if last is None:
-                    return rows.insert_point(db, None, 0, reached)
-                return rows.insert_point(db, ids[last], places[last] + 1, reached)
+                    return insert_point(db, None, 0, reached)
+                return insert_point(db, ids[last], places[last] + 1, reached)
 
             for name, named, planted in snapshots:
-                rows.insert_snapshot(db, session.id, name, named, insert(planted))
-            moved = rows.move(db, session, insert(head))
-            deletion.drop_point(db, session.head.id)
+                insert_snapshot(db, session.id, name, named, insert(planted))
+            moved = move(db, session, insert(head))
+            drop_point(db, session.head.id)
             return moved
 
     # Removing what was deleted.
@@ -270,9 +193,9 @@ class Catalogue(Database):
         """Deletes the entries that no point leads to: on a full disk a few at a time."""
         try:
             with self.writing() as db:
-                deletion.drop_entries(db, -1)
+                drop_entries(db, -1)
         except OSError as error:
-            if not is_full(error):
+            if error.errno not in FULL:
                 raise
             while self.insist(self._collect_few):
                 self.empty_log()
@@ -283,7 +206,8 @@ class Catalogue(Database):
         It is not while another process reads what was there. Raises OSError where there is no room
         for as much as the file takes.
         """
-        asked, _ = self.count_wipes()
+        with self.reading() as db:
+            asked, _ = count_wipes(db)
         if asked != self._wiped:
             if not self.empty_log():
                 return False
@@ -298,15 +222,142 @@ class Catalogue(Database):
 
         def end() -> None:
             with self.writing() as db:
-                deletion.end_wipe(db, asked)
+                db.execute("UPDATE wipes SET done = max(done, ?)", (asked,))
 
         self.insist(end)
         self.reserve.make()
 
     def _collect_few(self) -> int:
         with self.writing() as db:
-            return deletion.drop_entries(db, FEW)
+            return drop_entries(db, FEW)
 
     def _drop_points(self, db: sqlite3.Connection) -> list[str]:
-        deletion.ask_to_wipe(db)
-        return deletion.drop_points(db)
+        ask_to_wipe(db)
+        return drop_points(db)
+
+
+def insert_snapshot(
+    db: sqlite3.Connection, session: int, name: str, named: float, point: Point
+) -> None:
+    """Names a point."""
+    values = (session, name, named, point.id)
+    db.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", values)
+
+
+def append(
+    db: sqlite3.Connection,
+    parent: int | None,
+    place: int,
+    steps: Iterable[Step],
+    reached: Reached,
+) -> Point:
+    """Inserts steps after an entry, and the point at their end."""
+    for step in steps:
+        parent, place = insert_step(db, parent, place, step), place + 1
+    return insert_point(db, parent, place, reached)
+
+
+def insert_step(db: sqlite3.Connection, parent: int | None, place: int, step: Step) -> int:
+    entry = step.entry
+    tokens = np.asarray(entry.tokens, "<u4").tobytes()
+    cursor = db.execute(
+        "INSERT INTO entries "
+        "(parent, place, tokens, kind, time, source, text, passes, role, said, finish, request) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(parent, place, tokens),
+            *(entry.kind, entry.time, entry.source, entry.text, entry.passes),
+            *(entry.role, entry.said, entry.finish, entry.request),
+        ),
+    )
+    assert cursor.lastrowid is not None
+    db.executemany(
+        "INSERT INTO sleeps VALUES (?, ?, ?, ?, ?)",
+        [
+            (cursor.lastrowid, s.report.number, s.start, s.stop, dump_report(s.report))
+            for s in step.sleeps
+        ],
+    )
+    return cursor.lastrowid
+
+
+def dump_report(report: SleepReport) -> str:
+    return json.dumps(dataclasses.asdict(report), separators=(",", ":"))
+
+
+def insert_point(
+    db: sqlite3.Connection, entry: int | None, num_entries: int, reached: Reached
+) -> Point:
+    cursor = db.execute(
+        "INSERT INTO points (entry, file, num_entries, tokens_seen, num_sleeps, window_fill) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (entry, reached.file, num_entries, *reached[1:]),
+    )
+    assert cursor.lastrowid is not None
+    return read_point(db, cursor.lastrowid)
+
+
+def move(
+    db: sqlite3.Connection, session: SessionRow, head: Point, before: Point | None = None
+) -> SessionRow:
+    """Makes a point the head, if the session still stands where its holder believes."""
+    moved = db.execute(
+        "UPDATE sessions SET head = ?, before = ?, changed = ? WHERE id = ? AND head = ?",
+        (head.id, before.id if before else None, time.time(), session.id, session.head.id),
+    )
+    if moved.rowcount != 1:
+        raise ValueError(f"session {session.name!r} was changed from elsewhere; open it again")
+    return find_session(db, session.name)
+
+
+def drop_point(db: sqlite3.Connection, point: int) -> list[str]:
+    """Deletes a point where no session stands, or did a turn ago, and that is no snapshot.
+
+    Returns its file if it had one.
+    """
+    removed = db.execute(
+        "DELETE FROM points WHERE id = ?1 "
+        "AND NOT EXISTS (SELECT 1 FROM sessions WHERE head = ?1) "
+        "AND NOT EXISTS (SELECT 1 FROM sessions WHERE before = ?1) "
+        "AND NOT EXISTS (SELECT 1 FROM snapshots WHERE point = ?1) RETURNING file",
+        (point,),
+    )
+    return _read_files(removed)
+
+
+def drop_points(db: sqlite3.Connection) -> list[str]:
+    """As `drop_point`, of all points."""
+    removed = db.execute(
+        "DELETE FROM points WHERE id NOT IN (SELECT head FROM sessions UNION "
+        "SELECT before FROM sessions WHERE before IS NOT NULL UNION "
+        "SELECT point FROM snapshots) RETURNING file"
+    )
+    return _read_files(removed)
+
+
+def drop_entries(db: sqlite3.Connection, most: int) -> int:
+    """Deletes entries that lead to no point, so many at most (-1 is all); returns how many."""
+    deleted = db.execute(
+        """
+        WITH RECURSIVE kept(id) AS (
+            SELECT entry FROM points WHERE entry IS NOT NULL UNION
+            SELECT parent FROM entries JOIN kept USING (id) WHERE parent IS NOT NULL
+        )
+        DELETE FROM entries WHERE id IN (
+            SELECT id FROM entries WHERE id NOT IN kept ORDER BY place DESC LIMIT ?
+        ) RETURNING id
+        """,
+        (most,),
+    )
+    return len(deleted.fetchall())
+
+
+def ask_to_wipe(db: sqlite3.Connection) -> None:
+    """Notes that something was deleted, whose traces are to be wiped from the file."""
+    if db.execute("UPDATE wipes SET asked = asked + 1").rowcount != 1:
+        raise BadRow("the count of wipes is missing")
+
+
+def _read_files(rows: Iterable[sqlite3.Row]) -> list[str]:
+    files = [read_state_file(row, "file") for row in [*rows]]
+    return [file for file in files if file is not None]

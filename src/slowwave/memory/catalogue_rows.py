@@ -1,334 +1,268 @@
-"""The SQL that reads and writes what the catalogue keeps, within a transaction."""
+"""What the catalogue keeps, and its rows as what they stand for.
+
+SQLite lets any column hold anything, and a catalogue may come from elsewhere: each column is read
+as what this package writes there, and BadRow is raised where it is none.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 import sqlite3
-import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar, get_args
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from slowwave.memory import row_checks as check
-from slowwave.memory.catalogue_parse import parse_entry, parse_owner, parse_point, parse_slept
-from slowwave.memory.catalogue_types import (
-    Piece,
-    PlacedSleep,
-    Point,
-    Reached,
-    SessionRow,
-    Snapshot,
-    Source,
-    Step,
-)
-from slowwave.memory.ledger import Entry
-from slowwave.memory.names import is_readable
-from slowwave.memory.refusals import UnknownName, list_names
-from slowwave.memory.row_checks import BadRow
-from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.ledger import Entry, EntryKind, Finish, check_entry, is_moment
+from slowwave.memory.owner import Owner
+from slowwave.memory.sleep_report import SleepReport, Slept
+from slowwave.runtime.config import Role
+from slowwave.storage.json_files import parse_json
+from slowwave.storage.memory_file import MOST_TOKENS
 
-# All rows of a statement are fetched before any is looked at: one that is refused would leave the
-# statement open, and the catalogue locked, for as long as anybody holds the exception.
 
-# From an entry back to a place, or to the root; it ends even if an entry is before itself.
-WAY = """
-    WITH RECURSIVE way(id) AS (
-        SELECT ? UNION
-        SELECT parent FROM entries JOIN way USING (id) WHERE parent IS NOT NULL AND place > ?
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Where a session stood after a turn: its ledger up to there, and its state."""
+
+    id: int
+    entry: int | None
+    """The last entry; None if nothing was read yet."""
+    file: str | None
+    """The state file; None if nothing was read yet."""
+    num_entries: int
+    tokens_seen: int
+    num_sleeps: int
+    window_fill: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRow:
+    """A session as the catalogue has it."""
+
+    id: int
+    name: str
+    created: float
+    """Seconds since 1970, as `changed`."""
+    changed: float
+    owner: Owner
+    head: Point
+    before: Point | None
+    """Where it stood before its last turn, which can be taken anew from there; None if nowhere."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A point of a session that was given a name."""
+
+    name: str
+    time: float
+    """When it was named, in seconds since 1970."""
+    point: Point
+
+
+class Step(NamedTuple):
+    """An entry and the sleeps that happened in it."""
+
+    entry: Entry
+    sleeps: list[Slept]
+
+
+class Reached(NamedTuple):
+    """The state after some steps, and its file."""
+
+    file: str | None
+    tokens_seen: int
+    num_sleeps: int
+    window_fill: int
+
+
+class PlacedSleep(NamedTuple):
+    """A sleep, and the entry that it happened in: its id, its place in the ledger and its time."""
+
+    entry: int
+    place: int
+    time: float
+    slept: Slept
+
+
+class LedgerPage(NamedTuple):
+    """Entries of a ledger, one after another."""
+
+    place: int
+    """Of the first of them in the ledger."""
+    start: int
+    """Tokens of the stream before it."""
+    entries: list[Entry]
+    sleeps: list[Slept]
+    """Those that consolidated something of it, in order."""
+
+
+class Source(NamedTuple):
+    """What was read from a source, and when at first and at last, in seconds since 1970."""
+
+    source: str
+    num_entries: int
+    num_tokens: int
+    first: float
+    last: float
+
+
+Branch = tuple[int | None, Step]
+"""The number of the step before it, if any, and a step."""
+Planted = tuple[int | None, Reached]
+"""The number of the last step, if any, and what it reached."""
+
+
+Value = TypeVar("Value")
+_STATE_FILE = re.compile(r"[0-9]{1,19}-[0-9a-f]{32}\.safetensors", re.ASCII)
+
+
+class BadRow(ValueError):
+    """A row is not what this package writes; what and why, in half a sentence."""
+
+
+def read_count(row: sqlite3.Row, column: str) -> int:
+    """An id or a count."""
+    value = row[column]
+    if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+        raise _unfit(column, value, "is no count")
+    return value
+
+
+def read_time(row: sqlite3.Row, column: str) -> float:
+    """A time that clocks and calendars can show."""
+    value = row[column]
+    if type(value) is not float or not is_moment(value):
+        raise _unfit(column, value, "is no time")
+    return value
+
+
+def read_text(row: sqlite3.Row, column: str) -> str:
+    value = row[column]
+    if type(value) is not str:
+        raise _unfit(column, value, "is no text")
+    return value
+
+
+def read_choice(values: Sequence[Value], row: sqlite3.Row, column: str) -> Value:
+    """One of a few texts, or None where that is among them."""
+    if row[column] not in values:
+        raise _unfit(column, row[column], "is not known")
+    return row[column]
+
+
+def read_name(row: sqlite3.Row, column: str) -> str:
+    """A name that can be printed and told from a point."""
+    value = read_text(row, column)
+    if not value.isprintable() or not 0 < len(value) <= 128 or "@" in value:
+        raise _unfit(column, value, "is no name")
+    return value
+
+
+def read_state_file(row: sqlite3.Row, column: str) -> str | None:
+    """The name of a state file as the store makes them, or None."""
+    value = row[column]
+    if value is not None and not is_state_file(value):
+        raise _unfit(column, value, "is no name of a state file")
+    return value
+
+
+def read_bytes(row: sqlite3.Row, column: str) -> bytes:
+    value = row[column]
+    if type(value) is not bytes:
+        raise _unfit(column, value, "is no bytes")
+    return value
+
+
+def read_optional_count(row: sqlite3.Row, column: str) -> int | None:
+    """As `read_count`, or None."""
+    return None if row[column] is None else read_count(row, column)
+
+
+def is_state_file(file: object) -> bool:
+    """Whether this is a name as the store makes them: no path leads out of its folder."""
+    return type(file) is str and _STATE_FILE.fullmatch(file) is not None
+
+
+def _unfit(column: str, value: object, why: str) -> BadRow:
+    return BadRow(f"{column} {value!r:.80} {why}")
+
+
+REPORT = TypeAdapter(SleepReport)
+KINDS: tuple[EntryKind, ...] = get_args(EntryKind)
+ROLES: tuple[Role | None, ...] = (None, *get_args(Role))
+FINISHES: tuple[Finish | None, ...] = (None, *get_args(Finish))
+
+
+def parse_owner(row: sqlite3.Row) -> Owner:
+    """What a row of the sessions was read with."""
+    owner = Owner(
+        model=read_text(row, "model"),
+        tokenizer=read_text(row, "tokenizer"),
+        sleep=read_text(row, "sleep"),
+        gate=None if row["gate"] is None else read_text(row, "gate"),
     )
-"""
+    try:
+        owner.parse_sleep()
+        owner.parse_gate()
+    except ValueError as error:
+        raise BadRow(f"session {row['name']!r:.80}: {error}") from None
+    return owner
 
 
-def read_session(db: sqlite3.Connection, row: sqlite3.Row) -> SessionRow:
-    """A row of the sessions with its head."""
-    return SessionRow(
-        id=check.whole(row, "id"),
-        name=check.name(row, "name"),
-        created=check.moment(row, "created"),
-        changed=check.moment(row, "changed"),
-        owner=parse_owner(row),
-        head=read_point(db, check.whole(row, "head")),
-        before=None if row["before"] is None else read_point(db, check.whole(row, "before")),
+def parse_point(row: sqlite3.Row) -> Point:
+    """A row of the points."""
+    point = Point(
+        id=read_count(row, "id"),
+        entry=read_optional_count(row, "entry"),
+        file=read_state_file(row, "file"),
+        num_entries=read_count(row, "num_entries"),
+        tokens_seen=read_count(row, "tokens_seen"),
+        num_sleeps=read_count(row, "num_sleeps"),
+        window_fill=read_count(row, "window_fill"),
     )
+    is_empty = point.entry is None
+    if is_empty != (point.num_entries == 0) or (point.file is None and not is_empty):
+        raise BadRow(f"point {point.id} has no entry or no file")
+    if point.num_sleeps + point.window_fill > point.tokens_seen or (is_empty and point.tokens_seen):
+        raise BadRow(f"the counts of point {point.id} cannot be")
+    return point
 
 
-def read_point(db: sqlite3.Connection, point: int) -> Point:
-    row = db.execute("SELECT * FROM points WHERE id = ?", (point,)).fetchone()
-    if row is None:
-        raise BadRow(f"point {point} is missing")
-    return parse_point(row)
-
-
-def find_session(db: sqlite3.Connection, name: str) -> SessionRow:
-    sql = "SELECT * FROM sessions WHERE name = ?"
-    row = db.execute(sql, (name,)).fetchone() if is_readable(name) else None
-    if row is None:
-        raise UnknownName(f"no session {name!r:.130}; there are {list_names(read_names(db))}")
-    return read_session(db, row)
-
-
-def read_names(db: sqlite3.Connection) -> list[str]:
-    rows = db.execute("SELECT name FROM sessions ORDER BY name").fetchall()
-    return [check.name(row, "name") for row in rows]
-
-
-def has_session(db: sqlite3.Connection, name: str) -> bool:
-    """Whether there is a session of this name."""
-    sql = "SELECT 1 FROM sessions WHERE name = ?"
-    return is_readable(name) and db.execute(sql, (name,)).fetchone() is not None
-
-
-def read_snapshots(db: sqlite3.Connection, session: int) -> list[Snapshot]:
-    sql = "SELECT name, time, point FROM snapshots WHERE session = ? ORDER BY time, name"
-    rows = db.execute(sql, (session,)).fetchall()
-    return [
-        Snapshot(
-            name=check.name(row, "name"),
-            time=check.moment(row, "time"),
-            point=read_point(db, check.whole(row, "point")),
-        )
-        for row in rows
-    ]
-
-
-def find_snapshot(db: sqlite3.Connection, session: int, name: str) -> Snapshot:
-    snapshots = {snapshot.name: snapshot for snapshot in read_snapshots(db, session)}
-    if name not in snapshots:
-        raise UnknownName(f"no snapshot {name!r:.130}; there are {list_names([*snapshots])}")
-    return snapshots[name]
-
-
-def drop_snapshot(db: sqlite3.Connection, session: int, name: str) -> None:
-    db.execute("DELETE FROM snapshots WHERE session = ? AND name = ?", (session, name))
-
-
-def insert_snapshot(
-    db: sqlite3.Connection, session: int, name: str, named: float, point: Point
-) -> None:
-    """Names a point."""
-    values = (session, name, named, point.id)
-    db.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?)", values)
-
-
-def read_entries(
-    db: sqlite3.Connection, point: Point, *, start: int = 0, stop: int | None = None
-) -> dict[int, Entry]:
-    """The ledger up to a point, or its places start..stop, by id, in order."""
-    sql = (
-        f"{WAY} SELECT entries.* FROM way JOIN entries USING (id) "
-        "WHERE place >= ? AND place < ? ORDER BY place"
+def parse_entry(row: sqlite3.Row) -> Entry:
+    """A row of the entries."""
+    tokens = read_bytes(row, "tokens")
+    if len(tokens) % 4:
+        raise BadRow(f"the tokens of entry {row['id']} are cut")
+    entry = Entry(
+        kind=read_choice(KINDS, row, "kind"),
+        time=read_time(row, "time"),
+        source=read_text(row, "source"),
+        text=read_text(row, "text"),
+        tokens=tuple(np.frombuffer(tokens, "<u4").tolist()),
+        passes=read_optional_count(row, "passes"),
+        role=read_choice(ROLES, row, "role"),
+        said=read_text(row, "said"),
+        finish=read_choice(FINISHES, row, "finish"),
+        request=read_text(row, "request"),
     )
-    stop = point.num_entries if stop is None else min(stop, point.num_entries)
-    start = min(start, stop)
-    found, places = dict[int, Entry](), list[int]()
-    for row in db.execute(sql, (point.entry, start, start, stop)).fetchall():
-        found[check.whole(row, "id")] = parse_entry(row)
-        places.append(check.whole(row, "place"))
-    # The count comes from the file too: a list of so many places may exceed memory.
-    if len(places) != stop - start or places != list(range(start, stop)):
-        raise BadRow(f"of the entries {start} to {stop} of point {point.id} some are missing")
-    num_tokens = sum(len(entry.tokens) for entry in found.values())
-    is_whole = len(found) == point.num_entries
-    if num_tokens > point.tokens_seen or (is_whole and num_tokens < point.tokens_seen):
-        raise BadRow(f"the entries of point {point.id} have {num_tokens} tokens, not those it saw")
-    return found
+    try:
+        check_entry(entry)
+    except ValueError as error:
+        raise BadRow(f"entry {row['id']}: {error}") from None
+    return entry
 
 
-def read_sleeps(
-    db: sqlite3.Connection, point: Point, *, last: int | None = None
-) -> list[PlacedSleep]:
-    """The sleeps up to a point, or the last so many, in order."""
-    sql = f"""
-        {WAY} SELECT sleeps.*, place, time
-        FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
-        ORDER BY place DESC, number DESC LIMIT ?
-    """
-    found = db.execute(sql, (point.entry, 0, -1 if last is None else last)).fetchall()
-    placed = [
-        PlacedSleep(
-            check.whole(row, "entry"),
-            check.whole(row, "place"),
-            check.moment(row, "time"),
-            parse_slept(row),
-        )
-        for row in reversed(found)
-    ]
-    # Every sleep goes on where the one before it ended, and what none had is the window.
-    ends = [each.slept.stop for each in placed]
-    starts = [each.slept.start for each in placed]
-    slept = point.tokens_seen - point.window_fill
-    begin = starts[0] if len(placed) == last else 0
-    if [begin, *ends] != [*starts, slept]:
-        raise BadRow(f"the sleeps of point {point.id} do not follow each other")
-    return placed
-
-
-def read_piece(db: sqlite3.Connection, point: Point, start: int, stop: int) -> Piece:
-    """The places start..stop of the ledger up to a point, from there back alone."""
-    way = (point.entry, start)
-    sql = f"{WAY} SELECT sum(length(tokens)) / 4 FROM way JOIN entries USING (id) WHERE place >= ?"
-    num_after = db.execute(sql, (*way, start)).fetchone()[0] or 0
-    entries = list(read_entries(db, point, start=start, stop=stop).values())
-    begin = point.tokens_seen - num_after
-    end = begin + sum(len(entry.tokens) for entry in entries)
-    if begin < 0 or end > point.tokens_seen or (start == 0 and begin):
-        raise BadRow(f"the entries of point {point.id} have not the tokens that it has seen")
-    # No token is consolidated before it is read.
-    sql = f"""
-        {WAY} SELECT sleeps.* FROM way JOIN entries USING (id) JOIN sleeps ON entry = id
-        WHERE start < stop AND start < ? AND stop > ? ORDER BY place, number
-    """
-    sleeps = [parse_slept(row) for row in db.execute(sql, (*way, end, begin)).fetchall()]
-    return Piece(start, begin, entries, sleeps)
-
-
-def fit_entries(
-    db: sqlite3.Connection, point: Point, start: int, stop: int, most_tokens: int
-) -> int:
-    """Where places from `start` on have more tokens than that, but for the first; or `stop`."""
-    sql = (
-        f"{WAY} SELECT place, length(tokens) / 4 AS count FROM way JOIN entries USING (id) "
-        "WHERE place >= ? AND place < ? ORDER BY place"
-    )
-    total = 0
-    for row in db.execute(sql, (point.entry, start, start, stop)).fetchall():
-        place = check.whole(row, "place")
-        total += check.whole(row, "count")
-        if total > most_tokens and place > start:
-            return place
-    return stop
-
-
-def count_sources(db: sqlite3.Connection, point: Point) -> list[Source]:
-    """What was read from where up to a point, in order of appearance."""
-    sql = f"""
-        {WAY} SELECT source, count(*) AS num_entries, sum(length(tokens)) / 4 AS num_tokens,
-        min(time) AS first, max(time) AS last
-        FROM way JOIN entries USING (id) WHERE kind != 'sleep' GROUP BY source ORDER BY min(place)
-    """
-    return [
-        Source(
-            check.text(row, "source"),
-            check.whole(row, "num_entries"),
-            check.whole(row, "num_tokens"),
-            check.moment(row, "first"),
-            check.moment(row, "last"),
-        )
-        for row in db.execute(sql, (point.entry, 0)).fetchall()
-    ]
-
-
-def read_carriers(db: sqlite3.Connection, entries: Iterable[int]) -> list[tuple[str, str | None]]:
-    """(session, None) for heads, (session, snapshot) for snapshots, that have any of some entries.
-
-    Or a copy of one, as what was imported or re-slept has.
-    """
-    sql = """
-        WITH RECURSIVE below(id) AS (
-            SELECT twin.id FROM entries JOIN entries AS twin USING (time, kind, source, text)
-            WHERE entries.id IN (SELECT value FROM json_each(?))
-            UNION SELECT entries.id FROM entries JOIN below ON parent = below.id
-        ), named AS (
-            SELECT name AS session, NULL AS snapshot, head AS point FROM sessions UNION ALL
-            SELECT sessions.name, snapshots.name, point
-            FROM snapshots JOIN sessions ON sessions.id = session
-        )
-        SELECT session, snapshot FROM named JOIN points ON points.id = point
-        WHERE entry IN below ORDER BY session, snapshot
-    """
-    found = db.execute(sql, (json.dumps([*entries]),)).fetchall()
-    return [
-        (
-            check.name(row, "session"),
-            None if row["snapshot"] is None else check.name(row, "snapshot"),
-        )
-        for row in found
-    ]
-
-
-def read_file_names(db: sqlite3.Connection) -> dict[str, bool]:
-    """Every state file that is named, and whether a session stands there or did a turn ago."""
-    sql = """
-        SELECT file,
-            EXISTS (SELECT 1 FROM sessions WHERE head = points.id)
-            OR EXISTS (SELECT 1 FROM sessions WHERE before = points.id) AS is_head
-        FROM points WHERE file IS NOT NULL
-    """
-    found = dict[str, bool]()
-    for row in db.execute(sql).fetchall():
-        file = check.state_file(row, "file")
-        assert file is not None
-        found[file] = bool(row["is_head"])
-    return found
-
-
-def append(
-    db: sqlite3.Connection,
-    parent: int | None,
-    place: int,
-    steps: Iterable[Step],
-    reached: Reached,
-) -> Point:
-    """Inserts steps after an entry, and the point at their end."""
-    for step in steps:
-        parent, place = insert_step(db, parent, place, step), place + 1
-    return insert_point(db, parent, place, reached)
-
-
-def insert_step(db: sqlite3.Connection, parent: int | None, place: int, step: Step) -> int:
-    entry = step.entry
-    tokens = np.asarray(entry.tokens, "<u4").tobytes()
-    cursor = db.execute(
-        "INSERT INTO entries "
-        "(parent, place, tokens, kind, time, source, text, passes, role, said, finish, request) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(parent, place, tokens),
-            *(entry.kind, entry.time, entry.source, entry.text, entry.passes),
-            *(entry.role, entry.said, entry.finish, entry.request),
-        ),
-    )
-    assert cursor.lastrowid is not None
-    db.executemany(
-        "INSERT INTO sleeps VALUES (?, ?, ?, ?, ?)",
-        [
-            (cursor.lastrowid, s.report.number, s.start, s.stop, dump_report(s.report))
-            for s in step.sleeps
-        ],
-    )
-    return cursor.lastrowid
-
-
-def dump_report(report: SleepReport) -> str:
-    return json.dumps(dataclasses.asdict(report), separators=(",", ":"))
-
-
-def insert_point(
-    db: sqlite3.Connection, entry: int | None, num_entries: int, reached: Reached
-) -> Point:
-    cursor = db.execute(
-        "INSERT INTO points (entry, file, num_entries, tokens_seen, num_sleeps, window_fill) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (entry, reached.file, num_entries, *reached[1:]),
-    )
-    assert cursor.lastrowid is not None
-    return read_point(db, cursor.lastrowid)
-
-
-def move(
-    db: sqlite3.Connection, session: SessionRow, head: Point, before: Point | None = None
-) -> SessionRow:
-    """Makes a point the head, if the session still stands where its holder believes."""
-    moved = db.execute(
-        "UPDATE sessions SET head = ?, before = ?, changed = ? WHERE id = ? AND head = ?",
-        (head.id, before.id if before else None, time.time(), session.id, session.head.id),
-    )
-    if moved.rowcount != 1:
-        raise ValueError(f"session {session.name!r} was changed from elsewhere; open it again")
-    return find_session(db, session.name)
-
-
-def read_ids(db: sqlite3.Connection) -> set[int]:
-    """The ids of all sessions."""
-    return {check.whole(row, "id") for row in db.execute("SELECT id FROM sessions").fetchall()}
+def parse_slept(row: sqlite3.Row) -> Slept:
+    """A row of the sleeps."""
+    start, stop, entry = (read_count(row, column) for column in ("start", "stop", "entry"))
+    try:
+        report = REPORT.validate_python(parse_json(read_text(row, "report")))
+    except ValueError:
+        raise BadRow(f"the report of a sleep in entry {entry} is none") from None
+    if report.number != row["number"] or report.num_evicted != stop - start:
+        raise BadRow(f"a sleep in entry {entry} is not that of its report")
+    return Slept(report, start, stop)

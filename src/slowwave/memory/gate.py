@@ -12,26 +12,22 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from slowwave.memory.answers import answer, contains, measure_answer, measure_tokens
 from slowwave.memory.config import GateConfig
-from slowwave.memory.turn_steps import Progress, Steps, finish, time_steps
-from slowwave.memory.verdict import Measures, Verdict
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.questions import answer, contains, measure_answer, measure_tokens
+from slowwave.memory.sleep_report import Measures, Verdict
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import Progress, Steps, time_steps
 from slowwave.sleep.awake import ask_awake
 from slowwave.state import MemoryState
 
 
 def judge(
     talker: Talker, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
-) -> Verdict:
-    """Measures what a session would go on with if a sleep is refused, and if it is accepted."""
-    return finish(judge_by_step(talker, gate, refused=refused, accepted=accepted))
-
-
-def judge_by_step(
-    talker: Talker, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
 ) -> Steps[Verdict]:
-    """As `judge`, in steps of a canary or a window of held-out text each."""
+    """Measures what a session would go on with if a sleep is refused, and if it is accepted.
+
+    In steps of a canary or a window of held-out text each.
+    """
     steps = _judge(talker, gate, refused=refused, accepted=accepted)
     verdict, seconds = yield from time_steps(steps)
     return dataclasses.replace(verdict, milliseconds=1000 * seconds)
@@ -41,10 +37,10 @@ def _judge(
     talker: Talker, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
 ) -> Steps[Verdict]:
     room = talker.sleep.window - max(refused.window_fill, accepted.window_fill)
-    before = yield from _measure(talker, gate, refused, room=room)
+    before = yield from measure(talker, gate, refused, room=room)
     after, unread = None, _explain_unread(gate, before, room)
     if all(bool(weights.isfinite().all()) for weights in accepted.fast_weights):
-        after = yield from _measure(talker, gate, accepted, room=room)
+        after = yield from measure(talker, gate, accepted, room=room)
         broken = compare(gate, before, after)
     else:
         broken = ["the sleep left NaN or infinity in the fast weights"]
@@ -55,15 +51,11 @@ def _judge(
     return Verdict(outcome=outcome, refused=before, accepted=after, reasons=(*broken, *unread))
 
 
-def measure(talker: Talker, gate: GateConfig, state: MemoryState, *, room: int) -> Measures:
+def measure(talker: Talker, gate: GateConfig, state: MemoryState, *, room: int) -> Steps[Measures]:
     """What a state knows of the canaries and of held-out text; the state stays as it is.
 
     room: tokens that a copy may read without sleeping.
     """
-    return finish(_measure(talker, gate, state, room=room))
-
-
-def _measure(talker: Talker, gate: GateConfig, state: MemoryState, *, room: int) -> Steps[Measures]:
     right, nll, tokens = list[bool](), list[float](), list[Tensor]()
     for canary in gate.canaries:
         reply = answer(talker, state, canary.question, max_new_tokens=gate.max_new_tokens)

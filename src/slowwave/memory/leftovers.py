@@ -12,8 +12,9 @@ from itertools import chain
 from pathlib import Path
 
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.refusals import Damaged, HeldElsewhere
-from slowwave.memory.session_lock import SessionLock
+from slowwave.memory.catalogue_reads import count_wipes, read_file_names, read_ids
+from slowwave.memory.names import Damaged, HeldElsewhere
+from slowwave.memory.private_store import SessionLock
 from slowwave.memory.state_files import StateFiles
 
 PATIENCE_SECONDS = 0.5
@@ -35,7 +36,8 @@ class Leftovers:
 
     def is_wiped(self) -> bool:
         """Whether nothing is left of what was deleted, here or by another process."""
-        asked, done = self._catalogue.count_wipes()
+        with self._catalogue.reading() as db:
+            asked, done = count_wipes(db)
         return asked == done
 
     def clear(self, removed: Iterable[str], held: int | None = None) -> None:
@@ -49,7 +51,7 @@ class Leftovers:
             _try(lambda: self._clear(held))
 
     def clear_rest(self, held: int | None = None) -> None:
-        """Removes what an earlier call could not, or a killed process did not; waits for nobody."""
+        """Removes what an earlier call could not, or a killed process did not, without waiting."""
         with self._catalogue.waiting(0):
             _try(lambda: self.is_wiped() or self._clear(held))
 
@@ -59,7 +61,8 @@ class Leftovers:
             _try(lambda: self._sweep(held))
 
     def _clear(self, held: int | None) -> None:
-        asked, _ = self._catalogue.count_wipes()
+        with self._catalogue.reading() as db:
+            asked, _ = count_wipes(db)
         # The files first, for their room is what the rest needs on a full disk.
         passed = self._sweep(held)
         self._catalogue.collect()
@@ -79,8 +82,8 @@ class Leftovers:
             _unlink(unnamed.pop(held, []))
         if not unnamed:
             return passed
-        with self._catalogue.writing():
-            ids = self._catalogue.ids()
+        with self._catalogue.writing() as db:
+            ids = read_ids(db)
             for id_, paths in self._find_unnamed().items():
                 if id_ not in ids:
                     _unlink(paths)
@@ -98,8 +101,8 @@ class Leftovers:
         """State files and drafts that nothing names, and locks of no session, by their ids."""
         # Listed first: what is written and named after that is not seen.
         files, locks = [*self._files.folder.iterdir()], [*self._locks.iterdir()]
-        with self._catalogue.reading():
-            named, ids = self._catalogue.files(), self._catalogue.ids()
+        with self._catalogue.reading() as db:
+            named, ids = read_file_names(db), read_ids(db)
         unnamed = dict[int, list[Path]]()
         for path in [*files, *locks]:
             owned = OWNED.fullmatch(path.name)

@@ -1,8 +1,9 @@
-"""The names of memories, of their snapshots and of their owners; torch-free."""
+"""The names of memories, snapshots and owners, and the errors of a store; torch-free."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 MOST_CHARACTERS = 128
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -37,3 +38,33 @@ def check_name(what: str, name: str) -> str:
             "without @, / and \\, no dot or dash at the beginning, and no space at either end"
         )
     return name
+
+
+class UnknownName(ValueError):
+    """There is no session, or no snapshot, of this name."""
+
+
+class TakenName(ValueError):
+    """There is one of this name already."""
+
+
+class HeldElsewhere(ValueError):
+    """Another process, or another holder in this one, has the session open."""
+
+
+class OtherModel(ValueError):
+    """The session was read with another model, tokenizer or setting."""
+
+
+class Damaged(ValueError):
+    """What is on disk cannot be read."""
+
+
+MOST_NAMES = 20
+
+
+def list_names(names: Sequence[str]) -> str:
+    """For a sentence that says what there is, however much that is."""
+    rest = len(names) - MOST_NAMES
+    listed = ", ".join(f"{name:.260}" for name in names[:MOST_NAMES]) or "none"
+    return f"{listed} and {rest:,} more" if rest > 0 else listed

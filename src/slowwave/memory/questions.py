@@ -1,26 +1,85 @@
-"""What a sleep keeps: the same questions before it and after it, on copies that are thrown away."""
+"""What a memory says when it is asked, and what a sleep keeps of that; all on copies."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from slowwave.memory.answers import answer, contains
 from slowwave.memory.config import Question
-from slowwave.memory.entry_checks import check_passes
-from slowwave.memory.session import Session
-from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
+from slowwave.runtime.config import Sampling
+from slowwave.runtime.reply import ReplyText, draw, make_generator
 from slowwave.sleep.consolidate import consolidate
+from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
+
+if TYPE_CHECKING:
+    from slowwave.memory.session import Session
+    from slowwave.memory.store import Store
+
+
+@torch.inference_mode()
+def answer(talker: Talker, state: MemoryState, question: str, *, max_new_tokens: int) -> str:
+    """The greedy reply to a question, as a session at this state would give it.
+
+    A copy whose window fills sleeps as the settings say, and no gate is asked. Raises ValueError if
+    the question is empty.
+    """
+    chat, sampling = talker.chat, Sampling()
+    stops, marks = ([chat.end], chat.marks) if chat else ([], ())
+    text, generator = ReplyText(talker.tokenizer, stops, marks=marks), make_generator(sampling, 0)
+    logits, state = _read(talker, state, _write_prompt(talker, question))
+
+    for _ in range(max_new_tokens):
+        token = draw(logits[-1], sampling, generator, text.forbids)
+        logits, state = _read(talker, state, [token])
+        text.push(token)
+        if text.is_stopped:
+            break
+    text.finish()
+    return text.shown
+
+
+@torch.inference_mode()
+def measure_answer(talker: Talker, state: MemoryState, question: str, expected: str) -> Tensor:
+    """NLL (T,) of the tokens of the expected answer, read in place of a reply."""
+    prompt = _write_prompt(talker, question)
+    tokens = talker.tokenizer.encode(expected)
+    logits, _ = _read(talker, state, prompt + tokens)
+    return measure_tokens(logits[len(prompt) - 1 : -1], tokens)
+
+
+def measure_tokens(logits: Tensor, tokens: list[int]) -> Tensor:
+    """NLL (T,), in nats, of tokens under logits (T, vocab)."""
+    targets = torch.tensor(tokens, device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def contains(reply: str, expected: str) -> bool:
+    """Whether a reply is right: it contains the answer as written, but for spaces at its ends."""
+    return expected.strip() in reply
+
+
+def _write_prompt(talker: Talker, question: str) -> list[int]:
+    return talker.tokenizer.encode(talker.chat.write("user", question) if talker.chat else question)
+
+
+def _read(talker: Talker, state: MemoryState, tokens: list[int]) -> tuple[Tensor, MemoryState]:
+    """Logits (T, vocab) after every token, and the state."""
+    ids = torch.tensor([tokens], device=talker.model.device)
+    hidden, state = read_stream(talker.model, ids, state, talker.sleep)
+    return talker.model.logits(hidden)[0], state
+
 
 MAX_NEW_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ProbeReply:
     """What was said after a sleep."""
 
     passes: int
@@ -33,14 +92,14 @@ class Reply:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ProbeResult:
     """A question, and what was said before a sleep and after it."""
 
     question: Question
     before: str
     was_right: bool | None
     """Whether `before` contains the expected answer; None if there is none."""
-    after: tuple[Reply, ...]
+    after: tuple[ProbeReply, ...]
     """One for every number of passes."""
 
 
@@ -51,7 +110,7 @@ def probe_state(
     *,
     passes: Sequence[int] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,
-) -> list[Asked]:
+) -> list[ProbeResult]:
     """Asks each question before a sleep on the open window, and after one of each `passes`.
 
     Replies are greedy. passes: those of the settings, if none are given. No gate is asked. The
@@ -61,7 +120,7 @@ def probe_state(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
     for n in passes:
-        check_passes(n)
+        talker.sleep.require_passes(n)
     slept = dict[int, MemoryState]()
     for n in passes or [talker.sleep.passes]:
         with torch.inference_mode():
@@ -70,17 +129,17 @@ def probe_state(
     def ask(memory: MemoryState, question: Question) -> str:
         return answer(talker, memory, question.question, max_new_tokens=max_new_tokens)
 
-    asked = list[Asked]()
+    asked = list[ProbeResult]()
     for question in questions:
         before = ask(state, question)
         replies = {n: ask(memory, question) for n, memory in slept.items()}
         asked.append(
-            Asked(
+            ProbeResult(
                 question=question,
                 before=before,
                 was_right=_is_right(question, before),
                 after=tuple(
-                    Reply(
+                    ProbeReply(
                         passes=n,
                         text=text,
                         is_right=_is_right(question, text),
@@ -99,7 +158,7 @@ def probe_session(
     *,
     passes: Sequence[int] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,
-) -> list[Asked]:
+) -> list[ProbeResult]:
     """`probe_state` of a session, which stays as it is; raises ValueError while a reply is open."""
     fork = session.fork()
     return probe_state(
@@ -115,8 +174,8 @@ def probe_point(
     *,
     passes: Sequence[int] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,
-) -> list[Asked]:
-    """`probe_state` of a point of a store, "session" or "session@snapshot", whoever has it open.
+) -> list[ProbeResult]:
+    """`probe_state` of a point of a store, "session" or "session@snapshot", open or not.
 
     Raises ValueError as `Store.state` and `probe_state`.
     """

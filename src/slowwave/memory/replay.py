@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from slowwave.memory.ledger import Entry
-from slowwave.memory.refusals import list_names
+from slowwave.memory.names import list_names
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.turn_steps import Steps, finish
-from slowwave.storage.tokenizer import Tokenizer
+from slowwave.memory.turn import Steps, finish
 from slowwave.wording import describe_range
 
 OnRead = Callable[[int, int], object]
@@ -24,31 +24,30 @@ def replay(
 
     Sleeps that were asked for lapse where, without what is missing, the window is empty.
     """
-    session, entries = start(), [*entries]
-    if on_read is not None:
-        watch(session, entries, on_read)
-    finish(replay_by_step(session, entries))
-    session.on_sleep = None
+    session = start()
+    finish(replay_by_step(session, entries, on_read))
     return session
 
 
-def watch(session: Session, entries: Iterable[Entry], on_read: OnRead) -> None:
-    """Has a session that is to go through some entries tell after each sleep how far it is."""
+def replay_by_step(
+    session: Session, entries: Iterable[Entry], on_read: OnRead | None = None
+) -> Steps[None]:
+    """As `replay`, in steps of bounded work, with a session that goes on from where it is.
+
+    The sleeps are those of a replay, not of a session that is lived in: no event tells of them.
+    """
+    entries = [*entries]
     total, done = sum(len(entry.tokens) for entry in entries), 0
-
-    def note(report: SleepReport) -> None:
-        nonlocal done
-        done += report.num_evicted
-        on_read(done, total)
-
-    session.on_sleep = note
-
-
-def replay_by_step(session: Session, entries: Iterable[Entry]) -> Steps[None]:
-    """As `replay`, in steps of bounded work, with a session that goes on from where it is."""
     for entry in entries:
-        if entry.kind != "sleep" or session.state.window_fill:
-            yield from session.repeat_by_step(entry)
+        if entry.kind == "sleep" and not session.state.window_fill:
+            continue
+        with contextlib.closing(session.repeat_by_step(entry)) as steps:
+            for event in steps:
+                if not isinstance(event, SleepReport):
+                    yield event
+                elif on_read is not None:
+                    done += event.num_evicted
+                    on_read(done, total)
 
 
 def resleep(
@@ -56,14 +55,9 @@ def resleep(
 ) -> Session:
     """As `replay`, for a session with another model: all texts are encoded anew."""
     session = start()
-    return replay(lambda: session, encode_anew(entries, session.tokenizer), on_read)
-
-
-def encode_anew(entries: Iterable[Entry], tokenizer: Tokenizer) -> list[Entry]:
-    """The same texts as the tokens of another tokenizer."""
-    return [
-        dataclasses.replace(entry, tokens=tuple(tokenizer.encode(entry.text))) for entry in entries
-    ]
+    encode = session.talker.tokenizer.encode
+    anew = [dataclasses.replace(entry, tokens=tuple(encode(entry.text))) for entry in entries]
+    return replay(lambda: session, anew, on_read)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ class ForgetPlan:
     kept: tuple[int, ...]
     dropped: tuple[int, ...]
     carriers: tuple[int, ...]
-    """Of what goes that which nobody named: a model said it later, so it may carry the rest."""
+    """Of what goes that which was not named: a model said it later, so it may carry the rest."""
 
     @property
     def kept_entries(self) -> list[Entry]:
@@ -127,8 +121,3 @@ def plan_forgetting(
     kept = tuple(place for place in range(len(entries)) if place not in dropped)
     carried = tuple(sorted(carriers - named))
     return ForgetPlan(tuple(entries), kept, tuple(sorted(dropped)), carried)
-
-
-def forget(start: Callable[[], Session], plan: ForgetPlan) -> Session:
-    """A session that was given exactly what the plan keeps, in the same calls."""
-    return replay(start, plan.kept_entries)

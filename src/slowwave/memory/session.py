@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,78 +13,60 @@ import torch
 from torch import Tensor
 
 from slowwave.memory.config import GateConfig, require_sleep
-from slowwave.memory.entry_checks import check_passes, check_vocabulary
-from slowwave.memory.ledger import USER, Entry
-from slowwave.memory.reply import Reply
+from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
 from slowwave.memory.sleep_report import SleepReport, Trigger
-from slowwave.memory.status import Status
 from slowwave.memory.talker import Talker
-from slowwave.memory.telling import say, tell
 from slowwave.memory.transaction import sleep_by_pass
-from slowwave.memory.turn_steps import Progress, Steps, finish
-from slowwave.models.backbone import HybridLM
-from slowwave.runtime.chat import ChatFormat
+from slowwave.memory.turn import Progress, Reply, Status, Steps, end_open_line, finish, say, tell
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.reply_text import ReplyText
-from slowwave.runtime.sampling import draw, make_generator
+from slowwave.runtime.reply import ReplyText, draw, make_generator
 from slowwave.sleep.awake import read_awake
-from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
-from slowwave.storage.tokenizer import Tokenizer
-
-RECENT = 64
-"""Entries of plain text in which an open line is looked for."""
 
 
 class Session:
     """One stream of a model, which sleeps whenever its window is full.
 
-    chat: how a conversation is written; without it prompts are read as they are. on_sleep sees the
-    report of every sleep right after it. gate: what may reject a sleep; without one all are
-    accepted. A turn is a prompt with its whole reply. One caller at a time: threads that share a
-    session take turns by a lock of their own.
+    A talker without a chat format reads prompts as they are. on_sleep: sees the report of every
+    sleep that happens in a call of `read`, `stream`, `generate`, `repeat` or `sleep`, right after
+    it; those who take a turn step by step get the reports as events. gate: what may reject a sleep;
+    without one all are accepted. A turn is a prompt with its whole reply. One caller at a time:
+    threads that share a session take turns by a lock of their own.
 
-    state is the memory, entries the ledger, sleeps the reports. The two lists grow; whoever keeps
-    them elsewhere may clear them between turns.
+    state is the memory, entries the ledger, sleeps the reports. The two lists grow; a caller that
+    keeps them elsewhere may clear them between turns.
     """
 
     def __init__(
         self,
-        model: HybridLM,
-        tokenizer: Tokenizer,
-        sleep: SleepConfig,
+        talker: Talker,
         *,
-        chat: ChatFormat | None = None,
         sampling: Sampling | None = None,
         on_sleep: Callable[[SleepReport], object] | None = None,
         gate: GateConfig | None = None,
     ) -> None:
-        require_sleep(gate, sleep)
-        if tokenizer.vocab_size != model.config.vocab_size:
+        require_sleep(gate, talker.sleep)
+        num_tokens, num_known = talker.tokenizer.vocab_size, talker.model.config.vocab_size
+        if num_tokens != num_known:
             raise ValueError(
-                f"tokenizer has {tokenizer.vocab_size} tokens, the model "
-                f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
+                f"tokenizer has {num_tokens} tokens, the model {num_known}; use the tokenizer that "
+                "the model was trained with"
             )
-        self.model, self.tokenizer, self.sleep_config = model, tokenizer, sleep
-        self.chat, self.sampling, self.on_sleep = chat, sampling or Sampling(), on_sleep
-        self.gate = gate
-        self.state = model.initial_state(1)
+        self.talker, self.gate, self.sampling = talker, gate, sampling or Sampling()
+        self.state = talker.model.initial_state(1)
         self.entries: list[Entry] = []
         self.sleeps: list[SleepReport] = []
+        self._on_sleep = on_sleep
+        self._late_sleeps: list[SleepReport] = []
         self._is_replying = False
         self._deferred: Entry | None = None
-
-    @property
-    def talker(self) -> Talker:
-        """What reads and answers."""
-        return Talker(self.model, self.tokenizer, self.sleep_config, self.chat)
 
     def read(self, text: str, *, source: str = USER) -> None:
         """Reads text as it is. Raises ValueError if it is empty or a reply is open."""
         self._require_no_reply()
-        self.repeat(tell(self.tokenizer, text, source))
+        self.repeat(tell(self.talker.tokenizer, text, source))
 
     def stream(
         self,
@@ -114,20 +95,29 @@ class Session:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
         drawn = sampling or self.sampling
         drawn = drawn.change(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        _, tokenizer, _, chat = self.talker
         told = (
-            say(self.tokenizer, self.chat, "user", prompt, source)
-            if self.chat
-            else tell(self.tokenizer, prompt, source)
+            say(tokenizer, chat, "user", prompt, source)
+            if chat
+            else tell(tokenizer, prompt, source)
         )
         steps = self.take_turn(
             [told],
             max_new_tokens=max_new_tokens,
             stop=[stop] if isinstance(stop, str) else stop,
-            end=self.chat.end if self.chat else "",
+            end=chat.end if chat else "",
             sampling=drawn,
         )
-        with contextlib.closing(steps):
-            yield from (step.text for step in steps if step.text)
+        try:
+            with contextlib.closing(steps):
+                for event in steps:
+                    if isinstance(event, SleepReport):
+                        self._tell_of_sleep(event)
+                    elif event.text:
+                        yield event.text
+        finally:
+            for report in self.take_late_sleeps():
+                self._tell_of_sleep(report)
 
     def take_turn(
         self,
@@ -150,9 +140,11 @@ class Session:
         if not told:
             raise ValueError("there is nothing to read; give some text to read")
         is_chat = told[-1].role is not None
-        marks = self.chat.marks if self.chat and is_chat else ()
-        text = ReplyText(self.tokenizer, [*stop, *filter(None, [end])], marks=marks)
-        told = [*(self._end_open_line() if told[0].role is not None else ()), *told]
+        chat = self.talker.chat
+        marks = chat.marks if chat and is_chat else ()
+        text = ReplyText(self.talker.tokenizer, [*stop, *filter(None, [end])], marks=marks)
+        if chat and told[0].role is not None:
+            told = [*end_open_line(self.talker.tokenizer, chat, self._recent), *told]
         before, known, slept = self.state, len(self.entries), len(self.sleeps)
         hidden = yield from self._go_through(told)
         if not max_new_tokens:
@@ -205,18 +197,19 @@ class Session:
         more entry of the ledger; until more is read the same sleep would be rejected again.
 
         While a reply is open this returns None: it waits for the end of the turn, and lapses if the
-        window is empty then. Raises ValueError if passes are not 1 to MOST_PASSES, the settings
-        forbid sleep or there is nothing to sleep on.
+        window is empty then. Raises ValueError if the consolidator has no use for so many passes,
+        the settings forbid sleep or there is nothing to sleep on.
         """
-        return finish(self.sleep_by_pass(passes, trigger=trigger))
+        return finish(self.sleep_by_pass(passes, trigger=trigger), self._on_sleep)
 
     def sleep_by_pass(
         self, passes: int | None = None, *, trigger: Literal["asked", "idle"] = "asked"
     ) -> Steps[SleepReport | None]:
         """As `sleep`, in steps; closed before its end it has not been."""
-        if self.sleep_config.eviction == "none":
+        if self.talker.sleep.eviction == "none":
             raise ValueError("sleep.eviction is none, which never sleeps; use all or sliding")
-        check_passes(passes)
+        if passes is not None:
+            self.talker.sleep.require_passes(passes)
         entry = Entry(kind="sleep", time=time.time(), source=trigger, passes=passes)
         if self._is_replying:
             self._deferred = entry
@@ -232,19 +225,27 @@ class Session:
         The same entries from the same state lead to the same state, to the bit. Returns hidden
         (1, 1, D) of the last token that was read. Interrupted, it leaves the session as it was.
         """
-        return finish(self.repeat_by_step(entry))
+        return finish(self.repeat_by_step(entry), self._on_sleep)
 
     def repeat_by_step(self, entry: Entry) -> Steps[Tensor | None]:
         """As `repeat`, in steps; closed before its end the session is as it was."""
         self._require_no_reply()
         return (yield from self._go_through([entry]))
 
+    def take_late_sleeps(self) -> list[SleepReport]:
+        """The reports of sleeps that no event told of, each returned once.
+
+        Such are the sleeps after the last step of a reply, or after its steps were closed.
+        """
+        reports, self._late_sleeps = self._late_sleeps, []
+        return reports
+
     def status(self) -> Status:
         """Where the session stands."""
         return Status(
             tokens_seen=self.state.counters.tokens_seen,
             window_fill=self.state.window_fill,
-            window=self.sleep_config.window,
+            window=self.talker.sleep.window,
             num_sleeps=self.state.counters.num_sleeps,
             nbytes=self.state.nbytes,
             num_entries=len(self.entries),
@@ -257,27 +258,14 @@ class Session:
     def fork(self) -> Session:
         """Another session with the same past. Raises ValueError while a reply is open."""
         self._require_no_reply()
-        fork = Session(
-            self.model,
-            self.tokenizer,
-            self.sleep_config,
-            chat=self.chat,
-            sampling=self.sampling,
-            on_sleep=self.on_sleep,
-            gate=self.gate,
-        )
+        fork = Session(self.talker, sampling=self.sampling, on_sleep=self._on_sleep, gate=self.gate)
         fork.state, fork.entries, fork.sleeps = self.state, [*self.entries], [*self.sleeps]
         return fork
 
     def save(self, path: str | Path) -> None:
         """Writes the state as a memory file, atomically; the ledger is not in it."""
-        save_memory(
-            Path(path),
-            self.state,
-            self.model,
-            tokenizer=self.tokenizer.fingerprint,
-            sleep=self.sleep_config,
-        )
+        model, tokenizer, sleep, _ = self.talker
+        save_memory(Path(path), self.state, model, tokenizer=tokenizer.fingerprint, sleep=sleep)
 
     def load(self, path: str | Path) -> None:
         """Goes on from a memory file, with an empty ledger: what led to it is not known.
@@ -286,33 +274,19 @@ class Session:
         settings, or a reply is open.
         """
         self._require_no_reply()
-        self.state = load_memory(
-            Path(path),
-            self.model,
-            tokenizer=self.tokenizer.fingerprint,
-            sleep=self.sleep_config,
-        )
+        model, tokenizer, sleep, _ = self.talker
+        self.state = load_memory(Path(path), model, tokenizer=tokenizer.fingerprint, sleep=sleep)
         self.entries, self.sleeps = [], []
 
     def _recent(self, count: int) -> list[Entry]:
         """The last entries of the ledger, so many at most."""
         return self.entries[-count:]
 
-    def _end_open_line(self) -> list[Entry]:
-        """What is told before a line of a chat, if plain text before it left a mark in front."""
-        if self.chat is None or not (last := self._recent(1)) or last[0].role is not None:
-            return []
-        recent = itertools.takewhile(lambda each: each.role is None, reversed(self._recent(RECENT)))
-        plain = [entry for entry in recent if entry.text]
-        if not self.chat.leaves_mark("".join(entry.text for entry in reversed(plain))):
-            return []
-        return [tell(self.tokenizer, self.chat.end, plain[0].source)]
-
     def _go_through(self, entries: Sequence[Entry]) -> Steps[Tensor | None]:
         """All entries or, interrupted, none; returns hidden (1, 1, D) of the last token read."""
         for entry in entries:
             check_passes(entry.passes)
-            check_vocabulary(entry, self.model.config.vocab_size)
+            check_vocabulary(entry, self.talker.model.config.vocab_size)
         before, known, slept, hidden = self.state, len(self.entries), len(self.sleeps), None
         was_replying, self._is_replying = self._is_replying, True
         try:
@@ -321,7 +295,7 @@ class Session:
                     hidden = yield from self._read(tokens)
                 if entry.kind == "sleep":
                     trigger = "idle" if entry.source == "idle" else "asked"
-                    passes = entry.passes or self.sleep_config.passes
+                    passes = entry.passes or self.talker.sleep.passes
                     self.state, report = yield from self._sleep(self.state, passes, trigger)
                     self.sleeps.append(report)
                 self.entries.append(entry)
@@ -354,8 +328,8 @@ class Session:
 
     def _end_line(self, reply: Reply) -> Steps[None]:
         """Reads the end of a line that was cut short."""
-        if reply.end and not self.tokenizer.decode(reply.tokens).endswith(reply.end):
-            for token in self.tokenizer.encode(reply.end):
+        if reply.end and not self.talker.tokenizer.decode(reply.tokens).endswith(reply.end):
+            for token in self.talker.tokenizer.encode(reply.end):
                 reply.tokens.append(token)
                 yield from self._read([token])
 
@@ -369,14 +343,14 @@ class Session:
         del reply.tokens[self.state.counters.tokens_seen - reply.start :]
         try:
             if reply.tokens:
-                finish(self._end_line(reply))
+                finish(self._end_line(reply), self._late_sleeps.append)
         finally:
             # Or within the end of the line.
             read = tuple(reply.tokens[: self.state.counters.tokens_seen - reply.start])
             if read:
-                self.entries.append(reply.enter(read, self.tokenizer.decode(read)))
+                self.entries.append(reply.enter(read, self.talker.tokenizer.decode(read)))
         if deferred and self.state.window_fill:
-            finish(self._go_through([deferred]))
+            finish(self._go_through([deferred]), self._late_sleeps.append)
 
     def _require_no_reply(self) -> None:
         if self._is_replying:
@@ -387,12 +361,12 @@ class Session:
     def _read(self, tokens: Sequence[int]) -> Steps[Tensor]:
         """Reads tokens in one call, window by window; hidden (1, 1, D) of the last one."""
         state, hidden, reports = self.state, self.state.window_hidden, list[SleepReport]()
-        ids = torch.tensor([list(tokens)], device=self.model.device)
-        for segment in cut_stream(len(tokens), self.sleep_config, window_fill=state.window_fill):
+        ids = torch.tensor([list(tokens)], device=self.talker.model.device)
+        for segment in cut_stream(len(tokens), self.talker.sleep, window_fill=state.window_fill):
             if segment.start:
                 yield Progress("read")
             piece = ids[:, segment.start : segment.stop]
-            hidden, state = read_awake(self.model, piece, state, self.sleep_config)
+            hidden, state = read_awake(self.talker.model, piece, state, self.talker.sleep)
             if segment.closes:
                 state, report = yield from self._sleep(state, segment.passes, "full")
                 reports.append(report)
@@ -403,7 +377,7 @@ class Session:
     @torch.inference_mode()
     def _predict(self, hidden: Tensor) -> Tensor:
         """hidden (1, 1, D) -> logits (vocab,) of the next token."""
-        return self.model.logits(hidden)[0, 0]
+        return self.talker.model.logits(hidden)[0, 0]
 
     @torch.inference_mode()
     def _sleep(
@@ -412,6 +386,9 @@ class Session:
         after, report = yield from sleep_by_pass(
             self.talker, state, passes=passes, trigger=trigger, gate=self.gate
         )
-        if self.on_sleep is not None:
-            self.on_sleep(report)
+        yield report
         return after, report
+
+    def _tell_of_sleep(self, report: SleepReport) -> None:
+        if self._on_sleep is not None:
+            self._on_sleep(report)

@@ -1,18 +1,59 @@
-"""What a sleep did, and what it cost."""
+"""What a sleep did, how a gate judged it, and which tokens of the ledger it consolidated."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections import deque
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
 from slowwave.config import Many
-from slowwave.memory.verdict import Verdict
+from slowwave.memory.ledger import Entry
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import MOST_TOKENS
+
+Outcome = Literal["accepted", "rejected", "accepted_unmeasured"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """What a memory knows. NLL is in nats per token; None where nothing could be measured."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    right: Many[bool] = ()
+    """For every canary, whether the reply contains the answer."""
+    canary_nll: Many[float] = ()
+    """For every canary the mean NLL of the answer's tokens."""
+    median_nll: float | None = None
+    """Of all tokens of held-out text but the first of each."""
+    mean_nll: float | None = None
+    num_tokens: int = 0
+    """How many these were."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a sleep that was tried, and why."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    outcome: Outcome
+    """accepted_unmeasured: there was nothing to measure, or nothing to refuse."""
+    refused: Measures | None = None
+    """Of what the session goes on with if the sleep is refused: the memory as it was, or, of a full
+    window, after one pass."""
+    accepted: Measures | None = None
+    """Of what it goes on with if the sleep is accepted."""
+    reasons: Many[str] = ()
+    """What led to a rejection, and what was not measured, a sentence each."""
+    milliseconds: float = 0.0
+    """What measuring and judging took."""
+
 
 Trigger = Literal["full", "asked", "idle"]
 
@@ -27,7 +68,7 @@ class SleepReport:
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     trigger: Trigger
-    """The window was full, somebody asked for it, or nobody had said anything for a while."""
+    """The window was full, a client asked for it, or nothing had been said for a while."""
     number: int
     """Of this sleep among all of the stream, from 1. One that was called for and rejected never
     was, so the next has its number again."""
@@ -48,6 +89,8 @@ class SleepReport:
     in what was recorded before there was a gate."""
     verdict: Verdict | None = None
     """What the gate decided; None without a gate."""
+    consolidator: str = "passes"
+    """The kind of sleep that it was; "passes" also in what was recorded when there was no other."""
 
     def __post_init__(self) -> None:
         counts = (self.number, self.tokens, self.passes, self.bytes_before, self.bytes_after)
@@ -84,3 +127,77 @@ def measure_change(old: Tensor, new: Tensor) -> float:
     tiny = torch.finfo(torch.float32).tiny  # keeps the quotient finite
     change = (new - old).norm() / old.norm().clamp(min=tiny)
     return float(change.nan_to_num(nan=torch.finfo(change.dtype).max))
+
+
+class Span(NamedTuple):
+    """Tokens start..stop of the entry at a place of the ledger."""
+
+    place: int
+    start: int
+    stop: int
+
+
+class Slept(NamedTuple):
+    """A sleep, and the tokens start..stop of the stream that it consolidated.
+
+    None if it was called for and rejected. A rejected sleep of a full window has its tokens: they
+    were read, and evicted with one pass.
+    """
+
+    report: SleepReport
+    start: int
+    stop: int
+
+
+class Provenance(NamedTuple):
+    """sleeps: what each sleep consolidated. window: what has been read since the last one."""
+
+    sleeps: list[list[Span]]
+    window: list[Span]
+
+
+def place_sleeps(
+    entries: Iterable[Entry], reports: Iterable[SleepReport], *, start: int = 0, slept: int = 0
+) -> list[list[Slept]]:
+    """For every entry the sleeps that happened in it, given all that happened in all of them.
+
+    start: tokens of the stream before the first entry. slept: those of them that the sleeps before
+    consolidated.
+    """
+    placed: list[list[Slept]] = []
+    pending = deque(reports)
+    for entry in entries:
+        start += len(entry.tokens)
+        mine: list[Slept] = []
+        # What was called for has an entry of its own; a full window sleeps where it is filled.
+        while pending and (pending[0].trigger == "full") == (entry.kind != "sleep"):
+            stop = slept + pending[0].num_evicted
+            if stop > start:
+                break
+            mine.append(Slept(pending.popleft(), slept, stop))
+            slept = stop
+            if entry.kind == "sleep":
+                break
+        placed.append(mine)
+    assert not pending, "a sleep happened in no entry"
+    return placed
+
+
+def locate(entries: Iterable[Entry], sleeps: Iterable[Slept]) -> Provenance:
+    """Which parts of a ledger each of its sleeps consolidated, and what the window has."""
+    stops = deque(slept.stop for slept in sleeps)
+    closed: list[list[Span]] = []
+    window: list[Span] = []
+    begin = 0
+    for place, entry in enumerate(entries):
+        at, end = begin, begin + len(entry.tokens)
+        while stops and stops[0] <= end:
+            stop = stops.popleft()
+            if stop > at:
+                window.append(Span(place, at - begin, stop - begin))
+            closed.append(window)
+            window, at = [], stop
+        if end > at:
+            window.append(Span(place, at - begin, end - begin))
+        begin = end
+    return Provenance(closed, window)

@@ -1,7 +1,7 @@
-"""The state files of a store.
+"""The state files of a store, each held against the ledger that led to it.
 
-A file is named after the session that wrote it: whoever holds the session's lock may remove what a
-kill has left (`memory/leftovers.py`), for nobody else writes files of that name.
+A file is named after the session that wrote it: the holder of the session's lock may remove what a
+kill has left (`memory/leftovers.py`), for no other process writes files of that name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from slowwave.memory.refusals import Damaged
-from slowwave.memory.row_checks import is_state_file
+from slowwave.memory.catalogue import Catalogue
+from slowwave.memory.catalogue_reads import read_entries
+from slowwave.memory.catalogue_rows import Point, is_state_file
+from slowwave.memory.ledger import Entry, check_passes, check_tokens, naming
+from slowwave.memory.names import Damaged
 from slowwave.memory.session import Session
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.state import MemoryState
 from slowwave.storage.files import make_private_folder, read_plain, write_atomically
 from slowwave.storage.memory_file import load_memory, read_fast_weights, read_memory
+from slowwave.storage.tokenizer import Tokenizer
 
 
 class StateFiles:
@@ -108,3 +112,78 @@ def measure_file(path: Path) -> int:
 
 def _name_file(owner: int) -> str:
     return f"{owner}-{uuid.uuid4().hex}.safetensors"
+
+
+RECENT = 64
+"""Entries at the end of a ledger that are looked at when a session is opened."""
+
+
+def load_state(
+    catalogue: Catalogue, files: StateFiles, point: Point, talker: Talker
+) -> MemoryState:
+    """The state in a point's file; raises Damaged if it is not one that the ledger leads to."""
+    state = files.load(point.file, talker)
+    _, entries = read_tail(catalogue, point)
+    tokens = [token for entry in entries for token in entry.tokens]
+    window = tokens[len(tokens) - state.window_fill :]
+    if (
+        state.counters != (point.tokens_seen, point.num_sleeps, point.window_fill)
+        or window != state.window_tokens[0].tolist()
+    ):
+        assert point.file is not None, "a fresh state is that of an empty ledger"
+        raise Damaged(f"{files.path(point.file)}: not the state that its ledger leads to")
+    return state
+
+
+def check_tail(catalogue: Catalogue, point: Point, talker: Talker) -> None:
+    """Raises Damaged if tokens of the last entries are not what their text is to the model.
+
+    Those of others are looked at when they are replayed, so that opening takes no longer for a long
+    ledger.
+    """
+    start, entries = read_tail(catalogue, point)
+    with _blaming(catalogue):
+        check_tokens(enumerate(entries, start), talker.tokenizer)
+
+
+def check_replay(
+    catalogue: Catalogue, placed: Iterable[tuple[int, Entry]], tokenizer: Tokenizer | None
+) -> None:
+    """Raises Damaged if to replay entries would not end, or read what their text does not say.
+
+    placed: entries, each after its place. tokenizer: that of their tokens; None if it is not known.
+    """
+    placed = [*placed]
+    with _blaming(catalogue):
+        for place, entry in placed:
+            with naming(place):
+                check_passes(entry.passes)
+        if tokenizer is not None:
+            check_tokens(placed, tokenizer)
+
+
+def read_tail(catalogue: Catalogue, point: Point) -> tuple[int, list[Entry]]:
+    """The place of the first, and so many last entries that the window is in them."""
+    count = RECENT
+    while True:
+        start = max(0, point.num_entries - count)
+        entries = read_ledger(catalogue, point, start)
+        if not start or sum(len(entry.tokens) for entry in entries) >= point.window_fill:
+            return start, entries
+        count *= 2
+
+
+def read_ledger(
+    catalogue: Catalogue, point: Point, start: int = 0, stop: int | None = None
+) -> list[Entry]:
+    """As `read_entries`, in a transaction of its own, or a part of one."""
+    with catalogue.reading() as db:
+        return read_entries(db, point, start, stop)
+
+
+@contextlib.contextmanager
+def _blaming(catalogue: Catalogue) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise Damaged(f"{catalogue.path}: {error}; restore it from a copy") from None

@@ -7,49 +7,37 @@ docs/memory-store.md describes them.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torch import Tensor
-
-from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_types import (
-    Piece,
-    PlacedSleep,
-    Point,
-    SessionRow,
-    Snapshot,
-    Source,
-    Step,
-)
+from slowwave.memory.catalogue_reads import find_point, find_session, has_session, split_point
+from slowwave.memory.catalogue_rows import Point, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
-from slowwave.memory.names import check_name, is_fit, is_readable
-from slowwave.memory.owner import own, require_gate, require_talker
-from slowwave.memory.point_state import check_replay, check_tail, load_state
-from slowwave.memory.private_store import CATALOGUE, FILES, FOLDERS, RESERVE, make_private
-from slowwave.memory.provenance import Provenance, Slept, locate, place_sleeps
-from slowwave.memory.refusals import Damaged, TakenName, UnknownName
+from slowwave.memory.names import Damaged, TakenName, check_name, is_fit, is_readable
+from slowwave.memory.owner import own
+from slowwave.memory.private_store import LOCKS, SessionLock, make_private
 from slowwave.memory.replay import OnRead, replay, resleep
-from slowwave.memory.session_file import gather_session, pack_session, read_session_file
-from slowwave.memory.session_import import plant_session
-from slowwave.memory.session_lock import SessionLock
-from slowwave.memory.sleep_report import SleepReport, measure_change
-from slowwave.memory.state_files import StateFiles, measure_file
-from slowwave.memory.store_view import Difference, DiskUse, SessionInfo
-from slowwave.memory.stored_session import StoredSession, reach, start_session
+from slowwave.memory.session_file import (
+    gather_session,
+    pack_session,
+    plant_session,
+    read_session_file,
+)
+from slowwave.memory.sleep_report import SleepReport, place_sleeps
+from slowwave.memory.state_files import check_replay, check_tail, load_state, read_ledger
+from slowwave.memory.store_view import SessionInfo, StoreView
+from slowwave.memory.stored_session import StoredSession, reach
+from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
-from slowwave.state import MemoryState
 from slowwave.storage.files import write_atomically
 
 PATIENCE_SECONDS = 0.05
 """How long others are waited for who have a lock, or write, for a moment."""
 
 
-class Store:
+class Store(StoreView):
     """Opens the store in a directory, which is made if it is not there.
 
     Points of sessions are named as "session", the head, or as "session@snapshot". Any number of
@@ -61,11 +49,9 @@ class Store:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
-        make_private(self.directory)
-        states, locks = (self.directory / name for name in FOLDERS)
-        self._files = StateFiles(states)
-        self._catalogue = Catalogue(self.directory / CATALOGUE)
+        make_private(Path(directory))
+        super().__init__(Path(directory))
+        locks = self.directory / LOCKS
         self._leftovers = Leftovers(self._catalogue, self._files, locks)
         self._leftovers.try_to_sweep()
         self._leftovers.clear_rest()
@@ -81,113 +67,9 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {str(self.directory)!r}>"
-
     def is_wiped(self) -> bool:
         """Whether nothing is left on disk of what was deleted; see `StoredSession.is_wiped`."""
         return self._leftovers.is_wiped()
-
-    def names(self) -> list[str]:
-        """The names of all sessions, in order."""
-        return self._catalogue.names()
-
-    def sessions(self) -> list[SessionInfo]:
-        """All sessions, by name; others get their turn between each two."""
-        found = list[SessionInfo]()
-        for name in self.names():
-            with contextlib.suppress(UnknownName):  # it has gone meanwhile
-                found.append(self.info(name))
-            time.sleep(0)  # a thread that waits gets the lock only if its holder pauses
-        return found
-
-    def info(self, name: str) -> SessionInfo:
-        """One session; raises ValueError, which lists those there are."""
-        with self._catalogue.holding():
-            return self._describe(self._catalogue.find(name))
-
-    def entries(self, point: str, start: int = 0, stop: int | None = None) -> list[Entry]:
-        """The ledger of a session or snapshot, or its places start..stop."""
-        with self._catalogue.reading():
-            return self._catalogue.entries(self._find(point), start, stop)
-
-    def piece(self, point: str, start: int, stop: int, *, most_tokens: int | None = None) -> Piece:
-        """The places start..stop of the ledger of a session or snapshot, and their sleeps.
-
-        most_tokens: ends it earlier, after one entry at least.
-        """
-        with self._catalogue.reading():
-            found = self._find(point)
-            stop = min(stop, found.num_entries)
-            start = min(start, stop)
-            if most_tokens is not None:
-                stop = self._catalogue.fit(found, start, stop, most_tokens)
-            return self._catalogue.piece(found, start, stop)
-
-    def last_piece(self, point: str, count: int) -> Piece:
-        """As `piece`, the last so many places."""
-        with self._catalogue.reading():
-            found = self._find(point)
-            stop = found.num_entries
-            return self._catalogue.piece(found, max(0, stop - count), stop)
-
-    def sources(self, point: str) -> list[Source]:
-        """What a session or snapshot was told from where, in order of appearance."""
-        with self._catalogue.reading():
-            return self._catalogue.sources(self._find(point))
-
-    def sleeps(self, point: str, last: int | None = None) -> list[Slept]:
-        """The sleeps of a session or snapshot, or the last so many, and what each consolidated."""
-        return [placed.slept for placed in self.placed_sleeps(point, last)]
-
-    def placed_sleeps(self, point: str, last: int | None = None) -> list[PlacedSleep]:
-        """As `sleeps`, each with the entry that it happened in."""
-        with self._catalogue.reading():
-            return self._catalogue.sleeps(self._find(point), last)
-
-    def provenance(self, point: str) -> Provenance:
-        """Which parts of the ledger each sleep consolidated, and which are in the window."""
-        with self._catalogue.reading():
-            return locate(self.entries(point), self.sleeps(point))
-
-    def gate(self, name: str) -> GateConfig | None:
-        """What may reject the sleeps of a session; None if nothing does."""
-        return self._catalogue.find(name).owner.parse_gate()
-
-    def state(self, point: str, talker: Talker) -> MemoryState:
-        """The memory of a session or snapshot, whoever has it open.
-
-        Raises ValueError if it is of another model, tokenizer or settings, or cannot be read.
-        """
-        with self._catalogue.holding():
-            require_talker(self._catalogue.find(_parse_point(point)[0]), talker)
-            return load_state(self._catalogue, self._files, self._find(point), talker)
-
-    def diff(self, first: str, second: str) -> Difference:
-        """What tells two points apart, of one session or of two with models of the same sizes."""
-        with self._catalogue.holding():
-            points = [self._find(first), self._find(second)]
-            weights = [self._read_fast_weights(point) for point in points]
-            ledgers = [self._catalogue.keyed_entries(point) for point in points]
-        old, new = weights
-        if [tensor.shape for tensor in old] != [tensor.shape for tensor in new]:
-            raise ValueError(f"{first} and {second} are of models that differ; name two of one")
-        return Difference(
-            changes=tuple(measure_change(a, b) for a, b in zip(old, new, strict=True)),
-            only_first=[entry for id_, entry in ledgers[0].items() if id_ not in ledgers[1]],
-            only_second=[entry for id_, entry in ledgers[1].items() if id_ not in ledgers[0]],
-        )
-
-    def measure(self) -> DiskUse:
-        """What the store takes on disk."""
-        is_head = self._catalogue.files()
-        sizes = {"heads": 0, "snapshots": 0, "leftovers": 0}
-        for path in self._files.folder.iterdir():
-            kind = {True: "heads", False: "snapshots", None: "leftovers"}[is_head.get(path.name)]
-            sizes[kind] += measure_file(path)
-        parts = {name: measure_file(self.directory / name) for name in FILES}
-        reserve = parts.pop(RESERVE)
-        return DiskUse(catalogue=sum(parts.values()), reserve=reserve, **sizes)
 
     def open(
         self,
@@ -208,13 +90,13 @@ class Store:
         model, tokenizer, settings or gate, or its state file is missing or damaged (see `rebuild`).
         """
         if create:
-            with self._catalogue.writing():
-                if not self._catalogue.has(name):
+            with self._catalogue.writing() as db:
+                if not has_session(db, name):
                     self._create(name, talker, gate)
         row, lock = self._lock(name)
         try:
-            require_talker(row, talker)
-            gate = require_gate(row, gate)
+            row.owner.require_talker(name, talker)
+            gate = row.owner.require_gate(name, gate)
             self._leftovers.try_to_sweep(row.id)
             check_tail(self._catalogue, row.head, talker)
             try:
@@ -242,8 +124,10 @@ class Store:
 
     def fork(self, point: str, name: str) -> SessionInfo:
         """A new session with the past of a session or snapshot; nothing is copied."""
-        source, snapshot = _parse_point(point)
-        self._catalogue.fork(source, snapshot, check_name("session", name))
+        check_name("session", name)
+        with self._catalogue.writing() as db:
+            source = find_session(db, split_point(point)[0])
+            self._catalogue.create(name, source.owner, find_point(db, point))
         return self.info(name)
 
     def delete(self, name: str) -> None:
@@ -262,7 +146,7 @@ class Store:
     def rollback(self, name: str, snapshot: str) -> SessionInfo:
         """As `StoredSession.rollback`, of a session that is not open, without its model."""
         with self._holding(name) as row:
-            point = self._catalogue.find_point(name, snapshot)
+            point = self._find(f"{name}@{snapshot}")
             if point.file is not None:
                 self._files.read(point.file)
             self._leftovers.clear(self._catalogue.roll_back(row, snapshot)[1], row.id)
@@ -280,17 +164,17 @@ class Store:
         ValueError if another model, tokenizer or setting read it: `resleep` moves it there.
         """
         with self._holding(name) as row:
-            require_talker(row, talker)
+            row.owner.require_talker(name, talker)
             gate = row.owner.parse_gate()
             points = {name: row.head}
-            for snapshot in self._catalogue.snapshots(row):
+            for snapshot in self.info(name).snapshots:
                 points[f"{name}@{snapshot.name}"] = snapshot.point
             lost = {name: point for name, point in points.items() if self._is_lost(point, talker)}
             with self._sweeping(row.id):
                 for point in lost.values():
-                    entries = self._catalogue.entries(point)
+                    entries = read_ledger(self._catalogue, point)
                     check_replay(self._catalogue, enumerate(entries), talker.tokenizer)
-                    rebuilt = replay(lambda: start_session(talker, gate), entries, on_read)
+                    rebuilt = replay(lambda: talker.session(gate=gate), entries, on_read)
                     self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
             return list(lost)
 
@@ -309,15 +193,15 @@ class Store:
         ValueError if something of the ledger is deleted before it is done: nothing comes back.
         """
         check_name("session", name)
-        owner = self._catalogue.find(_parse_point(point)[0]).owner
+        owner = self._find_session(point).owner
         gate = gate or owner.parse_gate()
-        ledger = self._catalogue.keyed_entries(self._find(point))
+        ledger = self._read_ledger(point)
         entries = [*ledger.values()]
         is_same = owner.tokenizer == talker.tokenizer.fingerprint
         check_replay(self._catalogue, enumerate(entries), talker.tokenizer if is_same else None)
-        if self._catalogue.has(name):  # or an hour's replay comes to nothing
+        if name in self.names():  # or an hour's replay comes to nothing
             raise ValueError(f"session {name!r} is there already; choose another name")
-        session = resleep(lambda: start_session(talker, gate), entries, on_read)
+        session = resleep(lambda: talker.session(gate=gate), entries, on_read)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._sweeping(), self._catalogue.writing():
             self._require_still_there(point, ledger)
@@ -333,7 +217,7 @@ class Store:
     def pack(self, name: str) -> bytes:
         """What `export` writes."""
         with self._catalogue.holding():
-            session = gather_session(self._catalogue.find(name), self._catalogue, self._files)
+            session = gather_session(self._find_session(name), self._catalogue, self._files)
         return pack_session(session)
 
     def import_session(self, path: str | Path, name: str | None = None) -> SessionInfo:
@@ -366,11 +250,11 @@ class Store:
 
     def _lock(self, name: str) -> tuple[SessionRow, SessionLock]:
         """Takes a session's lock, and then looks where it stands."""
-        row = self._catalogue.find(name)
+        row = self._find_session(name)
         self._catalogue.require_writable()
         lock = self._leftovers.lock(row.id, name, seconds=PATIENCE_SECONDS)
         try:
-            found = self._catalogue.find(name)
+            found = self._find_session(name)
             if found.id != row.id:
                 raise ValueError(f"session {name!r} was deleted and made anew; open it again")
             return found, lock
@@ -380,7 +264,7 @@ class Store:
 
     @contextlib.contextmanager
     def _holding(self, name: str) -> Iterator[SessionRow]:
-        """Nobody else has the session within."""
+        """The session, locked for the time within."""
         row, lock = self._lock(name)
         try:
             yield row
@@ -395,38 +279,13 @@ class Store:
         finally:
             self._leftovers.try_to_sweep(held, seconds=PATIENCE_SECONDS)
 
-    def _find(self, point: str) -> Point:
-        return self._catalogue.find_point(*_parse_point(point))
-
     def _require_still_there(self, point: str, ledger: dict[int, Entry]) -> None:
         """Raises ValueError if a point no longer leads through what was its ledger."""
-        found = self._catalogue.keyed_entries(self._find(point))
+        found = self._read_ledger(point)
         if [*found.items()][: len(ledger)] != [*ledger.items()]:
             raise ValueError(
                 f"something was deleted from {point!r} while it was slept on anew; do it again"
             )
-
-    def _describe(self, row: SessionRow) -> SessionInfo:
-        head = row.head
-        return SessionInfo(
-            name=row.name,
-            created=row.created,
-            changed=row.changed,
-            num_entries=head.num_entries,
-            tokens_seen=head.tokens_seen,
-            num_sleeps=head.num_sleeps,
-            window_fill=head.window_fill,
-            nbytes=self._files.measure(head.file),
-            snapshots=tuple(self._catalogue.snapshots(row)),
-            model=row.owner.model,
-            tokenizer=row.owner.tokenizer,
-            sleep=row.owner.parse_sleep(),
-        )
-
-    def _read_fast_weights(self, point: Point) -> list[Tensor]:
-        if point.file is None:
-            raise ValueError("a session that has read nothing has no fast weights; let it read")
-        return self._files.read_fast_weights(point.file)
 
     def _is_lost(self, point: Point, talker: Talker) -> bool:
         try:
@@ -434,8 +293,3 @@ class Store:
         except Damaged:
             return True
         return False
-
-
-def _parse_point(point: str) -> tuple[str, str | None]:
-    name, at, snapshot = point.partition("@")
-    return name, snapshot if at else None

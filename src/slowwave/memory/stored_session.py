@@ -13,22 +13,25 @@ from typing import Any, Literal
 from torch import Tensor
 
 from slowwave.memory.catalogue import Catalogue
-from slowwave.memory.catalogue_types import Reached, SessionRow, Snapshot, Step
+from slowwave.memory.catalogue_reads import (
+    find_session,
+    find_snapshot,
+    read_carriers,
+    read_keyed_entries,
+)
+from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
 from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.names import check_name
-from slowwave.memory.point_state import check_replay, load_state
-from slowwave.memory.provenance import place_sleeps
-from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step, watch
+from slowwave.memory.private_store import SessionLock
+from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_by_step
 from slowwave.memory.session import Session
-from slowwave.memory.session_lock import SessionLock
-from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.state_files import StateFiles
-from slowwave.memory.status import Status
-from slowwave.memory.turn_steps import Progress, Result, Steps, finish
+from slowwave.memory.sleep_report import SleepReport, place_sleeps
+from slowwave.memory.state_files import StateFiles, check_replay, load_state, read_ledger
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import Progress, Result, Status, Steps, finish
 from slowwave.runtime.config import Sampling
-from slowwave.runtime.model_folder import Talker
 from slowwave.state import MemoryState
 
 
@@ -67,15 +70,7 @@ class StoredSession(Session):
         on_sleep: Callable[[SleepReport], object] | None = None,
         gate: GateConfig | None = None,
     ) -> None:
-        super().__init__(
-            talker.model,
-            talker.tokenizer,
-            talker.sleep,
-            chat=talker.chat,
-            sampling=sampling,
-            on_sleep=on_sleep,
-            gate=gate,
-        )
+        super().__init__(talker, sampling=sampling, on_sleep=on_sleep, gate=gate)
         self._catalogue, self._files, self._leftovers = catalogue, files, leftovers
         self._row, self._lock = row, lock
         self.state = self._kept = state
@@ -138,14 +133,14 @@ class StoredSession(Session):
     def is_wiped(self) -> bool:
         """Whether nothing is left on disk of what was deleted from the store.
 
-        It is while another process reads what was there, or where the disk is full: the next turn,
-        and whoever opens the store next, tries again.
+        Something is left while another process reads what was there, or where the disk is full: the
+        next turn, or the next opening of the store, tries again.
         """
         return self._leftovers.is_wiped()
 
     def ledger(self, start: int = 0, stop: int | None = None) -> list[Entry]:
         """All acknowledged entries, from the first, or those at the places start..stop."""
-        return self._catalogue.entries(self._row.head, start, stop)
+        return read_ledger(self._catalogue, self._row.head, start, stop)
 
     def last_turn(self) -> tuple[int, list[Entry]] | None:
         """The last turn that can be taken anew: its first place in the ledger, and its entries.
@@ -168,7 +163,8 @@ class StoredSession(Session):
         Raises ValueError if there is no such snapshot, or its state cannot be read.
         """
         self._require_rest()
-        point = self._catalogue.find_point(self.name, snapshot)
+        with self._catalogue.reading() as db:
+            point = find_snapshot(db, self._row.id, snapshot).point
         state = load_state(self._catalogue, self._files, point, self.talker)
         self._row, removed = self._catalogue.roll_back(self._row, snapshot)
         self._arrive(state, removed)
@@ -190,10 +186,10 @@ class StoredSession(Session):
         self._require_rest()
         if not (sources or places) or not self._row.head.num_entries:
             raise ValueError("there is nothing to forget; name sources or places of the ledger")
-        with self._catalogue.reading():
-            ids, entries = zip(*self._catalogue.keyed_entries(self._row.head).items(), strict=True)
+        with self._catalogue.reading() as db:
+            ids, entries = zip(*read_keyed_entries(db, self._row.head).items(), strict=True)
             plan = plan_forgetting(entries, sources=sources, places=places, keep=keep)
-            carriers = self._catalogue.find_carriers(ids[place] for place in plan.dropped)
+            carriers = read_carriers(db, [ids[place] for place in plan.dropped])
         return Forgetting(
             plan=plan,
             snapshots=tuple(mark for name, mark in carriers if name == self.name and mark),
@@ -218,11 +214,9 @@ class StoredSession(Session):
         if list(plan.entries) != self.ledger():
             raise ValueError("the ledger is not that of the preview; make a new one")
         placed = zip(plan.kept, plan.kept_entries, strict=True)
-        check_replay(self._catalogue, placed, self.tokenizer)
-        rest = start_session(self.talker, self.gate)
-        if on_read is not None:
-            watch(rest, plan.kept_entries, on_read)
-        yield from replay_by_step(rest, plan.kept_entries)
+        check_replay(self._catalogue, placed, self.talker.tokenizer)
+        rest = self.talker.session(gate=self.gate)
+        yield from replay_by_step(rest, plan.kept_entries, on_read)
         yield Progress("record")
         kept = min(plan.dropped, default=len(plan.entries))
         steps = map(Step, rest.entries, place_sleeps(rest.entries, rest.sleeps))
@@ -254,7 +248,7 @@ class StoredSession(Session):
     def _recent(self, count: int) -> list[Entry]:
         """See `Session._recent`."""
         stored = self._start.num_entries
-        earlier = self._catalogue.entries(self._start, max(0, stored - count), stored)
+        earlier = read_ledger(self._catalogue, self._start, max(0, stored - count), stored)
         return [*earlier, *self.entries][-count:]
 
     def _hold(self, steps: Steps[Result], *, instead: bool = False) -> Steps[Result]:
@@ -324,7 +318,8 @@ class StoredSession(Session):
         self.state, self.entries, self.sleeps = self._kept, [], []
         if file is None:
             return
-        row = self._catalogue.find(self.name)
+        with self._catalogue.reading() as db:
+            row = find_session(db, self.name)
         if row.head.file == file:
             self._row, self.state, self._kept = row, state, state
         else:
@@ -346,11 +341,6 @@ class StoredSession(Session):
                 f"session {self.name!r} is open in the process that this one was forked from; "
                 "close it there, and open it here"
             )
-
-
-def start_session(talker: Talker, gate: GateConfig | None = None) -> Session:
-    """A session in memory that nothing was said in yet."""
-    return Session(talker.model, talker.tokenizer, talker.sleep, chat=talker.chat, gate=gate)
 
 
 def reach(file: str | None, state: MemoryState) -> Reached:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from slowwave.memory.config import GateConfig
 from slowwave.memory.sleep_report import SleepReport
+from slowwave.models.backbone import HybridLM
 from slowwave.runtime import model_folder
-from slowwave.runtime.config import Sampling
+from slowwave.runtime.config import ChatFormat, Sampling
+from slowwave.sleep.config import SleepConfig
+from slowwave.storage.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from slowwave.memory.session import Session
 
 
-class Talker(model_folder.Talker):
-    """All that a session needs of a model: (model, tokenizer, sleep, chat)."""
+class Talker(NamedTuple):
+    """All that a session needs of a model."""
 
-    __slots__ = ()
+    model: HybridLM
+    tokenizer: Tokenizer
+    sleep: SleepConfig
+    chat: ChatFormat | None = None
+    """How a conversation is written; None for a model that only goes on with a text."""
 
     def session(
         self,
@@ -32,20 +39,12 @@ class Talker(model_folder.Talker):
     ) -> Session:
         """A new session, or one that goes on from a file that `Session.save` wrote.
 
-        sampling: how replies are drawn unless a call says otherwise. on_sleep, gate: see `Session`.
-        Raises ValueError if the file cannot be read or is of another model.
+        The keywords are those of `Session`. Raises ValueError if the file cannot be read or is of
+        another model.
         """
         from slowwave.memory.session import Session
 
-        session = Session(
-            self.model,
-            self.tokenizer,
-            self.sleep,
-            chat=self.chat,
-            sampling=sampling,
-            on_sleep=on_sleep,
-            gate=gate,
-        )
+        session = Session(self, sampling=sampling, on_sleep=on_sleep, gate=gate)
         if path is not None:
             session.load(path)
         return session
@@ -71,4 +70,5 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
         raise ValueError(
             f"device is {str(device)!r}, which torch cannot use here; use cpu"
         ) from None
-    return Talker(*model_folder.load(folder, device=device))
+    model, tokenizer, config = model_folder.load(folder)
+    return Talker(model.to(device), tokenizer, config.sleep, config.chat)

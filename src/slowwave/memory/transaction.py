@@ -5,30 +5,12 @@ from __future__ import annotations
 import time
 
 from slowwave.memory.config import GateConfig
-from slowwave.memory.gate import judge_by_step
-from slowwave.memory.sleep_report import SleepReport, Trigger, measure_changes
-from slowwave.memory.turn_steps import Progress, Steps, finish
-from slowwave.memory.verdict import Verdict
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.gate import judge
+from slowwave.memory.sleep_report import SleepReport, Trigger, Verdict, measure_changes
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import Progress, Steps
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.state import MemoryState
-
-
-def sleep_on(
-    talker: Talker,
-    state: MemoryState,
-    *,
-    passes: int,
-    trigger: Trigger,
-    gate: GateConfig | None = None,
-) -> tuple[MemoryState, SleepReport]:
-    """The state to go on with, and what happened.
-
-    If the gate rejects a sleep that was called for, that is the state itself. A full window is
-    evicted with one pass then, for attention never learned to see more than a window. One pass,
-    plain eviction, cannot be refused. Raises ValueError as `consolidate`.
-    """
-    return finish(sleep_by_pass(talker, state, passes=passes, trigger=trigger, gate=gate))
 
 
 def sleep_by_pass(
@@ -39,7 +21,12 @@ def sleep_by_pass(
     trigger: Trigger,
     gate: GateConfig | None = None,
 ) -> Steps[tuple[MemoryState, SleepReport]]:
-    """As `sleep_on`, in steps of a pass each, and then of what a gate measures."""
+    """The state to go on with, and what happened; in steps of a pass, and of what a gate measures.
+
+    If the gate rejects a sleep that was called for, that is the state itself. A full window is
+    evicted with one pass then, for attention never learned to see more than a window. One pass,
+    plain eviction, cannot be refused. Raises ValueError as `consolidate`.
+    """
     pass_changes = list[tuple[float, ...]]()
     steps = consolidate_by_pass(talker.model, state, passes=passes, sleep=talker.sleep)
     last, num_passes, seconds = state, 0, 0.0
@@ -74,6 +61,7 @@ def sleep_by_pass(
         changes=changes,
         pass_changes=tuple(pass_changes),
         verdict=verdict,
+        consolidator="evict" if passes == 1 else talker.sleep.consolidator.kind,
     )
 
 
@@ -93,5 +81,5 @@ def _judge(
     refused = state
     if trigger == "full":
         refused = consolidate(talker.model, state, passes=1, sleep=talker.sleep)
-    verdict = yield from judge_by_step(talker, gate, refused=refused, accepted=slept)
+    verdict = yield from judge(talker, gate, refused=refused, accepted=slept)
     return refused if verdict.outcome == "rejected" else slept, verdict

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
 from slowwave.config import Config
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_tensors
 from slowwave.storage.files import write_atomically
@@ -32,15 +32,6 @@ class TalkerConfig(Config):
     """Dtype of the matrix products."""
 
 
-class Talker(NamedTuple):
-    """All that a session needs of a model."""
-
-    model: HybridLM
-    tokenizer: Tokenizer
-    sleep: SleepConfig
-    chat: ChatFormat | None
-
-
 def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: TalkerConfig) -> None:
     """Writes model.safetensors, config.json and, unless bytes are read, tokenizer.json."""
     folder = Path(folder)
@@ -50,7 +41,7 @@ def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: Talk
     write_json(folder / "config.json", config.to_dict())
 
 
-def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
+def load(folder: str | Path) -> tuple[HybridLM, Tokenizer, TalkerConfig]:
     """Reads what `save` wrote; raises ValueError that says what is missing, unfit, or no model."""
     folder = Path(folder)
     config = read_folder_config(folder, "talker", TalkerConfig)
@@ -59,4 +50,4 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
     model, weights = HybridLM(config.model), folder / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
-    return Talker(model.to(device), tokenizer, config.sleep, config.chat)
+    return model, tokenizer, config

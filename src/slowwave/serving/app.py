@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker
 from slowwave.serving import completions, memories
 from slowwave.serving.access import AccessMiddleware, ApiKeys, CrossOriginMiddleware
 from slowwave.serving.config import ServeConfig
@@ -25,7 +25,6 @@ from slowwave.serving.errors import answer
 from slowwave.serving.monitoring import Metrics
 from slowwave.serving.requests import HIGHEST_TEMPERATURE, LONGEST_NAME
 from slowwave.serving.server import Server
-from slowwave.sleep.config import MOST_PASSES
 
 mimetypes.add_type("text/javascript", ".js")  # some systems say otherwise, and browsers then refuse
 
@@ -132,7 +131,7 @@ async def show_limits(access: CurrentAccess) -> dict[str, int]:
         "max_tokens": config.max_tokens,
         "default_max_tokens": config.default_max_tokens,
         "max_temperature": HIGHEST_TEMPERATURE,
-        "max_passes": MOST_PASSES,
+        "max_passes": access.server.talker.sleep.consolidator.most_passes,
         "default_passes": access.server.talker.sleep.passes,
     }
 

@@ -1,11 +1,11 @@
 """Many turns on a few threads, a step at a time.
 
-A turn is an iterator of steps of bounded work (`memory/turn_steps.py`). Of those that are open the
-one that has had least time goes next, so that a short reply need not wait for a long one. A
-newcomer starts with what each of them would have had in equal shares, and at first goes before
-them: many long ones together do not hold up a short one, and a stream of short ones does not stop
-a long one. What nobody waits for runs only while nothing else can. The last step of a turn, which
-waits for the disk, is taken by other threads.
+A turn is an iterator of steps of bounded work (`memory/turn.py`). Of those that are open the one
+that has had least time goes next, so that a short reply need not wait for a long one. A newcomer
+starts with what each of them would have had in equal shares, and at first goes before them: many
+long ones together do not hold up a short one, and a stream of short ones does not stop a long one.
+Background work, for which no client waits, runs only while nothing else can. The last step of a
+turn, which waits for the disk, is taken by other threads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.memory.turn import Event, Progress, Steps
 
 Result = TypeVar("Result")
 
@@ -41,13 +41,13 @@ class Job:
     def __init__(
         self,
         steps: Steps[Any],
-        on_progress: Callable[[Progress], object] | None,
+        on_event: Callable[[Event], object] | None,
         is_background: bool,
     ) -> None:
         self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.is_background = is_background
         self.is_stopped = False
-        self.steps, self.on_progress = steps, on_progress
+        self.steps, self.on_event = steps, on_event
         self.start = self.spent = 0.0
 
     @property
@@ -57,7 +57,7 @@ class Job:
         return self.spent - HEAD_START if is_new else self.spent
 
     async def wait(self) -> Any:
-        """The result, which does not mind if whoever waits is cancelled."""
+        """The result; the job goes on if the task that waits is cancelled."""
         return await asyncio.shield(self.result)
 
 
@@ -88,15 +88,15 @@ class Engine:
     def start(
         self,
         steps: Steps[Any],
-        on_progress: Callable[[Progress], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
         *,
         is_background: bool = False,
     ) -> Job:
-        """Works on a turn from now on. on_progress is called in the event loop.
+        """Works on a turn from now on. on_event is called in the event loop.
 
         is_background: only while no other turn can go on.
         """
-        job = Job(steps, on_progress, is_background)
+        job = Job(steps, on_event, is_background)
         self._jobs.add(job)
         job.result.add_done_callback(lambda _: self._jobs.discard(job))
         with self._ready:
@@ -169,14 +169,14 @@ class Engine:
         while job := self._pop():
             began = time.perf_counter()
             try:
-                progress = next(job.steps)
+                event = next(job.steps)
             except BaseException as error:
                 self._charge(job, time.perf_counter() - began)
                 self._settle(job, error)
                 continue
             self._charge(job, time.perf_counter() - began)
-            self._tell(job, progress)
-            if progress.next == "record":
+            self._tell(job, event)
+            if isinstance(event, Progress) and event.next == "record":
                 self._disk.submit(self._record, job)
                 continue
             with self._ready:
@@ -209,9 +209,9 @@ class Engine:
         else:
             self._settle(job, Ended())
 
-    def _tell(self, job: Job, progress: Progress) -> None:
-        if job.on_progress is not None:
-            self._loop.call_soon_threadsafe(job.on_progress, progress)
+    def _tell(self, job: Job, event: Event) -> None:
+        if job.on_event is not None:
+            self._loop.call_soon_threadsafe(job.on_event, event)
 
     def _settle(self, job: Job, end: BaseException) -> None:
         if isinstance(end, StopIteration):

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from slowwave.memory.refusals import Damaged, HeldElsewhere, OtherModel, TakenName, UnknownName
+from slowwave.memory.names import Damaged, HeldElsewhere, OtherModel, TakenName, UnknownName
 from slowwave.serving.engine import Ended
 
 LOG = logging.getLogger("slowwave.serving")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from slowwave.memory.ledger import MODEL, USER, Entry
-from slowwave.runtime.chat import Role, flatten
+from slowwave.runtime.config import Role, flatten
 
 FAR_BACK = 4096
 """Entries from the end of a ledger in which a system message is looked for."""

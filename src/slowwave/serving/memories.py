@@ -12,14 +12,12 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import APIRouter, Query, Response
 
-from slowwave.memory.catalogue_types import Snapshot
-from slowwave.memory.refusals import TakenName, UnknownName
-from slowwave.memory.sleep_report import SleepReport
+from slowwave.memory.catalogue_rows import Snapshot
+from slowwave.memory.names import TakenName, UnknownName
 from slowwave.memory.store_view import SessionInfo
 from slowwave.memory.stored_session import Forgetting, StoredSession
-from slowwave.memory.turn_steps import Steps
-from slowwave.serving.dependencies import Access, body_of
-from slowwave.serving.dependencies import CurrentAccess as Asked
+from slowwave.memory.turn import Steps
+from slowwave.serving.dependencies import Access, CurrentAccess, body_of
 from slowwave.serving.history import Message
 from slowwave.serving.monitoring import Key, make_key
 from slowwave.serving.past import (
@@ -49,8 +47,8 @@ router = APIRouter(prefix="/v1/memories", tags=["memories"])
 
 
 @router.get("")
-async def list_memories(access: Asked) -> Response:
-    """All memories of whoever asks, by name, and what they take on disk."""
+async def list_memories(access: CurrentAccess) -> Response:
+    """All memories of the client, by name, and what they take on disk."""
     store = await access.server.sessions.store(access.owner)
 
     def describe() -> dict[str, Any]:
@@ -62,7 +60,7 @@ async def list_memories(access: Asked) -> Response:
 
 @router.post("", status_code=201)
 async def make_memory(
-    access: Asked, body: Annotated[CreateRequest, body_of(CreateRequest)]
+    access: CurrentAccess, body: Annotated[CreateRequest, body_of(CreateRequest)]
 ) -> dict[str, Any]:
     """A new memory, in which there is nothing."""
     key = make_key(access.owner, body.name)
@@ -76,7 +74,7 @@ async def make_memory(
 
 
 @router.get("/{name}")
-async def show_memory(access: Asked, name: str) -> Response:
+async def show_memory(access: CurrentAccess, name: str) -> Response:
     """Where a memory stands, its snapshots and its last sleeps."""
     store = await access.server.sessions.store(access.owner)
 
@@ -89,7 +87,7 @@ async def show_memory(access: Asked, name: str) -> Response:
 
 
 @router.delete("/{name}")
-async def delete_memory(access: Asked, name: str) -> dict[str, Any]:
+async def delete_memory(access: CurrentAccess, name: str) -> dict[str, Any]:
     """Deletes a memory with its snapshots; forks stay."""
     key = Key(access.owner, name)
     with access.server.take_place():
@@ -102,7 +100,7 @@ async def delete_memory(access: Asked, name: str) -> dict[str, Any]:
 
 @router.get("/{name}/ledger")
 async def show_ledger(
-    access: Asked,
+    access: CurrentAccess,
     name: str,
     start: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -115,7 +113,7 @@ async def show_ledger(
 
 
 @router.get("/{name}/sources")
-async def show_sources(access: Asked, name: str) -> Response:
+async def show_sources(access: CurrentAccess, name: str) -> Response:
     """Who said how much, and what was read from where."""
     store = await access.server.sessions.store(access.owner)
     return await answer_json(access.server.engine, describe_sources, store, name)
@@ -123,7 +121,7 @@ async def show_sources(access: Asked, name: str) -> Response:
 
 @router.get("/{name}/window")
 async def show_window(
-    access: Asked, name: str, limit: Annotated[int, Query(ge=1, le=4096)] = 512
+    access: CurrentAccess, name: str, limit: Annotated[int, Query(ge=1, le=4096)] = 512
 ) -> Response:
     """The last tokens of the window, each with its text and source."""
     store, tokenizer = await access.server.sessions.store(access.owner), None
@@ -135,7 +133,7 @@ async def show_window(
 
 @router.get("/{name}/sleeps")
 async def show_sleeps(
-    access: Asked, name: str, last: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    access: CurrentAccess, name: str, last: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> Response:
     """The last sleeps, each with what it consolidated and when."""
     store = await access.server.sessions.store(access.owner)
@@ -143,7 +141,7 @@ async def show_sleeps(
 
 
 @router.get("/{name}/events")
-async def watch_memory(access: Asked, name: str) -> Response:
+async def watch_memory(access: CurrentAccess, name: str) -> Response:
     """What happens to a memory from now on, as server-sent events."""
     store = await access.server.sessions.store(access.owner)
     await access.server.engine.call(store.info, name)
@@ -151,7 +149,7 @@ async def watch_memory(access: Asked, name: str) -> Response:
 
 
 @router.get("/{name}/export")
-async def export(access: Asked, name: str) -> Response:
+async def export(access: CurrentAccess, name: str) -> Response:
     """The memory as one file, which `Store.import_session` reads."""
     store = await access.server.sessions.store(access.owner)
     engine = access.server.engine
@@ -161,7 +159,7 @@ async def export(access: Asked, name: str) -> Response:
 
 
 def _write_nameless(folder: Path, content: bytes) -> BinaryIO:
-    """A file that a kill leaves nothing of, and that nobody else can open."""
+    """A file that a kill leaves nothing of, and that no other process can open."""
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the answer closes it)
     try:
         file.write(content)
@@ -173,14 +171,14 @@ def _write_nameless(folder: Path, content: bytes) -> BinaryIO:
 
 @router.post("/{name}/read")
 async def read(
-    access: Asked, name: str, body: Annotated[ReadRequest, body_of(ReadRequest)]
+    access: CurrentAccess, name: str, body: Annotated[ReadRequest, body_of(ReadRequest)]
 ) -> Response:
     """Reads a text as it is; the memory is made if it is not there."""
     server, key = access.server, make_key(access.owner, name)
-    sleeps, most = list[SleepReport](), server.config.max_prompt_tokens
+    most = server.config.max_prompt_tokens
     async with server.use_stored(key, create=True) as session:
         steps = _read(session, Message("user", body.text, body.source), most)
-        count = await server.work_in_time(key, session, steps, on_sleep=sleeps.append)
+        count, sleeps = await server.work_in_time(key, session, steps)
         server.metrics.tokens_read.inc(count)
         access.notes.update(told=count, sleeps=len(sleeps))
         status = describe_status(session.name, session)
@@ -193,14 +191,14 @@ async def read(
 
 def _read(session: StoredSession, message: Message, most: int) -> Steps[int]:
     """Returns how many tokens there were."""
-    told = yield from tell_all(session.tokenizer, None, [message], most=most, param="text")
+    told = yield from tell_all(session.talker.tokenizer, None, [message], most=most, param="text")
     yield from session.take_turn(told, max_new_tokens=0)
     return len(told[0].tokens)
 
 
 @router.post("/{name}/sleep")
 async def sleep(
-    access: Asked,
+    access: CurrentAccess,
     name: str,
     body: Annotated[SleepRequest | None, body_of(SleepRequest, is_optional=True)],
 ) -> dict[str, Any]:
@@ -208,13 +206,13 @@ async def sleep(
     key, passes = Key(access.owner, name), body.passes if body else None
     async with access.server.use_stored(key) as session:
         steps = session.sleep_by_pass(passes)
-        report = await access.server.work_in_time(key, session, steps)
+        report, _ = await access.server.work_in_time(key, session, steps)
         return {"report": dataclasses.asdict(report), **describe_status(session.name, session)}
 
 
 @router.post("/{name}/snapshots")
 async def take_snapshot(
-    access: Asked, name: str, body: Annotated[SnapshotRequest, body_of(SnapshotRequest)]
+    access: CurrentAccess, name: str, body: Annotated[SnapshotRequest, body_of(SnapshotRequest)]
 ) -> dict[str, Any]:
     """Gives the memory as it is a name."""
     async with _changing(access, name) as session:
@@ -223,7 +221,7 @@ async def take_snapshot(
 
 
 @router.delete("/{name}/snapshots/{snapshot:path}")
-async def drop_snapshot(access: Asked, name: str, snapshot: str) -> dict[str, Any]:
+async def drop_snapshot(access: CurrentAccess, name: str, snapshot: str) -> dict[str, Any]:
     """Forgets a snapshot."""
     async with _changing(access, name) as session:
         await access.server.engine.call(session.drop_snapshot, snapshot)
@@ -233,7 +231,7 @@ async def drop_snapshot(access: Asked, name: str, snapshot: str) -> dict[str, An
 
 @router.post("/{name}/rollback")
 async def roll_back(
-    access: Asked, name: str, body: Annotated[RollbackRequest, body_of(RollbackRequest)]
+    access: CurrentAccess, name: str, body: Annotated[RollbackRequest, body_of(RollbackRequest)]
 ) -> dict[str, Any]:
     """Goes back, or forth, to a snapshot; what has none and came since is gone."""
     async with _changing(access, name) as session:
@@ -244,7 +242,7 @@ async def roll_back(
 
 @router.post("/{name}/fork")
 async def fork(
-    access: Asked, name: str, body: Annotated[ForkRequest, body_of(ForkRequest)]
+    access: CurrentAccess, name: str, body: Annotated[ForkRequest, body_of(ForkRequest)]
 ) -> dict[str, Any]:
     """A new memory with the past of this one."""
     store = await access.server.sessions.store(access.owner)
@@ -255,7 +253,7 @@ async def fork(
 
 @router.post("/{name}/forget")
 async def forget(
-    access: Asked, name: str, body: Annotated[ForgetRequest, body_of(ForgetRequest)]
+    access: CurrentAccess, name: str, body: Annotated[ForgetRequest, body_of(ForgetRequest)]
 ) -> dict[str, Any]:
     """Forgets sources and places of the ledger, or with dry_run says what that would do."""
     server, key = access.server, Key(access.owner, name)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from slowwave.memory.catalogue_types import Piece
+from slowwave.memory.catalogue_rows import LedgerPage
 from slowwave.memory.ledger import Entry
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.memory.store import Store
@@ -23,12 +23,12 @@ def describe_ledger(store: Store, point: str, start: int, limit: int) -> dict[st
 
     Fewer of them, but at least one, where they have more than MOST_TOKENS together.
     """
-    piece = store.piece(point, start, start + limit, most_tokens=MOST_TOKENS)
-    window = _find_window(piece)
+    page = store.page(point, start, start + limit, most_tokens=MOST_TOKENS)
+    window = _find_window(page)
     data = list[dict[str, Any]]()
-    for place, (entry, begin, end) in enumerate(_place_tokens(piece), piece.place):
+    for place, (entry, begin, end) in enumerate(_place_tokens(page), page.place):
         told = {**_describe_entry(entry), "place": place}
-        sleeps = [each for each in piece.sleeps if max(begin, each.start) < min(end, each.stop)]
+        sleeps = [each for each in page.sleeps if max(begin, each.start) < min(end, each.stop)]
         numbers = [slept.report.number for slept in sleeps]
         data.append({**told, "sleeps": numbers, "in_window": max(begin, window) < end})
     return {"object": "list", "data": data}
@@ -64,9 +64,9 @@ def describe_window(
 ) -> dict[str, Any]:
     """The last tokens of the window, each with its text; None without the right tokenizer."""
     data = list[dict[str, Any]]()
-    piece = _read_window(store, point, limit)
-    window = _find_window(piece)
-    for place, (entry, begin, _) in enumerate(_place_tokens(piece), piece.place):
+    page = _read_window(store, point, limit)
+    window = _find_window(page)
+    for place, (entry, begin, _) in enumerate(_place_tokens(page), page.place):
         for token in entry.tokens[max(0, window - begin) :]:
             text = None
             if tokenizer is not None and token < tokenizer.vocab_size:
@@ -75,28 +75,28 @@ def describe_window(
     return {"object": "list", "data": data[-limit:]}
 
 
-def _read_window(store: Store, point: str, limit: int) -> Piece:
+def _read_window(store: Store, point: str, limit: int) -> LedgerPage:
     """The end of a ledger that holds the window, or at least so many tokens of it."""
     count = READ_AT_ONCE
     while True:
-        piece = store.last_piece(point, count)
-        num_tokens = sum(len(entry.tokens) for entry in piece.entries)
-        if not piece.place or piece.sleeps or num_tokens >= limit:
-            return piece
+        page = store.last_page(point, count)
+        num_tokens = sum(len(entry.tokens) for entry in page.entries)
+        if not page.place or page.sleeps or num_tokens >= limit:
+            return page
         count *= 2
 
 
-def _place_tokens(piece: Piece) -> Iterator[tuple[Entry, int, int]]:
+def _place_tokens(page: LedgerPage) -> Iterator[tuple[Entry, int, int]]:
     """Each entry with its tokens begin..end of the stream."""
-    begin = piece.start
-    for entry in piece.entries:
+    begin = page.start
+    for entry in page.entries:
         yield entry, begin, begin + len(entry.tokens)
         begin += len(entry.tokens)
 
 
-def _find_window(piece: Piece) -> int:
-    """The first token of the window, or of the piece if that is within; sleeps leave no gaps."""
-    return max([piece.start, *(slept.stop for slept in piece.sleeps)])
+def _find_window(page: LedgerPage) -> int:
+    """The first token of the window, or of the page if that is within; sleeps leave no gaps."""
+    return max([page.start, *(slept.stop for slept in page.sleeps)])
 
 
 def _describe_entry(entry: Entry) -> dict[str, Any]:

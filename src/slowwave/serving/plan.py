@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.stored_session import StoredSession
-from slowwave.memory.telling import TooLong, say_by_step, tell_by_step
-from slowwave.memory.turn_steps import Progress, Steps
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.config import Sampling
+from slowwave.memory.turn import Progress, Steps, TooLong, say_by_step, tell_by_step
+from slowwave.runtime.config import ChatFormat, Sampling
 from slowwave.serving.errors import ApiError
 from slowwave.serving.history import (
     LastTurn,
@@ -79,8 +77,9 @@ def make_plan(request: TurnRequest, session: Session) -> Plan:
 
 def enter(request: TurnRequest, plan: Plan, session: Session, *, most: int) -> Steps[list[Entry]]:
     """The new messages as entries of the ledger; raises ApiError as `tell_all`."""
-    chat = session.chat if request.is_chat else None
-    told = yield from tell_all(session.tokenizer, chat, plan.new, most=most, param="the prompt")
+    talker = session.talker
+    chat = talker.chat if request.is_chat else None
+    told = yield from tell_all(talker.tokenizer, chat, plan.new, most=most, param="the prompt")
     return [dataclasses.replace(entry, request=request.digest) for entry in told]
 
 
@@ -88,7 +87,7 @@ def take_steps(
     request: TurnRequest, plan: Plan, session: Session, told: Sequence[Entry]
 ) -> Steps[None]:
     """The turn, step by step."""
-    chat = session.chat if request.is_chat else None
+    chat = session.talker.chat if request.is_chat else None
     options: dict[str, Any] = {"instead": True} if plan.instead else {}
     return session.take_turn(
         told,

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from slowwave.runtime.config import Sampling
+from slowwave.runtime.config import Role, Sampling
 from slowwave.serving.errors import MOST_SHOWN, shorten
-from slowwave.serving.history import Message, Role
+from slowwave.serving.history import Message
 from slowwave.sleep.config import MOST_PASSES
 
 # OpenAI's fields that are not served here, with the values that ask for nothing.

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from slowwave.memory.store import Store
-from slowwave.runtime.model_folder import load
+from slowwave.memory.talker import load
 from slowwave.serving.access import read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig

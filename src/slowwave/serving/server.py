@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.stored_session import StoredSession, start_session
-from slowwave.memory.turn_steps import Progress, Steps
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
+from slowwave.memory.turn import Event, Progress, Steps
 from slowwave.serving.access import ApiKeys
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.engine import Ended, Engine, Job
@@ -56,7 +55,6 @@ class Server:
             self.engine,
             most=config.max_open_sessions,
             idle_seconds=config.idle_seconds,
-            on_sleep=self._tell_of_sleep,
         )
         self._stopping = asyncio.Event()
         self._num_turns = 0
@@ -108,74 +106,73 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def use(self, key: Key | None, *, create: bool = False) -> AsyncIterator[Session]:
-        """A memory for nobody else until the end, or without a key one that is thrown away."""
+        """A memory, locked until the end, or without a key one that is thrown away."""
         if key is None:
-            yield start_session(self.talker)
+            yield self.talker.session()
             return
         async with self.sessions.use(key, create=create) as session:
             yield session
 
     @contextlib.asynccontextmanager
     async def use_stored(self, key: Key, *, create: bool = False) -> AsyncIterator[StoredSession]:
-        """A memory, for nobody else until the end; raises ApiError as take_place."""
+        """A memory, locked until the end; raises ApiError as take_place."""
         with self.take_place():
             async with self.sessions.use(key, create=create) as session:
                 self._require_running()
                 yield session
 
-    async def work(
+    def start(
         self,
         key: Key | None,
         session: Session,
         steps: Steps[Any],
-        *,
-        on_progress: Callable[[Progress], object] | None = None,
-        on_sleep: Callable[[SleepReport], object] | None = None,
-        on_start: Callable[[Job], object] | None = None,
-    ) -> Any:
-        """Does what is to be done with a session, step by step, and returns what that returns.
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Job:
+        """Does something with a session, step by step, and tells the memory's watchers of it.
 
-        on_sleep is called in the event loop, as on_progress. Raises Ended if the job is stopped.
+        on_event is called in the event loop. What the steps return, the job's `wait` returns.
         """
         self._require_running()
-        loop, looked = self._loop, 0.0
+        looked = 0.0
 
-        def tell_of_sleep(report: SleepReport) -> None:
-            self._tell_of_sleep(key, report)
-            if on_sleep is not None:
-                on_sleep(report)
-
-        def tell_of_progress(progress: Progress) -> None:
+        def tell(event: Event) -> None:
             nonlocal looked
-            if on_progress is not None:
-                on_progress(progress)
-            if key is not None and time.monotonic() - looked > WINDOW_ROUNDS:
+            self._tell_of_sleep(key, event)
+            if on_event is not None:
+                on_event(event)
+            if key is None or not isinstance(event, Progress):
+                return
+            if time.monotonic() - looked > WINDOW_ROUNDS:
                 looked = time.monotonic()
-                self._tell_of_window(key, session, progress.next)
+                self._tell_of_window(key, session, event.next)
 
-        session.on_sleep = functools.partial(loop.call_soon_threadsafe, tell_of_sleep)
-        job = self.engine.start(steps, tell_of_progress)
-        if on_start is not None:
-            on_start(job)
-        try:
-            return await job.wait()
-        finally:
+        def end(_: object) -> None:
+            for report in session.take_late_sleeps():
+                tell(report)
             if key is not None:
                 self._tell_of_window(key, session, "rest")
 
+        job = self.engine.start(steps, tell)
+        job.result.add_done_callback(end)
+        return job
+
     async def work_in_time(
-        self,
-        key: Key,
-        session: Session,
-        steps: Steps[Any],
-        *,
-        on_sleep: Callable[[SleepReport], object] | None = None,
-    ) -> Any:
-        """As `work`, but raises ApiError where that takes too long; it has not been then."""
-        jobs, seconds = list[Job](), self.config.request_seconds
-        alarm = self._loop.call_later(seconds, lambda: [self.engine.stop(job) for job in jobs])
+        self, key: Key, session: Session, steps: Steps[Any]
+    ) -> tuple[Any, list[SleepReport]]:
+        """Starts steps, and returns what they return, and the sleeps in them.
+
+        Raises ApiError where that takes too long: it has not been done then.
+        """
+        sleeps, seconds = list[SleepReport](), self.config.request_seconds
+
+        def note(event: Event) -> None:
+            if isinstance(event, SleepReport):
+                sleeps.append(event)
+
+        job = self.start(key, session, steps, note)
+        alarm = self._loop.call_later(seconds, self.engine.stop, job)
         try:
-            return await self.work(key, session, steps, on_sleep=on_sleep, on_start=jobs.append)
+            return await job.wait(), sleeps
         except Ended:
             if self.is_stopping:
                 raise
@@ -205,17 +202,19 @@ class Server:
             },
         )
 
-    def _tell_of_sleep(self, key: Key | None, report: SleepReport) -> None:
-        self.metrics.sleeps.labels(report.trigger).inc()
-        self.metrics.sleep_seconds.inc(report.milliseconds / 1000)
-        if key is not None:
-            self.feed.publish(key, "sleep", dataclasses.asdict(report))
+    def _tell_of_sleep(self, key: Key | None, event: Event) -> None:
+        """Counts the sleep that an event tells of, if it does, and tells the memory's watchers."""
+        if isinstance(event, SleepReport):
+            self.metrics.sleeps.labels(event.trigger).inc()
+            self.metrics.sleep_seconds.inc(event.milliseconds / 1000)
+            if key is not None:
+                self.feed.publish(key, "sleep", dataclasses.asdict(event))
 
     async def _sleep_when_idle(self) -> None:
         if not self.config.idle_seconds or self.talker.sleep.eviction == "none":
             return
         while not self.is_stopping:
-            await self.sessions.sleep_idle()
+            await self.sessions.sleep_idle(self._tell_of_sleep)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), IDLE_ROUNDS)
 

@@ -1,4 +1,4 @@
-"""A turn that somebody asked for: prompt in, reply out, and what both have cost."""
+"""A turn that a client requested: prompt in, reply out, and what both have cost."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from typing import Literal
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.status import Status
-from slowwave.memory.turn_steps import Progress, Steps
+from slowwave.memory.turn import Event, Progress, Status, Steps
 from slowwave.serving.engine import Ended, Job
 from slowwave.serving.errors import FAULTS, ApiError, explain, shutting_down, too_late
-from slowwave.serving.plan import Plan, enter, make_plan, take_steps
-from slowwave.serving.plan import TurnRequest as Wish
+from slowwave.serving.plan import Plan, TurnRequest, enter, make_plan, take_steps
 from slowwave.serving.server import Server
 
 LOG = logging.getLogger("slowwave.serving")
@@ -56,10 +54,10 @@ class Turn:
     Raises ApiError if there is no place in the queue.
     """
 
-    def __init__(self, server: Server, wish: Wish) -> None:
+    def __init__(self, server: Server, request: TurnRequest) -> None:
         self.outcome = Outcome()
         self._doing: Literal["wait", "read", "sleep", "draw", "record"] = "wait"
-        self._server, self._wish = server, wish
+        self._server, self._request = server, request
         self._began = time.monotonic()
         self._news = asyncio.Queue[str | None]()
         self._job: Job | None = None
@@ -74,7 +72,7 @@ class Turn:
     @property
     def memory(self) -> str | None:
         """The name of the memory, if it is kept."""
-        return None if self._wish.key is None else self._wish.key.name
+        return None if self._request.key is None else self._request.key.name
 
     @property
     def activity(self) -> str:
@@ -108,7 +106,7 @@ class Turn:
         await asyncio.shield(self._task)
 
     async def _run(self) -> None:
-        async with self._server.use(self._wish.key, create=True) as session:
+        async with self._server.use(self._request.key, create=True) as session:
             await self._take(session)
 
     def _end(self, task: asyncio.Task[None]) -> None:
@@ -117,25 +115,19 @@ class Turn:
         _note_failure(task)
 
     async def _take(self, session: Session) -> None:
-        wish, outcome, server = self._wish, self.outcome, self._server
-        plan = await server.engine.call(make_plan, wish, session)
+        request, outcome, server = self._request, self.outcome, self._server
+        plan = await server.engine.call(make_plan, request, session)
         outcome.num_remembered = sum(len(entry.tokens) for entry in plan.known)
         if plan.reply is not None:
             self._repeat(plan.told, plan.reply, session)
             return
         steps = self._read_and_reply(session, plan)
+        self._job = server.start(request.key, session, steps, self._note)
         with contextlib.suppress(Ended):
-            await server.work(
-                wish.key,
-                session,
-                steps,
-                on_progress=self._note,
-                on_sleep=outcome.sleeps.append,
-                on_start=self._hold,
-            )
+            await self._job.wait()
         outcome.status = session.status()
-        if plan.instead and wish.key is not None:
-            server.tell_of_change(wish.key, session)
+        if plan.instead and request.key is not None:
+            server.tell_of_change(request.key, session)
         if outcome.num_drawn:  # or the turn has not been
             server.metrics.tokens_remembered.inc(outcome.num_remembered)
             server.metrics.tokens_read.inc(outcome.num_told)
@@ -145,23 +137,26 @@ class Turn:
     def _repeat(self, told: Sequence[Entry], reply: Entry, session: Session) -> None:
         """Answers a request that was answered before, in the same words."""
         was_ended = bool(reply.role and reply.finish != "stop")  # with tokens that were not drawn
-        end = session.chat.end if was_ended and session.chat else ""
+        end = session.talker.chat.end if was_ended and session.talker.chat else ""
         self.outcome.num_told = sum(len(entry.tokens) for entry in told)
-        self.outcome.num_drawn = len(reply.tokens) - len(session.tokenizer.encode(end))
+        self.outcome.num_drawn = len(reply.tokens) - len(session.talker.tokenizer.encode(end))
         self.outcome.finish = reply.finish or "length"
         self.outcome.status = session.status()
         self._news.put_nowait(reply.said)
 
     def _read_and_reply(self, session: Session, plan: Plan) -> Steps[None]:
         most = self._server.config.max_prompt_tokens
-        told = yield from enter(self._wish, plan, session, most=most)
+        told = yield from enter(self._request, plan, session, most=most)
         self.outcome.num_told = sum(len(entry.tokens) for entry in told)
-        yield from take_steps(self._wish, plan, session, told)
+        yield from take_steps(self._request, plan, session, told)
 
-    def _hold(self, job: Job) -> None:
-        self._job = job
+    def _note(self, event: Event) -> None:
+        if isinstance(event, SleepReport):
+            self.outcome.sleeps.append(event)
+        else:
+            self._note_progress(event)
 
-    def _note(self, progress: Progress) -> None:
+    def _note_progress(self, progress: Progress) -> None:
         if progress.num_drawn and not self.outcome.num_drawn:
             self._server.metrics.first_token.observe(time.monotonic() - self._began)
         self.outcome.num_drawn += progress.num_drawn
@@ -178,7 +173,7 @@ class Turn:
             self._news.put_nowait(None)
 
     def _require_outcome(self) -> None:
-        """Where the turn was ended early, says by what, if there is somebody to hear it."""
+        """Raises ApiError, which says why, if the turn was ended before its reply was."""
         if self.outcome.finish:
             return
         if self._is_late:
@@ -193,7 +188,7 @@ class Turn:
 
 
 def _note_failure(task: asyncio.Task[None]) -> None:
-    """Whoever asked may be gone; what is our fault is told to the log."""
+    """Logs a fault of ours, for the client may be gone."""
     error = None if task.cancelled() else task.exception()
     if error is not None and explain(error).status_code in FAULTS:
         LOG.error("a turn failed", exc_info=error)

@@ -17,8 +17,7 @@ import pytest
 from slowwave.lab.bench import serve
 from slowwave.lab.bench.serve import Check, Talk, check, percentile
 from slowwave.memory.store import Store
-from slowwave.runtime import model_folder
-from slowwave.runtime.model_folder import Talker
+from slowwave.memory.talker import Talker, load
 
 SMALL = dataclasses.replace(serve.MODEL, width=32, mlp_hidden=48, key_dim=8, value_dim=8)
 
@@ -30,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Talker, Path
     monkeypatch.setattr(serve, "WINDOW", 16)
     folder, memories, talk = tmp_path / "model", tmp_path / "memories", Talk("memory-0")
     serve.save_model(folder)
-    talker = model_folder.load(folder)
+    talker = load(folder)
     with Store(memories) as store:
         for name in ("memory-0", "memory-1"):
             with store.open(name, talker, create=True) as session:

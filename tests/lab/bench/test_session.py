@@ -12,7 +12,7 @@ from slowwave.lab.bench import session as bench
 from slowwave.lab.bench.measure import Pause, Times, Work, measure_machine
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime import model_folder
-from slowwave.runtime.chat import ChatFormat
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import TalkerConfig
 from slowwave.sleep.config import SleepConfig
 from tiny_models import TWO_LAYERS

@@ -22,11 +22,11 @@ from slowwave.lab.bench.measure import LOG, Machine
 from slowwave.lab.bench.report import Row, Section
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import StoredSession, start_session
+from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.model_folder import Talker
+from slowwave.runtime.config import ChatFormat
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 from slowwave.storage.tokenizer import ByteTokenizer
@@ -101,7 +101,7 @@ def kill_at_random(directory: Path, kills: int, *, seed: int) -> KillCount:
     moments = random.Random(seed)
     count = KillCount()
     for start in range(0, kills, KILLS_PER_SESSION):
-        name, twin = f"session {start}", start_session(make_talker())
+        name, twin = f"session {start}", make_talker().session()
         for _ in range(min(KILLS_PER_SESSION, kills - start)):
             inbox, outbox = context.Pipe(duplex=False)
             process = context.Process(target=_talk, args=(directory, name, outbox))

@@ -35,11 +35,11 @@ from slowwave.lab.bench.models import MODEL
 from slowwave.lab.bench.report import Row, Section
 from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
-from slowwave.memory.stored_session import start_session
+from slowwave.memory.talker import Talker
+from slowwave.memory.talker import load as load_talker
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime import model_folder
-from slowwave.runtime.chat import ChatFormat
-from slowwave.runtime.model_folder import Talker
+from slowwave.runtime.config import ChatFormat
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
 
@@ -101,7 +101,7 @@ def run_serve(
         with _served(folder, memories) as (process, port):
             quiet, beside = time_beside_sleep(port)
             talks = load(process, port, seconds)
-        talker = model_folder.load(folder)
+        talker = load_talker(folder)
         with ThreadPool(CHECKERS, torch.set_num_threads, (1,)) as pool:
             checks = list[Check]()
             for each in pool.imap(functools.partial(check, talker, memories), talks):
@@ -159,7 +159,7 @@ def check(talker: Talker, memories: Path, talk: Talk) -> Check:
         ledger, state = session.ledger(), session.state
     found = [(entry.kind, entry.text) for entry in ledger]
     foreign = any(entry.kind == "told" and f"{talk.name}:" not in entry.text for entry in ledger)
-    again = replay(lambda: start_session(talker), ledger)
+    again = replay(lambda: talker.session(), ledger)
     return Check(
         lost=_count_lost(talk.said, found),
         is_mixed=foreign or not is_same(state, again.state),

@@ -24,8 +24,8 @@ from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.store import Store
 from slowwave.memory.stored_session import StoredSession
+from slowwave.memory.talker import Talker, load
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.model_folder import Talker, load
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import ByteTokenizer
 
@@ -55,7 +55,7 @@ def run_store(device: torch.device, machine: Machine) -> list[Section]:
     with _stored(talker) as (store, kept):
         with store.open("opened", talker, create=True) as opened:
             opened.read(text)
-        plain = Session(model, talker.tokenizer, talker.sleep)
+        plain = talker.session()
         times = time_in_turn(
             {
                 "in memory": Work(functools.partial(plain.read, text)),
@@ -101,7 +101,7 @@ def read_with_full_attention(patience_seconds: str) -> Iterator[int]:
     load_native()
     talker = load(SHIPPED)
     attentive = SleepConfig(window=talker.sleep.window, eviction="none")
-    session = Session(talker.model, talker.tokenizer, attentive)
+    session = talker._replace(sleep=attentive, chat=None).session()
     began = time.perf_counter()
     for turn in range(max(SOONER)):
         seconds = _time_turn(session, turn)
@@ -126,9 +126,9 @@ def _stored(talker: Talker) -> Iterator[tuple[Store, StoredSession]]:
 def _time_turn(session: Session, turn: int) -> float:
     """Seconds of a turn of drawn tokens, the same for every session."""
     generator = torch.Generator().manual_seed(turn)
-    drawn = torch.randint(session.tokenizer.vocab_size, (TURN,), generator=generator)
+    drawn = torch.randint(session.talker.tokenizer.vocab_size, (TURN,), generator=generator)
     tokens = tuple(drawn.tolist())
-    text = session.tokenizer.decode(tokens)
+    text = session.talker.tokenizer.decode(tokens)
     entry = Entry(kind="told", time=time.time(), source="bench", text=text, tokens=tokens)
     began = time.perf_counter()
     session.repeat(entry)

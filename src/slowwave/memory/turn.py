@@ -1,0 +1,216 @@
+"""A turn: what is told, the events of its steps, the reply while it comes, and what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Literal, NamedTuple, TypeVar
+
+from slowwave.memory.ledger import MODEL, USER, Entry
+from slowwave.memory.sleep_report import SleepReport
+from slowwave.runtime.config import ChatFormat, Role
+from slowwave.runtime.reply import ReplyText
+from slowwave.storage.tokenizer import Tokenizer
+
+Result = TypeVar("Result")
+RECENT = 64
+"""Entries of plain text in which an open line is looked for."""
+
+
+class Progress(NamedTuple):
+    """A step that was done, and what comes next."""
+
+    next: Literal["read", "sleep", "draw", "record"]
+    """Read up to a window, sleep one pass, draw and read a token, or end the turn: that is the last
+    step, and waits for the disk where the session is kept on one."""
+    text: str = ""
+    """What the step added to the reply."""
+    num_drawn: int = 0
+    """Tokens that the step added to the reply."""
+    finish: Literal["stop", "length"] | None = None
+    """With the last text: why the reply ends."""
+
+
+Event = Progress | SleepReport
+"""A step that was done, or a sleep that has ended in it."""
+Steps = Generator[Event, None, Result]
+"""Work that is done as its next event is asked for; closing it ends it where it is."""
+
+
+def finish(steps: Steps[Result], on_sleep: Callable[[SleepReport], object] | None = None) -> Result:
+    """Takes all steps at once. on_sleep sees every sleep; what it raises ends the work there."""
+    with contextlib.closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as done:
+                return done.value
+            if on_sleep is not None and isinstance(event, SleepReport):
+                on_sleep(event)
+
+
+def time_steps(steps: Steps[Result]) -> Steps[tuple[Result, float]]:
+    """The same steps, and the seconds that they took, without those between them."""
+    seconds = 0.0
+    while True:
+        began = time.perf_counter()
+        try:
+            event = next(steps)
+        except StopIteration as done:
+            return done.value, seconds + time.perf_counter() - began
+        seconds += time.perf_counter() - began
+        yield event
+
+
+class TooLong(ValueError):
+    """A text has more tokens than may be told."""
+
+
+def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
+    """What a text will be in the ledger once it is read; raises ValueError if it is empty."""
+    return finish(tell_by_step(tokenizer, text, source))
+
+
+def say(tokenizer: Tokenizer, chat: ChatFormat, role: Role, text: str, source: str) -> Entry:
+    """As `tell`, of a line of a chat; raises ValueError if the text is blank."""
+    return finish(say_by_step(tokenizer, chat, role, text, source))
+
+
+def tell_by_step(
+    tokenizer: Tokenizer, text: str, source: str = USER, *, most: int | None = None
+) -> Steps[Entry]:
+    """As `tell`, in steps of bounded work; raises TooLong at more than `most` tokens."""
+    tokens = list[int]()
+    for piece in tokenizer.encode_in_pieces(text):
+        if tokens:
+            yield Progress("read")
+        tokens += piece
+        if most is not None and len(tokens) > most:
+            raise TooLong(f"the text has more than {most} tokens; give less")
+    if not tokens:
+        raise ValueError("the text is empty; give some text to read")
+    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tuple(tokens))
+
+
+def say_by_step(
+    tokenizer: Tokenizer,
+    chat: ChatFormat,
+    role: Role,
+    text: str,
+    source: str,
+    *,
+    most: int | None = None,
+) -> Steps[Entry]:
+    """As `say`, in steps as `tell_by_step`."""
+    line = chat.write(role, text)
+    told = yield from tell_by_step(tokenizer, line, source, most=most)
+    return dataclasses.replace(told, role=role, said=text)
+
+
+def end_open_line(
+    tokenizer: Tokenizer, chat: ChatFormat, recent: Callable[[int], list[Entry]]
+) -> list[Entry]:
+    """What is told before a line of a chat, if plain text before it left a mark in front.
+
+    recent: the last entries of the ledger, so many at most.
+    """
+    last = recent(1)
+    if not last or last[0].role is not None:
+        return []
+    plain = itertools.takewhile(lambda each: each.role is None, reversed(recent(RECENT)))
+    plain = [entry for entry in plain if entry.text]
+    if not chat.leaves_mark("".join(entry.text for entry in reversed(plain))):
+        return []
+    return [tell(tokenizer, chat.end, plain[0].source)]
+
+
+@dataclasses.dataclass
+class Reply:
+    """A reply as it comes. start: tokens of the stream before it. end: of its line."""
+
+    start: int
+    text: ReplyText
+    end: str
+    role: Role | None
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    finish: Literal["stop", "length"] | None = None
+
+    def enter(self, read: tuple[int, ...], text: str) -> Entry:
+        """Its entry, with the tokens that were read, and their text."""
+        return Entry(
+            kind="reply",
+            time=time.time(),
+            source=MODEL,
+            text=text,
+            tokens=read,
+            role=self.role,
+            said=self.text.shown,
+            finish=self.finish,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Where a session stands."""
+
+    tokens_seen: int
+    window_fill: int
+    """Tokens in the open window."""
+    window: int
+    """Window length L."""
+    num_sleeps: int
+    nbytes: int
+    """Size of the state."""
+    num_entries: int
+    """Length of the ledger."""
+    is_replying: bool
+
+    def __str__(self) -> str:
+        is_replying = " is_replying" if self.is_replying else ""
+        return (
+            f"tokens_seen={self.tokens_seen} num_sleeps={self.num_sleeps} "
+            f"window_fill={self.window_fill}/{self.window} nbytes={self.nbytes}{is_replying}"
+        )
+
+
+PIECE = 4096
+"""Characters of a piece at most: about a second of reading for a small model."""
+
+
+def cut_text(text: str, most: int = PIECE) -> list[str]:
+    """The text in pieces of at most so many characters.
+
+    A piece ends with a paragraph or a line, or before the space between two words, if any of them
+    ends in its second half. The pieces, one after the other, are the text.
+    """
+    pieces, start = list[str](), 0
+    while len(text) - start > most:
+        stop = _find_end(text, start + most // 2, start + most)
+        pieces.append(text[start:stop])
+        start = stop
+    return [*pieces, text[start:]]
+
+
+def count_known(pieces: Sequence[str], told: Sequence[str]) -> int:
+    """How many of the first pieces were told last, where a reading of all of them broke off.
+
+    0 if all were: then it did not break off.
+    """
+    if [*told[-len(pieces) :]] == [*pieces]:
+        return 0
+    for count in range(min(len(pieces) - 1, len(told)), 0, -1):
+        if told[-count] == pieces[0] and [*told[-count:]] == [*pieces[:count]]:
+            return count
+    return 0
+
+
+def _find_end(text: str, low: int, high: int) -> int:
+    for mark in ("\n\n", "\n"):
+        place = text.rfind(mark, low, high)
+        if place >= 0:
+            return place + len(mark)
+    place = text.rfind(" ", low, high)
+    return high if place <= 0 else place

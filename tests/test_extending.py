@@ -240,23 +240,23 @@ def test_a_consolidator_is_its_settings_and_a_file(
     settings, text = read_examples("A consolidator", "python")
     names = dict(vars(sleep_config))
     exec(settings, names)
-    fade = names["Fade"]
-    add_file(monkeypatch, folder, consolidators, "fade", text)
-    monkeypatch.setitem(KINDS, "fade", fade)
-    monkeypatch.setattr(sleep_config, "Consolidator", sleep_config.Consolidator | fade)
+    damp = names["Damp"]
+    add_file(monkeypatch, folder, consolidators, "damp", text)
+    monkeypatch.setitem(KINDS, "damp", damp)
+    monkeypatch.setattr(sleep_config, "Consolidator", sleep_config.Consolidator | damp)
 
-    settings = {"window": 5, "passes": 2, "consolidator": {"kind": "fade", "share": 0.25}}
+    settings = {"window": 5, "passes": 2, "consolidator": {"kind": "damp", "share": 0.25}}
     sleep = TypeAdapter(SleepConfig).validate_python(settings)
-    assert sleep.consolidator == fade(share=0.25)
-    with pytest.raises(ValueError, match=r"^passes is 3 with sleep.consolidator fade; use 1 "):
+    assert sleep.consolidator == damp(share=0.25)
+    with pytest.raises(ValueError, match=r"^passes is 3 with sleep.consolidator damp; use 1 "):
         sleep.require_passes(3)
     model = make_model("attn", "gdn")
     state = read_whole_and_token_by_token(model, sleep)
     tokens = torch.arange(5)[None]
     with torch.no_grad():
-        _, faded = read_stream(model, tokens, model.initial_state(1), sleep)
+        _, dampd = read_stream(model, tokens, model.initial_state(1), sleep)
         _, plain = read_stream(model, tokens, model.initial_state(1), SleepConfig(window=5))
-    assert torch.equal(faded.fast_weights[0], 0.25 * plain.fast_weights[0])
+    assert torch.equal(dampd.fast_weights[0], 0.25 * plain.fast_weights[0])
     assert (state.window_fill, int(state.num_sleeps[0])) == (3, 2)
 
 

@@ -254,9 +254,9 @@ def test_a_consolidator_is_its_settings_and_a_file(
     state = read_whole_and_token_by_token(model, sleep)
     tokens = torch.arange(5)[None]
     with torch.no_grad():
-        _, dampd = read_stream(model, tokens, model.initial_state(1), sleep)
+        _, damped = read_stream(model, tokens, model.initial_state(1), sleep)
         _, plain = read_stream(model, tokens, model.initial_state(1), SleepConfig(window=5))
-    assert torch.equal(dampd.fast_weights[0], 0.25 * plain.fast_weights[0])
+    assert torch.equal(damped.fast_weights[0], 0.25 * plain.fast_weights[0])
     assert (state.window_fill, int(state.num_sleeps[0])) == (3, 2)
 
 

@@ -1,6 +1,7 @@
 """Imports point one way only, and what must start quickly does not import torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -134,6 +135,16 @@ def test_quick_modules_import_nothing_slow() -> None:
     quick = [path for path in sources if path.split("/")[-1] in QUICK_FILES]
     assert "config.py" in quick
     assert [chain for path in quick for chain in slow_imports(sources, path)] == []
+
+
+def test_the_page_shows_all_rooms_and_files_that_exist() -> None:
+    page = (ROOT.parents[1] / "docs" / "architecture.md").read_text("utf-8")
+    table = page.split("| room |")[1].split("\n\n")[0].splitlines()[2:]
+    rooms = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in table]
+    assert {name for row in rooms for name in row} == RANK.keys()
+    files = re.findall(r"`([\w/]+\.py)`", page)
+    assert len(files) > 20
+    assert [file for file in files if not (ROOT / file).exists() and "tests/" not in file] == []
 
 
 @pytest.mark.parametrize("module", [m for m in (PACKAGE, f"{PACKAGE}.cli") if find_spec(m)])

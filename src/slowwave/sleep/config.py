@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias, cast, get_args
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -102,7 +102,7 @@ class Ridge(ConsolidatorConfig):
 
 
 Consolidator: TypeAlias = Evict | Passes | Ridge
-KINDS: dict[str, type[Consolidator]] = {each.kind: each for each in (Evict, Passes, Ridge)}
+KINDS: dict[str, type[Consolidator]] = {each.kind: each for each in get_args(Consolidator)}
 MOVED = ("kept_cache", "between_passes", "recirculate")
 """Settings of the consolidator passes that older files have in `sleep` itself."""
 
@@ -155,11 +155,24 @@ class SleepConfig(Config):
             ("sinks", self.sinks, 0),
             ("consolidator.kept_cache", kept, "last_pass"),
         ):
-            if self.eviction != "sliding" and value != default:
+            if self.reach is None and value != default:
                 raise ValueError(
                     f"sleep.{name} is {value!s:.80} with sleep.eviction {self.eviction}, which "
                     f"keeps no cache; use {default}, or eviction sliding"
                 )
+
+    @property
+    def reach(self) -> int | None:
+        """How far attention sees across a sleep: a token itself and `reach` - 1 before it.
+
+        It is the window or more; None where nothing of a slept window is seen.
+        """
+        return self.window if self.eviction == "sliding" else None
+
+    @property
+    def most_carried(self) -> int:
+        """Tokens of slept windows that attention holds at most."""
+        return 0 if self.reach is None else self.reach - 1 + self.sinks
 
     @property
     def looping(self) -> Passes:

@@ -62,15 +62,19 @@ def consolidate_by_pass(
         raise ValueError("the window is empty, there is nothing to sleep on; read tokens first")
     if sleep.eviction == "none":
         raise ValueError("sleep.eviction is none, which never sleeps; use all or sliding")
-    if sleep.eviction == "all" and state.carried is not None:
+    if sleep.reach is None and state.carried is not None:
         raise ValueError(
-            f"sleep.eviction is all, but the state carries {state.num_carried} tokens of windows "
-            "that were slept on with sliding; go on with sliding"
+            f"sleep.eviction is {sleep.eviction}, but the state carries {state.num_carried} tokens "
+            "of windows that were slept on with sliding; go on with sliding"
         )
     yield state.evict()
     consolidator = find_consolidator(sleep, passes)
     layers = yield from consolidator.write(model, state, passes, model.run if run is None else run)
     slept = dataclasses.replace(state, layers=layers)
-    if sleep.eviction == "sliding":
-        return slept.slide(Band(sleep.window, sleep.sinks)).after_sleep()
-    return slept.evict().after_sleep()
+    band = find_band(sleep)
+    return (slept.evict() if band is None else slept.slide(band)).after_sleep()
+
+
+def find_band(sleep: SleepConfig) -> Band | None:
+    """How far attention sees once it has slept; None where it sees nothing of slept windows."""
+    return None if sleep.reach is None else Band(sleep.reach, sleep.sinks)

@@ -66,7 +66,7 @@ def cut_stream(
         stop = min(start + sleep.window - (window_fill if start == 0 else 0), num_tokens)
         closes = stop - start + (window_fill if start == 0 else 0) == sleep.window
         passes, keeps = sleep.passes if closes else 1, keep_hidden or not closes
-        evicts = passes == 1 and not keeps and sleep.eviction == "all"
+        evicts = passes == 1 and not keeps and sleep.reach is None
         segments.append(Segment(start, stop, passes, closes, keeps, evicts))
         start = stop
     return segments
@@ -145,7 +145,6 @@ def follow_fill(segments: Sequence[Segment], sleep: SleepConfig, fill: Fill) -> 
         window = fills[-1].window + segment.stop - segment.start
         carried = fills[-1].carried
         if segment.closes:
-            kept = sleep.sinks + sleep.window - 1 if sleep.eviction == "sliding" else 0
-            window, carried = 0, min(kept, window + carried)
+            window, carried = 0, min(sleep.most_carried, window + carried)
         fills.append(Fill(window, carried))
     return fills

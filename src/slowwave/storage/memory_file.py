@@ -16,9 +16,11 @@ from torch import Tensor
 from slowwave.config import Config, Many
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType
+from slowwave.models.mixers.mixer import find_mixer
 from slowwave.sleep.awake import open_window
 from slowwave.sleep.config import SleepConfig
-from slowwave.state import Band, Carried, LayerState, MemoryState
+from slowwave.sleep.consolidate import find_band
+from slowwave.state import Carried, LayerState, MemoryState
 from slowwave.storage.checkpoint import fingerprint_model
 from slowwave.storage.files import write_atomically
 from slowwave.storage.json_files import parse_json
@@ -85,13 +87,13 @@ class MemoryHeader(Config):
                 f"window_fill is {self.window_fill} with sleep.window {sleep.window}, at which it "
                 "would have slept; restore the file"
             )
-        slides = sleep.eviction == "sliding" and self.num_sleeps > 0
+        slides = sleep.reach is not None and self.num_sleeps > 0
         if slides != (self.carried is not None) or (self.carried_padded and not slides):
             raise ValueError(
                 f"carried is {self.carried} after {self.num_sleeps} sleeps with sleep.eviction "
                 f"{sleep.eviction}; restore the file"
             )
-        if (self.carried or 0) > sleep.window - 1 + sleep.sinks:
+        if (self.carried or 0) > sleep.most_carried:
             raise ValueError(f"carried is {self.carried}, more than slides; restore the file")
 
 
@@ -171,7 +173,7 @@ def read_header(path: Path) -> MemoryHeader:
 def read_fast_weights(path: Path, *, follow: bool = True) -> list[Tensor]:
     """(B, G, K, V) of every recurrent layer of a memory file, in order; raises as `read_memory`."""
     header, tensors = read_memory(path, follow=follow)
-    layers = [i for i, layer in enumerate(header.layers) if layer != "attn"]
+    layers = [i for i, layer in enumerate(header.layers) if find_mixer(layer).has_midterm]
     weights = [tensors.get(f"layers.{i}.fast_weights") for i in layers]
     found = [tensor for tensor in weights if tensor is not None and _is_fast_weights(tensor)]
     if len(found) < len(layers):
@@ -208,8 +210,8 @@ def _parse_header(file: TensorFile) -> MemoryHeader:
 def _describe(
     state: MemoryState, model: HybridLM, tokenizer: str, sleep: SleepConfig
 ) -> MemoryHeader:
-    carried = state.carried
-    if carried is not None and carried.band != Band(sleep.window, sleep.sinks):
+    carried, band = state.carried, find_band(sleep)
+    if carried is not None and band is not None and carried.band != band:
         raise ValueError(
             f"the state slid with {carried.band}, sleep.window is {sleep.window} with "
             f"{sleep.sinks} sinks; save it with the settings it was read with"
@@ -279,7 +281,7 @@ def _outline(header: MemoryHeader, model: HybridLM) -> MemoryState:
 
     noted = open_window(model, fresh, header.sleep).window_start if W else ()
     further = header.sleep.wake_passes - 1 if W else 0
-    band = Band(header.sleep.window, header.sleep.sinks)
+    band = find_band(header.sleep)
     start = empty(dtype=torch.int64)
     hidden = empty(W, model.config.width, dtype=fresh.window_hidden.dtype)
     return MemoryState(
@@ -290,7 +292,7 @@ def _outline(header: MemoryHeader, model: HybridLM) -> MemoryState:
         tokens_seen=torch.full((B,), header.tokens_seen),
         num_sleeps=torch.full((B,), header.num_sleeps),
         carried=None
-        if header.carried is None
+        if band is None or header.carried is None
         else Carried(carried, band, start, mask(carried, header.carried_padded)),
         window_start=tuple(None if layer is None else layer.outline(B, 0) for layer in noted),
         wake_layers=tuple(outline_layers() for _ in range(further)),

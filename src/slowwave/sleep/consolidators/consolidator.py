@@ -26,7 +26,7 @@ class Consolidator:
     """Whether keys and values of pass 1 go on."""
 
     def __init__(self, sleep: SleepConfig) -> None:
-        self.slides = sleep.eviction == "sliding"
+        self.slides = sleep.reach is not None
 
     def reads_hidden(self, sizes: ModelConfig) -> bool:
         """Whether what goes on depends on the hidden states that pass 1 put out."""

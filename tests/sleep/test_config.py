@@ -73,7 +73,7 @@ def test_older_and_shorter_settings_are_read(older: dict[str, Any], settings: Co
     [
         (
             {"consolidator": "dreams"},
-            r"sleep\.consolidator\.kind is 'dreams'; use one of evict, passes, ridge$",
+            r"sleep\.consolidator\.kind is 'dreams'; use one of evict, passes, ridge",
         ),
         ({"consolidator": 3}, r"sleep\.consolidator\.kind is 3; use one of evict"),
         (

@@ -196,7 +196,7 @@ def test_long_loops_stay_finite(model: HybridLM, awake: MemoryState) -> None:
 
 
 def test_impossible_sleeps_are_refused(model: HybridLM, awake: MemoryState) -> None:
-    with pytest.raises(ValueError, match=r"passes is 0; use 1 \(plain eviction\) or more"):
+    with pytest.raises(ValueError, match=r"passes is 0; use 1 \(plain eviction\) to 64"):
         consolidate(model, awake, passes=0)
     with pytest.raises(ValueError, match=r"the window is empty, .* read tokens first"):
         consolidate(model, consolidate(model, awake, passes=1), passes=2)

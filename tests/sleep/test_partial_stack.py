@@ -195,7 +195,5 @@ def test_what_does_not_go_together_is_refused(model: HybridLM, draw_tokens: Draw
     with pytest.raises(ValueError, match=r"recirculate is embedding with model\.prelude 1"):
         read_stream(model, tokens, model.initial_state(2), sleep)
     _, state = model.read(tokens, model.initial_state(2))
-    with pytest.raises(
-        ValueError, match=r"without noting the state it began with, to which a coda"
-    ):
+    with pytest.raises(ValueError, match=r"without noting the state it began with, to which its"):
         consolidate(model, state, passes=2)

@@ -119,7 +119,10 @@ def test_the_recipe_is_at_the_papers_size() -> None:
     assert [at for at, kind in enumerate(config.model.layers) if kind == "attn"] == [4, 9]
     targets = Depo(paper()).batch("train", range(8)).stream.targets
     assert cut_training(targets, config.sleep) == [
-        *(Segment(start, start + 75, config.sleep.passes, True) for start in range(0, 300, 75)),
+        *(
+            Segment(start, start + 75, config.sleep.passes, True, keeps_hidden=False)
+            for start in range(0, 300, 75)
+        ),
         Segment(300, 360, 1, False),
     ]
 

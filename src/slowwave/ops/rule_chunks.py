@@ -85,7 +85,8 @@ class _Chunks(torch.autograd.Function):
         else:
             writes, from_state = strength * v, None
         key = decay.to_end * k
-        starts, corrected = [state], list[Tensor]()
+        starts = [state]
+        corrected: list[Tensor] = []  # dynamo traces no list[Tensor]()
         for c in range(q.shape[2]):
             write = writes[:, :, c]
             if from_state is not None:

@@ -25,6 +25,7 @@ from slowwave.experiment import (
 )
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker, load
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
@@ -51,7 +52,7 @@ def with_sleep(talker: Talker, values: dict[str, Any]) -> Talker:
     return talker._replace(sleep=SleepConfig.from_dict(values["sleep"]))
 
 
-def assert_goes_on(talker: Talker, state: MemoryState, values: dict[str, Any]) -> None:
+def assert_goes_on(talker: TalkingModel, state: MemoryState, values: dict[str, Any]) -> None:
     """20 more tokens, over the next sleep, end in the logits that the first edition had."""
     with torch.inference_mode():
         hidden, after = read_stream(talker.model, torch.tensor(values["more"]), state, talker.sleep)

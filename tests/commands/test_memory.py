@@ -17,7 +17,7 @@ from slowwave import cli
 from slowwave.commands.memory import COMMANDS
 from slowwave.commands.printing import to_json
 from slowwave.memory.config import Question
-from slowwave.memory.questions import probe_point
+from slowwave.memory.questions import probe_state
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker
 
@@ -242,7 +242,8 @@ def test_probe(ann: Talker, model: Path, call: Call, folder: Path) -> None:
     options += ("--passes", 1, 3, "--max-new-tokens", 5)
     questions = [Question(question="Who?"), Question(question="Where is Ann?", answer="Lima")]
     with Store("memories") as store:
-        asked = probe_point(store, "ann@monday", ann, questions, passes=[1, 3], max_new_tokens=5)
+        state = store.state("ann@monday", ann)
+        asked = probe_state(ann, state, questions, passes=[1, 3], max_new_tokens=5)
         with store.open("ann", ann):  # which does not matter
             told = read(call, "probe", "ann@monday", *options)
     assert told["asked"] == to_json(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,6 @@ from slowwave.memory.config import GateConfig, Question
 from slowwave.memory.questions import (
     ProbeReply,
     ProbeResult,
-    probe_point,
-    probe_session,
     probe_state,
 )
 from slowwave.memory.session import Session
@@ -23,6 +22,16 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 
 QUESTIONS = [Question(question="Where?"), Question(question="Who is Bob?")]
+
+
+def probe_session(session: Session, questions: list[Question], **options: Any) -> list[ProbeResult]:
+    return probe_state(session.talker, session.fork().state, questions, **options)
+
+
+def probe_point(
+    store: Store, point: str, talker: Talker, questions: list[Question], **options: Any
+) -> list[ProbeResult]:
+    return probe_state(talker, store.state(point, talker), questions, **options)
 
 
 def say(session: Session, question: str) -> str:

@@ -449,7 +449,7 @@ def test_a_session_can_be_saved_in_the_middle_of_a_reply(
 
 
 def test_a_file_of_another_session_changes_nothing(session: Session, tmp_path: Path) -> None:
-    other = session.talker._replace(model=HybridLM(session.talker.model.config)).session()
+    other = Session(session.talker._replace(model=HybridLM(session.talker.model.config)))
     other.save(tmp_path / "memory")
     session.read("Hello")
     before = session.state

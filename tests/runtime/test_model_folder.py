@@ -28,8 +28,8 @@ def test_bytes(tmp_path: Path) -> None:
         "config.json",
         "model.safetensors",
     ]
-    loaded, tokenizer, config = load(tmp_path / "model")
-    assert config == CONFIG
+    loaded, tokenizer, sleep, chat = load(tmp_path / "model")
+    assert (loaded.config, sleep, chat) == (CONFIG.model, CONFIG.sleep, CONFIG.chat)
     assert tokenizer.fingerprint == ByteTokenizer().fingerprint
     tokens = torch.tensor([tokenizer.encode("Hello")])
     assert torch.equal(loaded(tokens)[0], model(tokens)[0])
@@ -43,7 +43,7 @@ def test_a_tokenizer_of_its_own(tmp_path: Path) -> None:
     tokenizer.save(str(tmp_path / "t.json"))
     original = FileTokenizer(tmp_path / "t.json")
     save(tmp_path / "model", HybridLM(CONFIG.model), original, CONFIG)
-    _, loaded, _ = load(tmp_path / "model")
+    loaded = load(tmp_path / "model").tokenizer
     assert loaded.fingerprint == original.fingerprint
     assert loaded.encode("Where is Ann?") == original.encode("Where is Ann?")
 
@@ -51,9 +51,9 @@ def test_a_tokenizer_of_its_own(tmp_path: Path) -> None:
 def test_precision_is_kept(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, precision="bfloat16", chat=None)
     save(tmp_path, HybridLM(CONFIG.model), ByteTokenizer(), config)
-    model, _, found = load(tmp_path)
+    model, _, _, chat = load(tmp_path)
     assert {s.narrow_dtype for s in model.initial_state(1).layers} == {torch.bfloat16}
-    assert found.chat is None
+    assert chat is None
 
 
 def test_missing_files(tmp_path: Path) -> None:

@@ -151,14 +151,14 @@ def probe(arguments: list[str]) -> None:
     """slowwave memory probe POINT --model MODEL --ask "Where is Ann?" [--passes 1 4] [--json]"""
     options = parse(ProbeOptions, arguments, prog="slowwave memory probe")
     questions = _gather(options)
-    from slowwave.memory.questions import probe_point
+    from slowwave.memory.questions import probe_state
 
     with options.open_store() as store, StatusLine() as status:
         store.entries(options.point)  # says what is wrong with the name before the model is loaded
-        asked = probe_point(
-            store,
-            options.point,
-            load_model(options.model),
+        talker = load_model(options.model)
+        asked = probe_state(
+            talker,
+            store.state(options.point, talker),
             _show_each(questions, status),
             passes=options.passes,
             max_new_tokens=options.max_new_tokens,

@@ -15,14 +15,14 @@ from torch import Tensor
 from slowwave.memory.config import GateConfig
 from slowwave.memory.questions import answer, contains, measure_answer, measure_tokens
 from slowwave.memory.sleep_report import Measures, Verdict
-from slowwave.memory.talker import Talker
 from slowwave.memory.turn import Progress, Steps, time_steps
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.awake import ask_awake
 from slowwave.state import MemoryState
 
 
 def judge(
-    talker: Talker, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
+    talker: TalkingModel, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
 ) -> Steps[Verdict]:
     """Measures what a session would go on with if a sleep is refused, and if it is accepted.
 
@@ -34,7 +34,7 @@ def judge(
 
 
 def _judge(
-    talker: Talker, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
+    talker: TalkingModel, gate: GateConfig, *, refused: MemoryState, accepted: MemoryState
 ) -> Steps[Verdict]:
     room = talker.sleep.window - max(refused.window_fill, accepted.window_fill)
     before = yield from measure(talker, gate, refused, room=room)
@@ -51,7 +51,9 @@ def _judge(
     return Verdict(outcome=outcome, refused=before, accepted=after, reasons=(*broken, *unread))
 
 
-def measure(talker: Talker, gate: GateConfig, state: MemoryState, *, room: int) -> Steps[Measures]:
+def measure(
+    talker: TalkingModel, gate: GateConfig, state: MemoryState, *, room: int
+) -> Steps[Measures]:
     """What a state knows of the canaries and of held-out text; the state stays as it is.
 
     room: tokens that a copy may read without sleeping.
@@ -77,7 +79,7 @@ def measure(talker: Talker, gate: GateConfig, state: MemoryState, *, room: int) 
 
 @torch.inference_mode()
 def read_held_out(
-    talker: Talker, gate: GateConfig, state: MemoryState, *, room: int
+    talker: TalkingModel, gate: GateConfig, state: MemoryState, *, room: int
 ) -> Iterator[Tensor]:
     """NLL of every token of the held-out texts but the first of each, in pieces (T,).
 

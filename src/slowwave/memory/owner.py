@@ -9,7 +9,7 @@ from typing import NamedTuple
 from slowwave.config import Config, describe_differences
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.names import OtherModel
-from slowwave.memory.talker import Talker
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import fingerprint_model
 from slowwave.storage.json_files import parse_json
@@ -34,7 +34,7 @@ class Owner(NamedTuple):
         """The gate; raises ValueError if the JSON holds none."""
         return None if self.gate is None else _parse_gate(self.gate)
 
-    def require_talker(self, name: str, talker: Talker) -> None:
+    def require_talker(self, name: str, talker: TalkingModel) -> None:
         """Raises OtherModel if session `name` is of another model, tokenizer or sleep settings."""
         ours, settings = own(talker, None), self.parse_sleep()
         if self.model != ours.model:
@@ -62,7 +62,7 @@ class Owner(NamedTuple):
         return found
 
 
-def own(talker: Talker, gate: GateConfig | None) -> Owner:
+def own(talker: TalkingModel, gate: GateConfig | None) -> Owner:
     """The owner of a session that is made with these."""
     model, tokenizer = fingerprint_model(talker.model), talker.tokenizer.fingerprint
     return make_owner(model, tokenizer, talker.sleep, gate)

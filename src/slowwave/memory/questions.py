@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from slowwave.memory.config import Question
-from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import ReplyText, draw, make_generator
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 
-if TYPE_CHECKING:
-    from slowwave.memory.session import Session
-    from slowwave.memory.store import Store
-
 
 @torch.inference_mode()
-def answer(talker: Talker, state: MemoryState, question: str, *, max_new_tokens: int) -> str:
+def answer(talker: TalkingModel, state: MemoryState, question: str, *, max_new_tokens: int) -> str:
     """The greedy reply to a question, as a session at this state would give it.
 
     A copy whose window fills sleeps as the settings say, and no gate is asked. Raises ValueError if
@@ -45,7 +40,9 @@ def answer(talker: Talker, state: MemoryState, question: str, *, max_new_tokens:
 
 
 @torch.inference_mode()
-def measure_answer(talker: Talker, state: MemoryState, question: str, expected: str) -> Tensor:
+def measure_answer(
+    talker: TalkingModel, state: MemoryState, question: str, expected: str
+) -> Tensor:
     """NLL (T,) of the tokens of the expected answer, read in place of a reply."""
     prompt = _write_prompt(talker, question)
     tokens = talker.tokenizer.encode(expected)
@@ -64,11 +61,13 @@ def contains(reply: str, expected: str) -> bool:
     return expected.strip() in reply
 
 
-def _write_prompt(talker: Talker, question: str) -> list[int]:
+def _write_prompt(talker: TalkingModel, question: str) -> list[int]:
     return talker.tokenizer.encode(talker.chat.write("user", question) if talker.chat else question)
 
 
-def _read(talker: Talker, state: MemoryState, tokens: list[int]) -> tuple[Tensor, MemoryState]:
+def _read(
+    talker: TalkingModel, state: MemoryState, tokens: list[int]
+) -> tuple[Tensor, MemoryState]:
     """Logits (T, vocab) after every token, and the state."""
     ids = torch.tensor([tokens], device=talker.model.device)
     hidden, state = read_stream(talker.model, ids, state, talker.sleep)
@@ -104,7 +103,7 @@ class ProbeResult:
 
 
 def probe_state(
-    talker: Talker,
+    talker: TalkingModel,
     state: MemoryState,
     questions: Iterable[Question],
     *,
@@ -150,37 +149,6 @@ def probe_state(
             )
         )
     return asked
-
-
-def probe_session(
-    session: Session,
-    questions: Iterable[Question],
-    *,
-    passes: Sequence[int] = (),
-    max_new_tokens: int = MAX_NEW_TOKENS,
-) -> list[ProbeResult]:
-    """`probe_state` of a session, which stays as it is; raises ValueError while a reply is open."""
-    fork = session.fork()
-    return probe_state(
-        fork.talker, fork.state, questions, passes=passes, max_new_tokens=max_new_tokens
-    )
-
-
-def probe_point(
-    store: Store,
-    point: str,
-    talker: Talker,
-    questions: Iterable[Question],
-    *,
-    passes: Sequence[int] = (),
-    max_new_tokens: int = MAX_NEW_TOKENS,
-) -> list[ProbeResult]:
-    """`probe_state` of a point of a store, "session" or "session@snapshot", open or not.
-
-    Raises ValueError as `Store.state` and `probe_state`.
-    """
-    state = store.state(point, talker)
-    return probe_state(talker, state, questions, passes=passes, max_new_tokens=max_new_tokens)
 
 
 def _is_right(question: Question, reply: str) -> bool | None:

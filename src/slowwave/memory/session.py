@@ -15,10 +15,10 @@ from torch import Tensor
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
 from slowwave.memory.sleep_report import SleepReport, Trigger
-from slowwave.memory.talker import Talker
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn import Progress, Reply, Status, Steps, end_open_line, finish, say, tell
 from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import ReplyText, draw, make_generator
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.schedule import cut_stream
@@ -41,7 +41,7 @@ class Session:
 
     def __init__(
         self,
-        talker: Talker,
+        talker: TalkingModel,
         *,
         sampling: Sampling | None = None,
         on_sleep: Callable[[SleepReport], object] | None = None,

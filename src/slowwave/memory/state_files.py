@@ -20,7 +20,7 @@ from slowwave.memory.catalogue_rows import Point, is_state_file
 from slowwave.memory.ledger import Entry, check_passes, check_tokens, naming
 from slowwave.memory.names import Damaged
 from slowwave.memory.session import Session
-from slowwave.memory.talker import Talker
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.state import MemoryState
 from slowwave.storage.files import make_private_folder, read_plain, write_atomically
 from slowwave.storage.memory_file import load_memory, read_fast_weights, read_memory
@@ -56,7 +56,7 @@ class StateFiles:
         write_atomically(self.path(file), content, private=True)
         return file
 
-    def load(self, file: str | None, talker: Talker) -> MemoryState:
+    def load(self, file: str | None, talker: TalkingModel) -> MemoryState:
         """The state in a file, or that of one who has read nothing; raises Damaged."""
         if file is None:
             return talker.model.initial_state(1)
@@ -119,7 +119,7 @@ RECENT = 64
 
 
 def load_state(
-    catalogue: Catalogue, files: StateFiles, point: Point, talker: Talker
+    catalogue: Catalogue, files: StateFiles, point: Point, talker: TalkingModel
 ) -> MemoryState:
     """The state in a point's file; raises Damaged if it is not one that the ledger leads to."""
     state = files.load(point.file, talker)
@@ -135,7 +135,7 @@ def load_state(
     return state
 
 
-def check_tail(catalogue: Catalogue, point: Point, talker: Talker) -> None:
+def check_tail(catalogue: Catalogue, point: Point, talker: TalkingModel) -> None:
     """Raises Damaged if tokens of the last entries are not what their text is to the model.
 
     Those of others are looked at when they are replayed, so that opening takes no longer for a long

@@ -29,8 +29,8 @@ from slowwave.memory.sleep_report import SleepReport, place_sleeps
 from slowwave.memory.state_files import check_replay, check_tail, load_state, read_ledger
 from slowwave.memory.store_view import SessionInfo, StoreView
 from slowwave.memory.stored_session import StoredSession, reach
-from slowwave.memory.talker import Talker
 from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.storage.files import write_atomically
 
 PATIENCE_SECONDS = 0.05
@@ -74,7 +74,7 @@ class Store(StoreView):
     def open(
         self,
         name: str,
-        talker: Talker,
+        talker: TalkingModel,
         *,
         create: bool = False,
         sampling: Sampling | None = None,
@@ -157,7 +157,9 @@ class Store(StoreView):
         with self._holding(name) as row:
             self._leftovers.clear(self._catalogue.drop_snapshot(row, snapshot), row.id)
 
-    def rebuild(self, name: str, talker: Talker, *, on_read: OnRead | None = None) -> list[str]:
+    def rebuild(
+        self, name: str, talker: TalkingModel, *, on_read: OnRead | None = None
+    ) -> list[str]:
         """Replays the ledger wherever the state of a session or of its snapshots cannot be read.
 
         on_read: is told how far a replay is. Returns the points that were rebuilt. Raises
@@ -182,7 +184,7 @@ class Store(StoreView):
         self,
         point: str,
         name: str,
-        talker: Talker,
+        talker: TalkingModel,
         *,
         gate: GateConfig | None = None,
         on_read: OnRead | None = None,
@@ -245,7 +247,7 @@ class Store(StoreView):
             raise ValueError(f"{path}: {error}") from None
         return self.info(name)
 
-    def _create(self, name: str, talker: Talker, gate: GateConfig | None) -> SessionRow:
+    def _create(self, name: str, talker: TalkingModel, gate: GateConfig | None) -> SessionRow:
         return self._catalogue.create(check_name("session", name), own(talker, gate))
 
     def _lock(self, name: str) -> tuple[SessionRow, SessionLock]:
@@ -287,7 +289,7 @@ class Store(StoreView):
                 f"something was deleted from {point!r} while it was slept on anew; do it again"
             )
 
-    def _is_lost(self, point: Point, talker: Talker) -> bool:
+    def _is_lost(self, point: Point, talker: TalkingModel) -> bool:
         try:
             load_state(self._catalogue, self._files, point, talker)
         except Damaged:

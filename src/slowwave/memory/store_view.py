@@ -38,7 +38,7 @@ from slowwave.memory.names import UnknownName
 from slowwave.memory.private_store import CATALOGUE, FILES, RESERVE, STATES
 from slowwave.memory.sleep_report import Provenance, Slept, locate, measure_change
 from slowwave.memory.state_files import StateFiles, load_state, measure_file
-from slowwave.memory.talker import Talker
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import MemoryState
 
@@ -187,7 +187,7 @@ class StoreView:
         """What may reject the sleeps of a session; None if nothing does."""
         return self._find_session(name).owner.parse_gate()
 
-    def state(self, point: str, talker: Talker) -> MemoryState:
+    def state(self, point: str, talker: TalkingModel) -> MemoryState:
         """The memory of a session or snapshot, which may be open in another process.
 
         Raises ValueError if it is of another model, tokenizer or settings, or cannot be read.

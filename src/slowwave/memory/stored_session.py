@@ -29,9 +29,9 @@ from slowwave.memory.replay import ForgetPlan, OnRead, plan_forgetting, replay_b
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport, place_sleeps
 from slowwave.memory.state_files import StateFiles, check_replay, load_state, read_ledger
-from slowwave.memory.talker import Talker
 from slowwave.memory.turn import Progress, Result, Status, Steps, finish
 from slowwave.runtime.config import Sampling
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.state import MemoryState
 
 
@@ -58,7 +58,7 @@ class StoredSession(Session):
 
     def __init__(
         self,
-        talker: Talker,
+        talker: TalkingModel,
         catalogue: Catalogue,
         files: StateFiles,
         leftovers: Leftovers,
@@ -215,7 +215,7 @@ class StoredSession(Session):
             raise ValueError("the ledger is not that of the preview; make a new one")
         placed = zip(plan.kept, plan.kept_entries, strict=True)
         check_replay(self._catalogue, placed, self.talker.tokenizer)
-        rest = self.talker.session(gate=self.gate)
+        rest = Session(self.talker, gate=self.gate)
         yield from replay_by_step(rest, plan.kept_entries, on_read)
         yield Progress("record")
         kept = min(plan.dropped, default=len(plan.entries))

@@ -7,14 +7,14 @@ import time
 from slowwave.memory.config import GateConfig
 from slowwave.memory.gate import judge
 from slowwave.memory.sleep_report import SleepReport, Trigger, Verdict, measure_changes
-from slowwave.memory.talker import Talker
 from slowwave.memory.turn import Progress, Steps
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
 from slowwave.state import MemoryState
 
 
 def sleep_by_pass(
-    talker: Talker,
+    talker: TalkingModel,
     state: MemoryState,
     *,
     passes: int,
@@ -66,7 +66,7 @@ def sleep_by_pass(
 
 
 def _judge(
-    talker: Talker,
+    talker: TalkingModel,
     state: MemoryState,
     slept: MemoryState,
     *,

@@ -150,7 +150,7 @@ class HybridLM(nn.Module):
         if evicts:
             span, last_writer = written_span(span, [block.mixer for block in blocks])
         if not evicts and one_call.suits(blocks, hidden, state, context):
-            hidden, layers = one_call.read_token(self, blocks, hidden, state, rotary, span)
+            hidden, layers = one_call.read_token(self.config, blocks, hidden, state, rotary, span)
             return hidden, dataclasses.replace(state, layers=tuple(layers))
         for i in span:
             hidden, layers[i] = blocks[i](hidden, layers[i], context)

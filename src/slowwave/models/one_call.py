@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from slowwave.models.block import Block
+from slowwave.models.config import ModelConfig
 from slowwave.models.mixers.attention import Attention
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import OUT_NORM_EPS, GatedDeltaNet
@@ -21,9 +21,6 @@ from slowwave.ops.attention import Rotation
 from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import FastWeights, KeyValues, LayerState, MemoryState
-
-if TYPE_CHECKING:
-    from slowwave.models.backbone import HybridLM
 
 LETTERS = {Attention: "a", GatedDeltaNet: "g"}
 """The mixers that the call knows, by their names in it."""
@@ -44,7 +41,7 @@ def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: 
 
 
 def read_token(
-    model: HybridLM,
+    sizes: ModelConfig,
     blocks: Sequence[Block],
     hidden: Tensor,
     state: MemoryState,
@@ -52,7 +49,6 @@ def read_token(
     span: range,
 ) -> tuple[Tensor, list[LayerState]]:
     """As `HybridLM.run` of a span of blocks, without gradients: hidden, and the state's layers."""
-    sizes = model.config
     kinds = [LETTERS[type(blocks[i].mixer)] for i in span]
     layers = list(state.layers)
     caches: list[Tensor] = []
@@ -73,7 +69,7 @@ def read_token(
         sizes.kv_heads,
         sizes.head_dim,
         sizes.max_beta,
-        model.final_norm.eps,
+        blocks[span.start].mixer_norm.eps,
         OUT_NORM_EPS,
     )
     attention, recurrent = iter(caches), iter(written)

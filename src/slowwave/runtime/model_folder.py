@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -18,6 +18,24 @@ from slowwave.storage.files import write_atomically
 from slowwave.storage.folder_kind import read_folder_config
 from slowwave.storage.json_files import write_json
 from slowwave.storage.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
+
+
+class TalkingModel(NamedTuple):
+    """A model with all that talking to it takes."""
+
+    model: HybridLM
+    tokenizer: Tokenizer
+    sleep: SleepConfig
+    chat: ChatFormat | None = None
+    """How a conversation is written; None for a model that only goes on with a text."""
+
+    def __repr__(self) -> str:
+        config = self.model.config
+        return (
+            f"<{type(self).__name__} parameters={self.model.num_parameters} "
+            f"layers={'-'.join(config.layers)} vocab_size={config.vocab_size} "
+            f"window={self.sleep.window} passes={self.sleep.passes} chat={self.chat is not None}>"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +59,7 @@ def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: Talk
     write_json(folder / "config.json", config.to_dict())
 
 
-def load(folder: str | Path) -> tuple[HybridLM, Tokenizer, TalkerConfig]:
+def load(folder: str | Path, device: str | torch.device = "cpu") -> TalkingModel:
     """Reads what `save` wrote; raises ValueError that says what is missing, unfit, or no model."""
     folder = Path(folder)
     config = read_folder_config(folder, "talker", TalkerConfig)
@@ -50,4 +68,4 @@ def load(folder: str | Path) -> tuple[HybridLM, Tokenizer, TalkerConfig]:
     model, weights = HybridLM(config.model), folder / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
-    return model, tokenizer, config
+    return TalkingModel(model.to(device), tokenizer, config.sleep, config.chat)

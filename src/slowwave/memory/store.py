@@ -19,6 +19,7 @@ from slowwave.memory.names import Damaged, TakenName, check_name, is_fit, is_rea
 from slowwave.memory.owner import own
 from slowwave.memory.private_store import LOCKS, SessionLock, make_private
 from slowwave.memory.replay import OnRead, replay, resleep
+from slowwave.memory.session import Session
 from slowwave.memory.session_file import (
     gather_session,
     pack_session,
@@ -176,7 +177,7 @@ class Store(StoreView):
                 for point in lost.values():
                     entries = read_ledger(self._catalogue, point)
                     check_replay(self._catalogue, enumerate(entries), talker.tokenizer)
-                    rebuilt = replay(lambda: talker.session(gate=gate), entries, on_read)
+                    rebuilt = replay(lambda: Session(talker, gate=gate), entries, on_read)
                     self._catalogue.replace_file(point, self._files.save(rebuilt, row.id))
             return list(lost)
 
@@ -203,7 +204,7 @@ class Store(StoreView):
         check_replay(self._catalogue, enumerate(entries), talker.tokenizer if is_same else None)
         if name in self.names():  # or an hour's replay comes to nothing
             raise ValueError(f"session {name!r} is there already; choose another name")
-        session = resleep(lambda: talker.session(gate=gate), entries, on_read)
+        session = resleep(lambda: Session(talker, gate=gate), entries, on_read)
         sleeps = place_sleeps(session.entries, session.sleeps)
         with self._sweeping(), self._catalogue.writing():
             self._require_still_there(point, ledger)

@@ -93,3 +93,20 @@ def test_masked_tokens_leave_no_trace() -> None:
     assert torch.equal(fitted[1], state[1])
     alone = ridge_fit(k[:1], v[:1], log_decay[:1], beta[:1], state[:1], penalty=0.1)
     assert torch.equal(fitted[:1], alone)
+
+
+def test_it_is_the_least_squares_of_decayed_tokens_and_memory() -> None:
+    """By hand, head by head: tokens and memory are weighed as a decay step by step leaves them."""
+    k, v, log_decay, beta, state = draw(1, 6, 1, 2, 4, 3, torch.float64)
+    penalty = 0.7
+    fitted = ridge_fit(k, v, log_decay, beta, state, penalty=penalty)
+    for head in range(2):
+        before, weights = state[0, head], list[Tensor]()
+        for t in range(6):
+            decay = log_decay[0, t, head].exp()
+            before, weights = before * decay, [weight * decay for weight in weights]
+            weights.append(beta[0, t, head])
+        roots = torch.stack(weights).sqrt()[:, None]
+        left = torch.cat([roots * k[0, :, 0], penalty**0.5 * torch.eye(4, dtype=k.dtype)])
+        right = torch.cat([roots * v[0, :, head], penalty**0.5 * before])
+        assert_close(fitted[0, head], torch.linalg.lstsq(left, right).solution, 1e-12)

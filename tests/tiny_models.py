@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slowwave.models.config import ModelConfig
+from slowwave.models.config import LayerType, ModelConfig
 
 TWO_LAYERS = ModelConfig(
     vocab_size=256,
@@ -26,3 +26,5 @@ THREE_LAYERS = ModelConfig(
     key_dim=4,
     value_dim=6,
 )
+
+RECURRENT: tuple[LayerType, ...] = ("gdn", "hebbian", "jet")

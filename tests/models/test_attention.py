@@ -5,16 +5,18 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
+from slowwave.models.config import ModelConfig
 from slowwave.models.mixers.attention import Attention
 from slowwave.models.mixers.mixer import Context
-from slowwave.ops.attention import Rotation, rotate, rotation, windowed_attention
+from slowwave.ops.attention import Rope, Rotation, rotate, rotation, windowed_attention
 from slowwave.state import KeyValues
 
 
 @pytest.fixture
 def layer() -> Attention:
     torch.manual_seed(0)
-    return Attention(12, num_heads=4, num_kv_heads=2, head_dim=6).double()
+    sizes = ModelConfig(width=12, attn_heads=4, attn_kv_heads=2, attn_head_dim=6)
+    return Attention(sizes).double()
 
 
 def draw(B: int, T: int) -> Tensor:
@@ -23,7 +25,7 @@ def draw(B: int, T: int) -> Tensor:
 
 
 def turn(positions: Tensor) -> Rotation:
-    return rotation(positions[None], 6, 100.0, torch.float64)
+    return rotation(positions[None], Rope(6, 100.0), torch.float64)
 
 
 def read(

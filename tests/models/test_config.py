@@ -1,12 +1,13 @@
 """Model sizes that contradict each other are refused by name."""
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from slowwave.models.config import LayerType, ModelConfig
 from slowwave.models.flops import written_span
 from slowwave.models.mixers.mixer import find_mixer
+from tiny_models import RECURRENT
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_sizes_left_out_follow_from_others() -> None:
     assert (config.head_dim, config.kv_heads, config.value_heads) == (10, 1, 6)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in get_args(LayerType) if kind != "attn"])
+@pytest.mark.parametrize("kind", RECURRENT)
 def test_writing_ends_with_the_last_layer_that_has_fast_weights(kind: LayerType) -> None:
     gdn, recurrent, attention = find_mixer("gdn"), find_mixer(kind), find_mixer("attn")
     assert written_span(range(3), [gdn, recurrent, attention]) == (range(1), 1)

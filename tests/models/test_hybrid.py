@@ -13,6 +13,7 @@ from numerics import TOLERANCE, assert_close
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import InitialWeights, LayerType, ModelConfig
 from slowwave.state import FastWeights, KeyValues, MemoryState
+from tiny_models import RECURRENT
 
 CONFIG = ModelConfig(
     vocab_size=11,
@@ -30,7 +31,7 @@ CONFIG = ModelConfig(
 CUTS = [[1], [3, 5], [2, 3, 4, 9], list(range(1, 12))]
 
 
-@pytest.fixture(params=[kind for kind in get_args(LayerType) if kind != "attn"])
+@pytest.fixture(params=RECURRENT)
 def model(request: pytest.FixtureRequest) -> HybridLM:
     layers = (request.param, "attn", request.param)
     model = HybridLM(dataclasses.replace(CONFIG, layers=layers), seed=0).double()

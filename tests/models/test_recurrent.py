@@ -27,15 +27,16 @@ Layer = TypeVar("Layer", bound=RecurrentLayer)
 
 def make_layer(kind: type[Layer], max_beta: float = 2.0) -> Layer:
     torch.manual_seed(0)
-    layer = kind(
-        WIDTH,
-        num_heads=HEADS,
-        num_value_heads=VALUE_HEADS,
+    sizes = ModelConfig(
+        width=WIDTH,
+        delta_heads=HEADS,
+        delta_value_heads=VALUE_HEADS,
         key_dim=K,
         value_dim=V,
         conv_width=TAPS,
         max_beta=max_beta,
     )
+    layer = kind(sizes)
     layer.reset(torch.Generator().manual_seed(1), ModelConfig())
     with torch.no_grad():
         layer.out_norm.weight.uniform_(0.5, 2.0)
@@ -156,16 +157,17 @@ def test_a_masked_call_leaves_the_state_bit_identical(kind: type[RecurrentLayer]
 
 @pytest.mark.parametrize("initial_decay", [16.0, 0.1])
 def test_fresh_recurrence_has_fla_s_ranges(initial_decay: float) -> None:
-    layer = GatedDeltaNet(
-        8,
-        num_heads=1,
-        num_value_heads=4000,
+    sizes = ModelConfig(
+        width=12,
+        delta_heads=1,
+        delta_value_heads=4000,
         key_dim=2,
         value_dim=2,
         conv_width=TAPS,
-        max_beta=1.0,
+        initial_decay=initial_decay,
     )
-    layer.reset(torch.Generator().manual_seed(0), ModelConfig(initial_decay=initial_decay))
+    layer = GatedDeltaNet(sizes)
+    layer.reset(torch.Generator().manual_seed(0), sizes)
     A, dt = layer.A_log.exp(), F.softplus(layer.dt_bias)
     assert A.min() > 0
     assert A.max() <= initial_decay * 1.001

@@ -14,6 +14,7 @@ from slowwave.models.block import Block
 from slowwave.models.config import LayerType, ModelConfig
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.one_call import suits
+from slowwave.ops.attention import Rope, rotation
 from slowwave.state import KeyValues, MemoryState
 
 SIZES = ModelConfig(
@@ -93,7 +94,11 @@ def test_mixers_that_are_not_compiled_are_read_block_by_block(kind: LayerType) -
     model = HybridLM(dataclasses.replace(SIZES, layers=("gdn", kind)))
     state = model.initial_state(1)
     with torch.no_grad():
-        assert not suits(model._blocks, torch.zeros(1, 1, 16), state, Context())
+        context = Context(
+            rotation(torch.zeros(1, 1, dtype=torch.int64), Rope(8, 1e4), torch.float32)
+        )
+        token = torch.zeros(1, 1, 16)
+        assert not suits(model.config, model._blocks, token, state, context)
 
 
 def test_older_states_and_forks_stay_what_they_are() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
 from slowwave.ops import attention
-from slowwave.ops.attention import rotate, rotation, window_rotation, windowed_attention
+from slowwave.ops.attention import Rope, rotate, rotation, window_rotation, windowed_attention
 from slowwave.state import Band
 
 EXPLICIT, FUSED = 10**6, 0
@@ -132,7 +132,7 @@ def test_rotation_turns_pairs_in_the_complex_plane(dtype: torch.dtype, grad: boo
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     strided = torch.cat([x, x], dim=2)[:, :, :3]
     with torch.set_grad_enabled(grad):
-        rotary = rotation(positions, 8, 500.0, wide)
+        rotary = rotation(positions, Rope(8, 500.0), wide)
         for out in (rotate(x, rotary), rotate(strided, rotary)):
             assert_close(out, torch.cat([turned.real, turned.imag], dim=-1), TOLERANCE[dtype])
             assert out.dtype == dtype
@@ -144,7 +144,7 @@ def test_scores_depend_on_relative_positions_alone() -> None:
 
     def scores(offset: int) -> Tensor:
         positions = torch.arange(4)[None] + offset
-        rotary = rotation(positions, 8, 10_000.0, torch.float64)
+        rotary = rotation(positions, Rope(8, 10_000.0), torch.float64)
         turned = [rotate(x, rotary) for x in (q, k)]
         return torch.einsum("bthd,bshd->bhts", *turned)
 
@@ -154,11 +154,11 @@ def test_scores_depend_on_relative_positions_alone() -> None:
 
 def test_angles_of_a_window_are_those_of_its_places_whoever_asked_first() -> None:
     """Remembered from inference, they still serve training."""
-    place = (3, 8, 6, 123.0, torch.float64, torch.device("cpu"))
+    place = (3, 8, Rope(6, 123.0), torch.float64, torch.device("cpu"))
     with torch.inference_mode():
         window_rotation(*place)
     remembered = window_rotation(*place)
-    expected = rotation(torch.arange(3, 8)[None], 6, 123.0, torch.float64)
+    expected = rotation(torch.arange(3, 8)[None], Rope(6, 123.0), torch.float64)
     for actual, angles in zip(remembered, expected, strict=True):
         assert torch.equal(actual, angles)
     x = torch.ones(1, 5, 1, 6, dtype=torch.float64, requires_grad=True)

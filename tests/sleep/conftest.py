@@ -1,7 +1,6 @@
 """Tiny float64 hybrids with grouped heads everywhere, one a recurrent layer, and random tokens."""
 
 from collections.abc import Callable
-from typing import get_args
 
 import pytest
 import torch
@@ -9,12 +8,13 @@ from torch import Tensor
 
 from kernel_generators import vary_kernels
 from slowwave.models.backbone import HybridLM
-from slowwave.models.config import LayerType, ModelConfig
+from slowwave.models.config import ModelConfig
+from tiny_models import RECURRENT
 
 VOCAB = 11
 
 
-@pytest.fixture(params=[kind for kind in get_args(LayerType) if kind != "attn"])
+@pytest.fixture(params=RECURRENT)
 def model(request: pytest.FixtureRequest) -> HybridLM:
     config = ModelConfig(
         vocab_size=VOCAB,

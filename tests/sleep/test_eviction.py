@@ -17,7 +17,7 @@ from slowwave.models.config import LayerType
 from slowwave.models.mixers.attention import Attention
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import RecurrentLayer
-from slowwave.ops.attention import exact_rotation
+from slowwave.ops.attention import Rope, exact_rotation
 from slowwave.sleep.config import BetweenPasses, KeptCache, Passes, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS, cut_stream
@@ -383,7 +383,7 @@ def test_forks_see_what_was_carried(model: HybridLM, draw_tokens: DrawTokens) ->
 
 def test_angles_of_large_positions() -> None:
     positions = torch.tensor([[10**6, 10**7 + 1, 2**31]])
-    cos, sin = exact_rotation(positions, 8, 10_000.0, torch.float32)
+    cos, sin = exact_rotation(positions, Rope(8, 10_000.0), torch.float32)
     for place, position in enumerate(positions[0].tolist()):
         for step in range(4):
             angle = position * 10_000.0 ** (-step / 4)

@@ -16,7 +16,7 @@ from slowwave.models.block import Block
 from slowwave.models.config import LayerType
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import GatedDeltaNet
-from slowwave.ops.attention import rotation
+from slowwave.ops.attention import Rope, rotation
 from slowwave.sleep.config import BetweenPasses, Eviction, KeptCache, Passes, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.schedule import NO_LOSS
@@ -38,7 +38,7 @@ def make(model: HybridLM, prelude: int, coda: int) -> HybridLM:
 
 def apply(model: HybridLM, x: Tensor, states: list[LayerState], places: range) -> Tensor:
     """Some blocks over a whole window, whose states are replaced in the list."""
-    rotary = rotation(torch.arange(x.shape[1])[None], 4, model.config.rope_theta, x.dtype)
+    rotary = rotation(torch.arange(x.shape[1])[None], Rope(4, model.config.rope_theta), x.dtype)
     for i in places:
         block = model.blocks[i]
         assert isinstance(block, Block)

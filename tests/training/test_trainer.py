@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -28,6 +27,7 @@ from slowwave.tasks.rule110 import Rule110Config
 from slowwave.training.config import TrainConfig
 from slowwave.training.run_folder import RunFolder
 from slowwave.training.trainer import StepReport, Trainer, TrainingDiverged
+from tiny_models import RECURRENT
 
 TINY = ModelConfig(width=16, mlp_hidden=32, attn_heads=2, delta_heads=2, key_dim=8, value_dim=8)
 QUICK = TrainConfig(
@@ -233,7 +233,7 @@ def test_seeds_change_weights_and_data(tmp_path: Path) -> None:
     assert not torch.equal(a["embedding.weight"], b["embedding.weight"])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in get_args(LayerType) if kind != "attn"])
+@pytest.mark.parametrize("kind", RECURRENT)
 def test_learning_smoke(tmp_path: Path, kind: LayerType) -> None:
     """A tiny model learns to recall the first bit of two states that it slept on and evicted."""
     config = ExperimentConfig(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -13,9 +14,10 @@ from slowwave.models.block import Block
 from slowwave.models.config import ModelConfig, Part
 from slowwave.models.flops import written_span
 from slowwave.models.linear import Linear, RMSNorm
-from slowwave.models.mixers.mixer import Context, Mixer, find_mixer
+from slowwave.models.mixers.mixer import Context, Mixer
 from slowwave.ops.append import append
-from slowwave.ops.attention import Rotation, exact_rotation, rotation, window_rotation
+from slowwave.ops.attention import Rope, Rotation, exact_rotation, rotation, window_rotation
+from slowwave.ops.linear import linear
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import MemoryState
 
@@ -29,19 +31,20 @@ class HybridLM(nn.Module):
     Sleep loops all blocks but those of a prelude and a coda (`ModelConfig`).
     """
 
-    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, *, seed: int | None = 0) -> None:
+        """seed: None leaves the weights undrawn, for those who load them."""
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size is 0; set it, or build the model for a task")
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.blocks = nn.ModuleList(
-            Block(config.width, find_mixer(kind).build(config), config.mlp_hidden)
-            for kind in config.layers
-        )
-        self.final_norm = RMSNorm(config.width)
-        self.head = Linear(config.width, config.vocab_size)
-        self.reset_parameters(torch.Generator().manual_seed(seed))
+        self.blocks = nn.ModuleList(Block(config, kind) for kind in config.layers)
+        self.final_norm = RMSNorm(config.width, eps=config.traits.norm_eps)
+        self.head = None
+        if not config.traits.tied_embeddings:
+            self.head = Linear(config.width, config.vocab_size)
+        if seed is not None:
+            self.reset_parameters(torch.Generator().manual_seed(seed))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draws all weights anew.
@@ -117,7 +120,9 @@ class HybridLM(nn.Module):
                     f"tokens hold id {wrong}; use 0 to {self.config.vocab_size - 1}, the "
                     "vocabulary of this model"
                 )
-        return self.embedding(tokens)
+        embedded = self.embedding(tokens)
+        scale = self.config.traits.embedding_scale
+        return embedded if scale == 1 else embedded * scale
 
     def run(
         self,
@@ -145,12 +150,20 @@ class HybridLM(nn.Module):
         key_mask = _mask_keys(hidden, state, mask)
         rotary = self._rotate_window(hidden, state, key_mask)
         band = None if state.carried is None else state.carried.band
-        context = Context(rotary, mask, key_mask, band, keep_state, ridge)
+        context = Context(
+            rotary=rotary,
+            local_rotary=self._rotate_window(hidden, state, key_mask, local=True),
+            mask=mask,
+            key_mask=key_mask,
+            band=band,
+            keep_state=keep_state,
+            ridge=ridge,
+        )
         span, last_writer = self.config.span(part), None
         if evicts:
             span, last_writer = written_span(span, [block.mixer for block in blocks])
-        if not evicts and one_call.suits(blocks, hidden, state, context):
-            hidden, layers = one_call.read_token(self.config, blocks, hidden, state, rotary, span)
+        if not evicts and one_call.suits(self.config, blocks, hidden, state, context):
+            hidden, layers = one_call.read_token(self.config, blocks, hidden, state, context, span)
             return hidden, dataclasses.replace(state, layers=tuple(layers))
         for i in span:
             hidden, layers[i] = blocks[i](hidden, layers[i], context)
@@ -159,24 +172,32 @@ class HybridLM(nn.Module):
         return hidden, dataclasses.replace(state, layers=tuple(layers))
 
     def _rotate_window(
-        self, hidden: Tensor, state: MemoryState, key_mask: Tensor | None
-    ) -> Rotation:
+        self,
+        hidden: Tensor,
+        state: MemoryState,
+        key_mask: Tensor | None,
+        *,
+        local: bool = False,
+    ) -> Rotation | None:
         """Angles by place in the window. Padding takes none: a padded row sees what others do.
 
         Where attention crosses into the window, positions go on from what was read before it.
+        local: those of "local" layers. None where nothing takes any.
         """
-        W, T = state.window_fill, hidden.shape[1]
-        size, theta, dtype = self.config.head_dim, self.config.rope_theta, wide_dtype(hidden.dtype)
+        rope = find_rope(self.config, local=local)
+        if rope is None:
+            return None
+        W, T, dtype = state.window_fill, hidden.shape[1], wide_dtype(hidden.dtype)
         if key_mask is None and state.carried is None:
-            return window_rotation(W, W + T, size, theta, dtype, hidden.device)
+            return window_rotation(W, W + T, rope, dtype, hidden.device)
         if key_mask is None:
             places = torch.arange(W, W + T, device=hidden.device)[None]
         else:
             places = (key_mask[:, state.num_carried :].cumsum(1)[:, W:] - 1).clamp(min=0)
         if state.carried is None:
-            return rotation(places, size, theta, dtype)
+            return rotation(places, rope, dtype)
         start = state.carried.start.repeat_interleave(len(hidden) // state.batch_size)
-        return exact_rotation(start[:, None] + places, size, theta, dtype)
+        return exact_rotation(start[:, None] + places, rope, dtype)
 
     def read(
         self,
@@ -217,7 +238,13 @@ class HybridLM(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., D) -> (..., vocab) float32 (float64 for a float64 model)."""
-        return self.head(self.final_norm(hidden))
+        normed = self.final_norm(hidden)
+        return linear(normed, self.embedding.weight) if self.head is None else self.head(normed)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(vocab, D), which makes the logits."""
+        return self.embedding.weight if self.head is None else self.head.weight
 
     def forward(
         self, tokens: Tensor, state: MemoryState | None = None
@@ -230,6 +257,20 @@ class HybridLM(nn.Module):
     @property
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # pyright: ignore[reportReturnType]
+
+
+@functools.lru_cache(maxsize=16)
+def find_rope(sizes: ModelConfig, *, local: bool = False) -> Rope | None:
+    """Rotary positions of attention, or of "local" attention; None where nothing is turned."""
+    traits = sizes.traits
+    if not traits.rotary_share:
+        return None
+    if local:
+        is_turned = "local" in sizes.layers
+        return Rope(sizes.rotary_dim, traits.local_rope_theta) if is_turned else None
+    scaling = traits.rope_scaling
+    given = () if scaling is None else dataclasses.astuple(scaling)
+    return Rope(sizes.rotary_dim, sizes.rope_theta, *given)
 
 
 def _mask_keys(hidden: Tensor, state: MemoryState, mask: Tensor | None) -> Tensor | None:

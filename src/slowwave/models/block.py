@@ -1,37 +1,46 @@
-"""A block: pre-norm mixer and SwiGLU, each added to the residual stream."""
+"""A block: mixer and gated feed-forward, each normed and added to the residual stream."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from slowwave.models.config import Activation, LayerType, ModelConfig
 from slowwave.models.linear import Linear, RMSNorm
-from slowwave.models.mixers.mixer import Context, Mixer
-from slowwave.ops.norm import swiglu
+from slowwave.models.mixers.mixer import Context, find_mixer
+from slowwave.ops.norm import gelu_gate, swiglu
 from slowwave.state import LayerState
 
 
-class SwiGLU(nn.Module):
+class GatedMLP(nn.Module):
     """Gated feed-forward layer (arXiv 2002.05202)."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, activation: Activation) -> None:
         super().__init__()
         self.up = Linear(width, hidden, hidden)
         self.out = Linear(hidden, width)
+        self.gate = swiglu if activation == "silu" else gelu_gate
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
-        return self.out(swiglu(self.up(x)))
+        return self.out(self.gate(self.up(x)))
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + feed_forward(norm(x)); the residual stream keeps x's dtype."""
+    """x + mixer(norm(x)), then x + feed_forward(norm(x)); the residual stream keeps x's dtype.
 
-    def __init__(self, width: int, mixer: Mixer, mlp_hidden: int) -> None:
+    Norms may stand after mixer and feed-forward instead, or as well (`Traits.attn_norms`).
+    """
+
+    def __init__(self, sizes: ModelConfig, kind: LayerType) -> None:
         super().__init__()
-        self.mixer_norm = RMSNorm(width)
-        self.mixer = mixer
-        self.mlp_norm = RMSNorm(width)
-        self.mlp = SwiGLU(width, mlp_hidden)
+        mixer = find_mixer(kind)
+        norms = "before" if mixer.has_midterm else sizes.traits.attn_norms
+        self.mixer_norm = _make_norm(sizes, norms != "after")
+        self.mixer = mixer(sizes)
+        self.mixed_norm = _make_norm(sizes, norms != "before")
+        self.mlp_norm = _make_norm(sizes, norms != "after")
+        self.mlp = GatedMLP(sizes.width, sizes.mlp_hidden, sizes.traits.activation)
+        self.mlp_out_norm = _make_norm(sizes, norms != "before")
 
     def weights(self) -> list[Tensor]:
         """What `native` reads a token with, in its order."""
@@ -41,9 +50,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor, state: LayerState, context: Context) -> tuple[Tensor, LayerState]:
         """x (B, T, D) -> (out (B, T, D), state)."""
         mixed, state = self.mixer(self.mixer_norm(x), state, context)
-        x = x + mixed
-        return x + self.mlp(self.mlp_norm(x)), state
+        x = x + self.mixed_norm(mixed)
+        return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x))), state
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
         """As `forward` before an eviction, when the output is not read."""
         return self.mixer.write(self.mixer_norm(x), state, context)
+
+
+def _make_norm(sizes: ModelConfig, stands: bool) -> RMSNorm | nn.Identity:
+    return RMSNorm(sizes.width, eps=sizes.traits.norm_eps) if stands else nn.Identity()

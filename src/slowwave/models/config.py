@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from slowwave.config import Config
 
-LayerType = Literal["attn", "gdn", "hebbian", "jet"]
+LayerType = Literal["attn", "local", "gdn", "hebbian", "jet"]
 MIXERS: dict[LayerType, str] = {
     "attn": "slowwave.models.mixers.attention:Attention",
+    "local": "slowwave.models.mixers.attention:LocalAttention",
     "gdn": "slowwave.models.mixers.recurrent:GatedDeltaNet",
     "hebbian": "slowwave.models.mixers.recurrent:GatedHebbian",
     "jet": "slowwave.models.mixers.jet:JetLayer",
@@ -17,6 +19,9 @@ MIXERS: dict[LayerType, str] = {
 """Where the mixer of each layer type is; its module is imported when a model is built."""
 InitialWeights = Literal["scaled", "small"]
 Part = Literal["all", "trunk", "core", "coda"]
+Norms = Literal["before", "after", "both"]
+QueryKeyNorm = Literal["none", "head", "all"]
+Activation = Literal["silu", "gelu"]
 
 MOST_SIZE = 2**20
 MOST_IDS = 2**24
@@ -26,13 +31,101 @@ MOST_DECAY = 1e6
 """Far above any model, and what memory is asked for before its weights are looked at."""
 
 
+def _require(condition: bool, field: str, value: object, mend: str) -> None:
+    if not condition:
+        raise ValueError(f"model.{field} is {value!r}; {mend}")
+
+
+def _require_within(field: str, value: float, least: float, most: float) -> None:
+    _require(value >= least, field, value, f"use {least} or more")
+    _require_at_most(field, value, most)
+
+
+def _require_at_most(field: str, value: float, most: float) -> None:
+    _require(value <= most, field, value, f"use {most:,.0f} or less")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling(Config):
+    """Rotary positions of a model that was trained on for longer contexts than it began with.
+
+    Frequencies are divided by `factor`. With an original length that holds for those which turn
+    less than `low_turns` times in it, those above `high_turns` stay, and between the two they mix
+    (Llama 3.1).
+    """
+
+    factor: float
+    original_length: int | None = None
+    """Tokens of the contexts that the model was trained with first; None divides all alike."""
+    low_turns: float = 1.0
+    high_turns: float = 4.0
+
+    def __post_init__(self) -> None:
+        _require(self.factor >= 1, "traits.rope_scaling.factor", self.factor, "use 1 or more")
+        length = self.original_length
+        if length is not None:
+            _require_within("traits.rope_scaling.original_length", length, 1, MOST_IDS)
+            apart = 0 < self.low_turns < self.high_turns
+            _require(apart, "traits.rope_scaling.low_turns", self.low_turns, "use less than high")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Traits(Config):
+    """What families of pretrained models do otherwise than slowwave's own recipes."""
+
+    norm_eps: float = 1e-6
+    """Added to the mean square in the norms of blocks, queries, keys and the last one."""
+    attn_norms: Norms = "before"
+    """Where the norms of an attention block stand: before mixer and feed-forward, after each of
+    them, or both (Gemma 3). Recurrent blocks have them before."""
+    qkv_bias: bool = False
+    """Whether queries, keys and values have biases (Qwen 2)."""
+    qk_norm: QueryKeyNorm = "none"
+    """Norms of queries and keys before they are turned: none, of every head, or of all heads
+    together (OLMo)."""
+    attn_gate: bool = False
+    """Whether a sigmoid gate weighs what attention reads (Qwen 3.5)."""
+    attn_scale: float | None = None
+    """Factor of the scores; 1 / sqrt(head size) if not given."""
+    rotary_share: float = 1.0
+    """Share of a head that positions turn; 0 for none (NoPE)."""
+    rope_scaling: RopeScaling | None = None
+    local_window: int = 512
+    """How far a "local" layer sees: a token itself and so many less one before it."""
+    local_rope_theta: float = 10_000.0
+    """Base of the rotary positions of "local" layers."""
+    activation: Activation = "silu"
+    """Of the feed-forward gate; gelu is its approximation by tanh."""
+    embedding_scale: float = 1.0
+    """Factor of the embeddings."""
+    out_norm_eps: float = 1e-5
+    """As norm_eps, of the gated norm of recurrent layers."""
+    tied_embeddings: bool = False
+    """Whether the logits come from the embeddings' own matrix."""
+    context_length: int | None = None
+    """Tokens of the longest context that the model was trained with, where that is known."""
+
+    def __post_init__(self) -> None:
+        for name in ("norm_eps", "out_norm_eps", "embedding_scale", "local_rope_theta"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"traits.{name}", value, "use a positive number")
+        _require(
+            0 <= self.rotary_share <= 1, "traits.rotary_share", self.rotary_share, "use 0 to 1"
+        )
+        scale = self.attn_scale
+        _require(scale is None or 0 < scale < math.inf, "traits.attn_scale", scale, "use above 0")
+        for name in ("local_window", "context_length"):
+            _require_within(f"traits.{name}", getattr(self, name) or 1, 1, MOST_IDS)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
     """A stack of blocks, one mixer each.
 
-    "attn" is softmax attention. The others are recurrent: "gdn" is Gated DeltaNet, "hebbian" the
-    same without the delta correction (gated linear attention, the rule of Mamba-2), "jet" the same
-    with a convolution of the values alone, whose kernel every token makes for itself.
+    "attn" is softmax attention, "local" the same over the nearest tokens alone. The others are
+    recurrent: "gdn" is Gated DeltaNet, "hebbian" the same without the delta correction (gated
+    linear attention, the rule of Mamba-2), "jet" the same with a convolution of the values alone,
+    whose kernel every token makes for itself.
     """
 
     vocab_size: int = 0
@@ -71,6 +164,8 @@ class ModelConfig(Config):
     """Fresh decay rates A of the recurrent heads are uniform up to it; less forgets more slowly."""
     initial_weights: InitialWeights = "scaled"
     """Scale of fresh weights: scaled to the width, or small everywhere; see `HybridLM`."""
+    traits: Traits = Traits()
+    """What a pretrained model does otherwise; a model of one's own leaves it out."""
 
     def __post_init__(self) -> None:
         self._require_sizes()
@@ -103,6 +198,13 @@ class ModelConfig(Config):
             self.head_dim,
             "use an even size, rotary positions turn pairs",
         )
+        share = self.traits.rotary_share
+        _require(
+            share == 0 or self.rotary_dim >= 2,
+            "traits.rotary_share",
+            share,
+            f"use a share that turns two or more of attn_head_dim = {self.head_dim}",
+        )
         _require(
             self.value_heads >= 1 and self.value_heads % self.delta_heads == 0,
             "delta_value_heads",
@@ -129,6 +231,11 @@ class ModelConfig(Config):
         return self.width // self.attn_heads if self.attn_head_dim is None else self.attn_head_dim
 
     @property
+    def rotary_dim(self) -> int:
+        """How much of an attention head positions turn, an even number."""
+        return int(self.head_dim * self.traits.rotary_share) // 2 * 2
+
+    @property
     def kv_heads(self) -> int:
         """Key/value heads of an attention layer."""
         return self.attn_heads if self.attn_kv_heads is None else self.attn_kv_heads
@@ -152,17 +259,3 @@ class ModelConfig(Config):
     def value_heads(self) -> int:
         """Value heads G of a recurrent layer."""
         return self.delta_heads if self.delta_value_heads is None else self.delta_value_heads
-
-
-def _require(condition: bool, field: str, value: object, mend: str) -> None:
-    if not condition:
-        raise ValueError(f"model.{field} is {value!r}; {mend}")
-
-
-def _require_within(field: str, value: float, least: float, most: float) -> None:
-    _require(value >= least, field, value, f"use {least} or more")
-    _require_at_most(field, value, most)
-
-
-def _require_at_most(field: str, value: float, most: float) -> None:
-    _require(value <= most, field, value, f"use {most:,.0f} or less")

@@ -34,7 +34,7 @@ class _Cast(NamedTuple):
 
 
 class Linear(nn.Linear):
-    """A matrix without bias whose product runs in `compute_dtype` (its weight's dtype if None).
+    """A matrix whose product runs in `compute_dtype` (its weight's dtype if None).
 
     Several sizes are fused matrices, stacked in one weight for the speed of one product. They stay
     matrices of their own to an optimizer that looks at a matrix as a whole (Muon).
@@ -42,15 +42,16 @@ class Linear(nn.Linear):
 
     compute_dtype: torch.dtype | None = None
 
-    def __init__(self, in_features: int, *sizes: int) -> None:
-        super().__init__(in_features, sum(sizes), bias=False)
+    def __init__(self, in_features: int, *sizes: int, bias: bool = False) -> None:
+        super().__init__(in_features, sum(sizes), bias=bias)
         self.sizes = sizes
         self._cast: _Cast | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """input (..., in_features) -> (..., sum of the sizes) in the compute dtype."""
         weight = self.narrow_weight()
-        return linear(input.to(weight.dtype), weight)
+        product = linear(input.to(weight.dtype), weight)
+        return product if self.bias is None else product + self.bias.to(product.dtype)
 
     def narrow_weight(self) -> Tensor:
         """The weight in the compute dtype, cast once for all calls that want no gradient.

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from slowwave.models.block import Block
-from slowwave.models.config import ModelConfig
+from slowwave.models.config import ModelConfig, Traits
 from slowwave.models.mixers.attention import Attention
 from slowwave.models.mixers.mixer import Context
-from slowwave.models.mixers.recurrent import OUT_NORM_EPS, GatedDeltaNet
+from slowwave.models.mixers.recurrent import GatedDeltaNet
 from slowwave.ops import native
 from slowwave.ops.append import reserve
-from slowwave.ops.attention import Rotation
 from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import FastWeights, KeyValues, LayerState, MemoryState
@@ -26,8 +25,16 @@ LETTERS = {Attention: "a", GatedDeltaNet: "g"}
 """The mixers that the call knows, by their names in it."""
 
 
-def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: Context) -> bool:
+def suits(
+    sizes: ModelConfig,
+    blocks: Sequence[Block],
+    hidden: Tensor,
+    state: MemoryState,
+    context: Context,
+) -> bool:
     """Whether this is one token a row, in few rows, of which all is kept and nothing hidden."""
+    if not _is_plain(sizes.traits) or context.rotary is None:
+        return False
     rows, T, _ = hidden.shape
     if T != 1 or not 0 < rows < ONEDNN_ROWS or not context.keep_state:
         return False
@@ -40,15 +47,28 @@ def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: 
     return wide and all(layer.narrow_dtype == narrow for layer in state.layers)
 
 
+def _is_plain(traits: Traits) -> bool:
+    """Whether a family's blocks compute what ours do: constants, angles and head aside."""
+    return (
+        traits.attn_norms == "before"
+        and traits.qk_norm == "none"
+        and traits.activation == "silu"
+        and traits.rotary_share == 1
+        and traits.attn_scale is None
+        and not (traits.qkv_bias or traits.attn_gate)
+    )
+
+
 def read_token(
     sizes: ModelConfig,
     blocks: Sequence[Block],
     hidden: Tensor,
     state: MemoryState,
-    rotary: Rotation,
+    context: Context,
     span: range,
 ) -> tuple[Tensor, list[LayerState]]:
     """As `HybridLM.run` of a span of blocks, without gradients: hidden, and the state's layers."""
+    assert context.rotary is not None
     kinds = [LETTERS[type(blocks[i].mixer)] for i in span]
     layers = list(state.layers)
     caches: list[Tensor] = []
@@ -60,7 +80,7 @@ def read_token(
             recurrences += [layer.weights, layer.conv_tail]
     hidden, written = torch.ops.slowwave.read_token(
         hidden,
-        *rotary,
+        *context.rotary,
         "".join(kinds),
         [weight for i in span for weight in blocks[i].weights()],
         caches,
@@ -69,8 +89,8 @@ def read_token(
         sizes.kv_heads,
         sizes.head_dim,
         sizes.max_beta,
-        blocks[span.start].mixer_norm.eps,
-        OUT_NORM_EPS,
+        sizes.traits.norm_eps,
+        sizes.traits.out_norm_eps,
     )
     attention, recurrent = iter(caches), iter(written)
     layers[span.start : span.stop] = [

@@ -28,6 +28,12 @@ def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
+def gelu_gate(up: Tensor) -> Tensor:
+    """gelu(gate) * value, gelu by tanh: up (..., 2 h), gates before values -> (..., h)."""
+    gate, value = up.chunk(2, dim=-1)
+    return F.gelu(gate, approximate="tanh") * value
+
+
 def swiglu(up: Tensor) -> Tensor:
     """silu(gate) * value: up (..., 2 h), gates before values -> (..., h), in the dtype of up.
 

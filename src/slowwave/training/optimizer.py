@@ -28,7 +28,7 @@ def split_parameters(model: HybridLM) -> dict[str, dict[str, nn.Parameter]]:
     dt_bias to AdamW without.
     """
     groups: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "adamw": {}, "adamw_no_decay": {}}
-    outer = {id(model.embedding.weight), id(model.head.weight)}
+    outer = {id(model.embedding.weight), id(model.head_weight)}
     body = {id(m.weight) for m in model.modules() if isinstance(m, Linear)} - outer
     for name, parameter in model.named_parameters():
         if id(parameter) in body:

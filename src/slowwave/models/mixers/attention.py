@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from slowwave.models.config import ModelConfig
-from slowwave.models.linear import Linear
+from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer, product_flops
 from slowwave.ops.append import append, concatenate
-from slowwave.ops.attention import rotate, windowed_attention
-from slowwave.state import KeyValues, LayerState
+from slowwave.ops.attention import Rotation, rotate, windowed_attention
+from slowwave.state import Band, KeyValues, LayerState
 
 
 class Attention(Mixer):
@@ -20,22 +20,21 @@ class Attention(Mixer):
 
     has_midterm: ClassVar[bool] = False
 
-    @classmethod
-    def build(cls, sizes: ModelConfig) -> Attention:
-        """See `Mixer.build`."""
-        return cls(
-            sizes.width,
-            num_heads=sizes.attn_heads,
-            num_kv_heads=sizes.kv_heads,
-            head_dim=sizes.head_dim,
-        )
-
-    def __init__(self, width: int, *, num_heads: int, num_kv_heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        queries, keys = num_heads * head_dim, num_kv_heads * head_dim
-        self.qkv = Linear(width, queries, keys, keys)
-        self.out = Linear(num_heads * head_dim, width)
+    def __init__(self, sizes: ModelConfig) -> None:
+        super().__init__(sizes)
+        traits = sizes.traits
+        self.num_heads, self.num_kv_heads = sizes.attn_heads, sizes.kv_heads
+        self.head_dim = sizes.head_dim
+        self.rotary_dim, self.scale = sizes.rotary_dim, traits.attn_scale
+        queries, keys = sizes.attn_heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
+        self.qkv = Linear(sizes.width, queries, keys, keys, bias=traits.qkv_bias)
+        self.out = Linear(queries, sizes.width)
+        self.gate = Linear(sizes.width, queries) if traits.attn_gate else None
+        self.norms_heads = traits.qk_norm == "head"
+        self.q_norm = self.k_norm = None
+        if traits.qk_norm != "none":
+            normed = (sizes.head_dim, sizes.head_dim) if self.norms_heads else (queries, keys)
+            self.q_norm, self.k_norm = (RMSNorm(size, eps=traits.norm_eps) for size in normed)
 
     def initial_state(self, batch_size: int) -> KeyValues:
         """The empty cache of `batch_size` streams."""
@@ -49,19 +48,43 @@ class Attention(Mixer):
     def forward(self, x: Tensor, state: LayerState, context: Context) -> tuple[Tensor, LayerState]:
         """See `Mixer.forward`: tokens attend to the W that are cached, and to themselves."""
         assert isinstance(state, KeyValues)
-        q, keys, values = (
-            fused.unflatten(-1, (-1, self.head_dim))
-            for fused in self.qkv(x).split(self.qkv.sizes, dim=-1)
-        )
-        if context.rotary is not None:
-            q, keys = rotate(q, context.rotary), rotate(keys, context.rotary)
+        q, keys, values = self.qkv(x).split(self.qkv.sizes, dim=-1)
+        q, keys = self._prepare(q, self.q_norm, context), self._prepare(keys, self.k_norm, context)
+        values = values.unflatten(-1, (-1, self.head_dim))
         forks = x.shape[0] // state.keys.shape[0]
         # A question must not take the window's room.
         grow = append if context.keep_state else concatenate
         keys = grow(_share(state.keys, forks), keys)
         values = grow(_share(state.values, forks), values)
-        read = windowed_attention(q, keys, values, context.key_mask, context.band)
-        return self.out(read.flatten(2)), KeyValues(keys, values) if context.keep_state else state
+        band = self.find_band(context)
+        read = windowed_attention(q, keys, values, context.key_mask, band, self.scale).flatten(2)
+        if self.gate is not None:
+            read = read * torch.sigmoid(self.gate(x))
+        return self.out(read), KeyValues(keys, values) if context.keep_state else state
+
+    def find_rotary(self, context: Context) -> Rotation | None:
+        """Angles of the tokens' positions."""
+        return context.rotary
+
+    def find_band(self, context: Context) -> Band | None:
+        """How far the tokens see."""
+        return context.band
+
+    def _prepare(self, heads: Tensor, norm: RMSNorm | None, context: Context) -> Tensor:
+        """Queries or keys as projected (B, T, H Dh) -> (B, T, H, Dh), normed and turned."""
+        dtype = heads.dtype
+        if norm is not None and not self.norms_heads:
+            heads = norm(heads).to(dtype)
+        heads = heads.unflatten(-1, (-1, self.head_dim))
+        if norm is not None and self.norms_heads:
+            heads = norm(heads).to(dtype)
+        rotary = self.find_rotary(context)
+        if rotary is None:
+            return heads
+        if self.rotary_dim == self.head_dim:
+            return rotate(heads, rotary)
+        turned, plain = heads.split([self.rotary_dim, self.head_dim - self.rotary_dim], dim=-1)
+        return torch.cat([rotate(turned, rotary), plain], dim=-1)
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
         """See `Mixer.write`: nothing of the window outlives it."""
@@ -75,6 +98,8 @@ class Attention(Mixer):
     def forward_flops(cls, sizes: ModelConfig, T: int, *, cached: int, context: Context) -> int:
         """See `Mixer.forward_flops`: projections; scores and their use, the full rectangle."""
         out = product_flops(T, sizes.attn_heads * sizes.head_dim, sizes.width)
+        if sizes.traits.attn_gate:
+            out += product_flops(T, sizes.width, sizes.attn_heads * sizes.head_dim)
         scores = 2 * sizes.attn_heads * product_flops(T, sizes.head_dim, cached + T)
         return cls.state_flops(sizes, T, context=context) + out + scores
 
@@ -88,6 +113,23 @@ class Attention(Mixer):
         """See `Mixer.state_flops`: the projections to queries, keys and values."""
         heads = sizes.attn_heads + 2 * sizes.kv_heads
         return product_flops(T, sizes.width, heads * sizes.head_dim)
+
+
+class LocalAttention(Attention):
+    """Attention over the nearest `Traits.local_window` tokens, with rotary positions of its own."""
+
+    def __init__(self, sizes: ModelConfig) -> None:
+        super().__init__(sizes)
+        self.reach = sizes.traits.local_window
+
+    def find_rotary(self, context: Context) -> Rotation | None:
+        """See `Attention.find_rotary`."""
+        return context.local_rotary
+
+    def find_band(self, context: Context) -> Band | None:
+        """See `Attention.find_band`; the first tokens are seen as long as they are near."""
+        reach = self.reach if context.band is None else min(self.reach, context.band.reach)
+        return Band(reach, 0)
 
 
 def _share(cached: Tensor, forks: int) -> Tensor:

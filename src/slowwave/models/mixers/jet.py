@@ -6,8 +6,6 @@ through none. Gates, decays, l2 norms, delta rule and gated norm are those of `G
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,9 +54,9 @@ class JetLayer(RecurrentLayer):
     `conv` is the kernel that all tokens have: the bias of the generator's second matrix.
     """
 
-    def __init__(self, width: int, **sizes: Any) -> None:
-        super().__init__(width, **sizes)
-        self.kernels = KernelGenerator(width, self.conv_channels, self.conv_width)
+    def __init__(self, sizes: ModelConfig) -> None:
+        super().__init__(sizes)
+        self.kernels = KernelGenerator(sizes.width, self.conv_channels, sizes.conv_width)
 
     def reset_last(self, generator: torch.Generator) -> None:
         """See `Mixer.reset_last`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from slowwave.state import Band, LayerState
 class Context(NamedTuple):
     """What mixers are told of T tokens that follow the window, beside the tokens themselves.
 
-    rotary: angles of their positions; None if they take none. mask: (B, T) bool, False is padding,
+    rotary, local_rotary: angles of their positions, for attention and for "local" attention; None
+    if they take none. mask: (B, T) bool, False is padding,
     which leaves no trace; None when nothing is padded. key_mask: (B, carried + W + T) bool, the
     same of all that attention could see. band: how far back it sees; None for all. keep_state:
     False for questions, which leave the state as it was given. ridge: the penalty with which the
@@ -30,11 +31,12 @@ class Context(NamedTuple):
     key_mask: Tensor | None = None
     band: Band | None = None
     keep_state: bool = True
+    local_rotary: Rotation | None = None
     ridge: float | None = None
 
 
 class Mixer(nn.Module):
-    """A kind of mixer; it has no bias, and norms and residual stream are the block's.
+    """A kind of mixer; the norms before and after it and the residual stream are the block's.
 
     It makes, reads, writes, evicts and counts its own state. FLOPs are those of one row of T
     tokens, for the sizes of a model; `slowwave.models.flops` says what is counted.
@@ -43,10 +45,9 @@ class Mixer(nn.Module):
     has_midterm: ClassVar[bool]
     """Whether its state outlives a sleep."""
 
-    @classmethod
-    def build(cls, sizes: ModelConfig) -> Self:
+    def __init__(self, sizes: ModelConfig) -> None:
         """A mixer of these sizes, its weights not drawn yet."""
-        raise NotImplementedError
+        super().__init__()
 
     def reset(self, generator: torch.Generator, sizes: ModelConfig) -> None:
         """Draws what is no matrix; the model draws those."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,51 +33,27 @@ from slowwave.ops.norm import wide_dtype
 from slowwave.ops.ridge import ridge_fit
 from slowwave.state import FastWeights, LayerState
 
-OUT_NORM_EPS = 1e-5  # fla's, other norms have 1e-6
-
 
 class RecurrentLayer(Mixer):
     """Reads and writes a (K, V) matrix a value head; `mix` and `write_only` say how."""
 
     has_midterm: ClassVar[bool] = True
 
-    @classmethod
-    def build(cls, sizes: ModelConfig) -> Self:
-        """See `Mixer.build`."""
-        return cls(
-            sizes.width,
-            num_heads=sizes.delta_heads,
-            num_value_heads=sizes.value_heads,
-            key_dim=sizes.key_dim,
-            value_dim=sizes.value_dim,
-            conv_width=sizes.conv_width,
-            max_beta=sizes.max_beta,
-        )
-
-    def __init__(
-        self,
-        width: int,
-        *,
-        num_heads: int,
-        num_value_heads: int,
-        key_dim: int,
-        value_dim: int,
-        conv_width: int,
-        max_beta: float,
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.num_value_heads = num_heads, num_value_heads
-        self.key_dim, self.value_dim = key_dim, value_dim
-        self.conv_width, self.max_beta = conv_width, max_beta
-        keys, values = num_heads * key_dim, num_value_heads * value_dim
+    def __init__(self, sizes: ModelConfig) -> None:
+        super().__init__(sizes)
+        width, num_value_heads = sizes.width, sizes.value_heads
+        self.num_heads, self.num_value_heads = sizes.delta_heads, num_value_heads
+        self.key_dim, self.value_dim = sizes.key_dim, sizes.value_dim
+        self.conv_width, self.max_beta = sizes.conv_width, sizes.max_beta
+        keys, values = sizes.delta_heads * sizes.key_dim, num_value_heads * sizes.value_dim
         self.sections = [keys, keys, values]
         self.qkv = Linear(width, *self.sections)
-        self.conv = nn.Parameter(torch.empty(self.conv_channels, conv_width))
+        self.conv = nn.Parameter(torch.empty(self.conv_channels, sizes.conv_width))
         self.gates = Linear(width, num_value_heads, num_value_heads)
         self.A_log = nn.Parameter(torch.empty(num_value_heads))
         self.dt_bias = nn.Parameter(torch.empty(num_value_heads))
         self.out_gate = Linear(width, values)
-        self.out_norm = RMSNorm(value_dim, eps=OUT_NORM_EPS)
+        self.out_norm = RMSNorm(sizes.value_dim, eps=sizes.traits.out_norm_eps)
         self.out = Linear(values, width)
 
     @property

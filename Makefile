@@ -48,7 +48,7 @@ clean: ## remove caches and build output; keeps the environment and runs/
 
 # The stamps make a second call quick: pip runs again only when the requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[plot,text,serve]'
+	$(PIP_INSTALL) -e '.[plot,text,models,serve]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -72,7 +72,7 @@ def test_make_says_how_to_call_slowwave_without_it(target: str, tmp_path: Path) 
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     command = ["make", "--dry-run", target]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "pip install -c constraints.txt  -e '.[plot,text,serve]'" in done.stdout
+    assert "pip install -c constraints.txt  -e '.[plot,text,models,serve]'" in done.stdout
     assert "work after: source .venv/bin/activate" in done.stdout
     assert ".venv/bin/activate" in README
 

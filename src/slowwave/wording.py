@@ -11,18 +11,22 @@ MOST_GUESSES = 2
 LEAST_LIKENESS = 0.7
 
 # slowwave is in no package index, so what brings an optional part is a checkout.
-Extra = Literal["plot", "text", "serve", "bench", "cuda"]
+Extra = Literal["plot", "text", "serve", "models", "bench", "cuda"]
 
 # The target of the Makefile that installs an extra, where there is one.
 _TARGETS: dict[Extra, str] = {
     "plot": "make demo",
     "text": "make chat",
+    "models": "make chat",
     "serve": "make serve",
     "bench": "make test",
 }
 MODULES: dict[str, Extra] = {
     "matplotlib": "plot",
     "tokenizers": "text",
+    "gguf": "models",
+    "jinja2": "models",
+    "huggingface_hub": "models",
     "fastapi": "serve",
     "starlette": "serve",
     "uvicorn": "serve",

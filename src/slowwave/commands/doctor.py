@@ -17,6 +17,9 @@ from slowwave.wording import MODULES, say_how_to_install
 OPTIONAL = {
     "matplotlib": "figures",
     "tokenizers": "text in other tokens than bytes",
+    "gguf": "models in GGUF files",
+    "jinja2": "chat templates of other models",
+    "huggingface_hub": "models by their name on the hub",
     "fastapi": "slowwave serve",
     "transformers": "peers of slowwave bench",
     "fla": "CUDA kernels",

@@ -109,14 +109,15 @@ def list_qwen3_5(sizes: ModelConfig) -> Rules:
 
 
 def read_olmo_hybrid(fields: Fields) -> ModelConfig:
-    """See `Family`. Without `rope_theta` attention takes no positions at all."""
+    """See `Family`. Where `rope_theta` is null attention takes no positions at all."""
     fields.require("hidden_act", "silu")
     fields.require("attention_bias", False)
     count = fields.get("num_hidden_layers", int)
     width, heads = fields.get("hidden_size", int), fields.get("num_attention_heads", int)
     key_heads = fields.get("linear_num_key_heads", int, heads)
     key_dim = fields.get("linear_key_head_dim", int, int(0.75 * width / max(1, key_heads)))
-    theta = fields.rope.find("rope_theta", float) or fields.find("rope_theta", float)
+    theta = fields.rope_theta(10_000.0)
+    is_turned = fields.rope.values.get("rope_theta", theta) is not None
     return ModelConfig(
         vocab_size=fields.get("vocab_size", int),
         width=width,
@@ -125,7 +126,7 @@ def read_olmo_hybrid(fields: Fields) -> ModelConfig:
         attn_heads=heads,
         attn_kv_heads=fields.get("num_key_value_heads", int, heads),
         attn_head_dim=fields.get("head_dim", int, width // max(1, heads)),
-        rope_theta=theta or ModelConfig.rope_theta,
+        rope_theta=theta,
         delta_heads=key_heads,
         delta_value_heads=fields.get("linear_num_value_heads", int, heads),
         key_dim=key_dim,
@@ -136,8 +137,8 @@ def read_olmo_hybrid(fields: Fields) -> ModelConfig:
             norm_eps=fields.get("rms_norm_eps", float, 1e-6),
             attn_norms="after",
             qk_norm="all",
-            rotary_share=0.0 if theta is None else 1.0,
-            rope_scaling=None if theta is None else fields.rope_scaling(),
+            rotary_share=1.0 if is_turned else 0.0,
+            rope_scaling=fields.rope_scaling() if is_turned else None,
             tied_embeddings=fields.get("tie_word_embeddings", bool, False),
             context_length=fields.find("max_position_embeddings", int),
         ),

@@ -9,6 +9,7 @@ class ByteTokenizer:
     vocab_size = 256
     fingerprint = "bytes"
     max_token_bytes = 1
+    losses = ()
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

@@ -114,6 +114,15 @@ def test_any_ids_in_range_are_decoded(exact: FileTokenizer, data: st.DataObject)
     assert "".join(map(stream.push, tokens)) + stream.finish() == exact.decode(tokens)
 
 
+@pytest.mark.parametrize("count", range(6))
+def test_ids_without_a_token_break_no_character(count: int) -> None:
+    """They may stand within one, however many: models have more rows than there are tokens."""
+    tokenizer = load(values_of(EXACT["holes in the ids"]))
+    first, second = tokenizer.encode("\u0552")
+    stream, tokens = TextStream(tokenizer), [first, *count * [0], second]
+    assert "".join(map(stream.push, tokens)) + stream.finish() == "\u0552"
+
+
 # Why files are refused: the tokenizer, a text that the package does not give back, the reason.
 REFUSED: dict[str, tuple[tokenizers.Tokenizer, str, str]] = {
     "prefix space": (

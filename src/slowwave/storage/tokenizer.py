@@ -1,4 +1,4 @@
-"""Text to token ids and back: by bytes, or by a tokenizer file whose decoding is exact."""
+"""Text to token ids and back: by bytes, or by a tokenizer file."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ MARGIN = 128
 """Characters after a cut that were seen when it was chosen."""
 
 _REPLACEMENT = "\ufffd"
+_ANY_BYTES = 2**20
 _MAX_UNUSED_IDS = 1_000_000  # and as many as there are tokens
 _MAX_OPEN = 3  # tokens that can wait for the end of a character, which has four bytes at most
 # What inexact tokenizers change: case, spaces, accents made of two code points, unknown signs.
@@ -33,7 +34,8 @@ _MEND = "name a tokenizer.json of the tokenizers package"
 
 
 class Tokenizer(Protocol):
-    """Text as token ids: any text has some, and `decode(encode(text))` is that text."""
+    """Text as token ids, none of which is a control token; without `losses`, `decode(encode(text))`
+    is that text."""
 
     @property
     def vocab_size(self) -> int:
@@ -48,6 +50,11 @@ class Tokenizer(Protocol):
     @property
     def max_token_bytes(self) -> int:
         """No token stands for more bytes of UTF-8, so that a text has at least so many tokens."""
+        ...
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Why `decode(encode(text))` may be another text, a clause each; empty if it never is."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -73,6 +80,7 @@ class ByteTokenizer:
     vocab_size = NUM_BYTES
     fingerprint = "bytes"
     max_token_bytes = 1
+    losses = ()
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
@@ -90,19 +98,33 @@ class ByteTokenizer:
 
 
 class FileTokenizer:
-    """A tokenizer.json of the tokenizers package that is byte-level BPE.
+    """A tokenizer.json of the tokenizers package.
 
-    content: the file, byte for byte. Special tokens are never read from a text, so nobody can write
-    one. Raises ValueError, which says why, if the file cannot be read or is not exact.
+    exact: whether one is refused that is not byte-level BPE, so that decoding does not always give
+    back the text. vocab_size: of a model that has more rows than there are tokens. content: the
+    file, byte for byte, where it is not to be read from the path. Control tokens are never read
+    from a text, so nobody can write one. Raises ValueError, which says why, if the file cannot be
+    read or used.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.content = _read_content(path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        exact: bool = True,
+        vocab_size: int = 0,
+        content: bytes | None = None,
+    ) -> None:
+        self.content = _read_content(path) if content is None else content
         self._tokenizer = _parse(path, self.content)
         self._tokenizer.encode_special_tokens = True
-        self.vocab_size = count_ids(self._tokenizer)
-        # In the alphabet of byte-level BPE a byte is a character of one or two bytes.
-        self.max_token_bytes = max(map(_count_bytes, self._tokenizer.get_vocab()), default=1)
+        num_ids = count_ids(self._tokenizer)
+        if vocab_size and vocab_size < num_ids:
+            raise ValueError(
+                f"{path}: has {num_ids} tokens, the model {vocab_size}; use the tokenizer that the "
+                "model was trained with"
+            )
+        self.vocab_size = max(vocab_size, num_ids)
         self.fingerprint = hashlib.sha256(self.content).hexdigest()
         faults = find_id_faults(self._tokenizer, self.content)
         if faults:
@@ -110,16 +132,56 @@ class FileTokenizer:
                 f"{path}: {faults[0]}; give every token an id of its own, added tokens those right "
                 "after the others"
             )
-        inexact = find_inexact_parts(self._tokenizer)
-        if not inexact:
-            changed = [text for text in _PROBES if not self._gives_back(text, path)]
-            inexact = [f"{text!r} comes back otherwise" for text in changed]
-        if inexact:
+        self.losses = self._find_losses(path)
+        if exact and self.losses:
             raise ValueError(
                 f"{path}: decoding does not give back the text that was encoded, for "
-                f"{' and '.join(inexact)}; name a byte-level BPE without that, or leave it out to "
-                "read bytes"
+                f"{' and '.join(self.losses)}; name a byte-level BPE without that, or leave it out "
+                "to read bytes"
             )
+        # In the alphabet of byte-level BPE a byte is a character of one or two bytes. A token of
+        # another kind may stand for any text that is not known.
+        longest = max(map(_count_bytes, self._tokenizer.get_vocab()), default=1)
+        self.max_token_bytes = _ANY_BYTES if self.losses else longest
+
+    @property
+    def control_tokens(self) -> dict[str, int]:
+        """The ids of control tokens (special ones, in the words of the package), by content."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    def token_id(self, content: str) -> int:
+        """The id of a token; raises ValueError if there is none of this content."""
+        number = self._tokenizer.token_to_id(content)
+        if number is None:
+            raise ValueError(f"the tokenizer has no token {content!r:.80}; use one that it has")
+        return number
+
+    def encode_template(self, text: str) -> list[int]:
+        """The token ids of a text of ours, in which control tokens are read as such.
+
+        Not to be called while another thread encodes.
+        """
+        self._tokenizer.encode_special_tokens = False
+        try:
+            return _encode(self._tokenizer, text).ids
+        finally:
+            self._tokenizer.encode_special_tokens = True
+
+    def find_beginning(self) -> list[int]:
+        """The ids that the file puts in front of every text: that of a begin token, or none."""
+        with explain_panics("the tokenizer cannot encode", _MEND):
+            whole = self._tokenizer.encode("a").ids
+        plain = self.encode("a")
+        starts = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
+        return whole[: starts[0]] if starts else []
+
+    def _find_losses(self, path: str | Path) -> tuple[str, ...]:
+        told = find_inexact_parts(self._tokenizer)
+        if not told:
+            changed = [text for text in _PROBES if not self._gives_back(text, path)]
+            told = [f"{text!r} comes back otherwise" for text in changed]
+        return tuple(told)
 
     def _gives_back(self, text: str, path: str | Path) -> bool:
         try:
@@ -201,14 +263,21 @@ class TextStream:
         self._tokenizer = tokenizer
         self._said: list[int] = []  # the last ones: some decoders write the first token otherwise
         self._held: list[int] = []
+        self._open = ""  # what they make, as long as it ends within a character
 
     def push(self, token: int) -> str:
         """The text that `token` completes; empty while a character lacks bytes."""
+        before, self._open = self._open, ""
+        text = self._tokenizer.decode([*self._said, *self._held, token])
+        # An id without a token says nothing, and no character waits for it.
+        if before and text == before and not self._tokenizer.decode([token]):
+            self._open = before
+            return ""
         self._held.append(token)
-        text = self._tokenizer.decode([*self._said, *self._held])
         if not text.endswith(_REPLACEMENT):
             return self._say(len(self._held))
         if len(self._held) <= _MAX_OPEN:
+            self._open = text
             return ""
         # Only the last tokens can be a character to be: what they do not change is certain.
         for count in range(_MAX_OPEN, 0, -1):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
-from slowwave.models.config import LayerType, ModelConfig, RopeScaling
+from slowwave.models.config import MOST_LAYERS, LayerType, ModelConfig, RopeScaling
 
 Value = TypeVar("Value", int, float, str, bool)
 
@@ -84,7 +85,7 @@ class Fields:
             raise ValueError(f"{self.source}: {name} is missing; restore the file")
         if kind is float and type(value) is int:
             value = float(value)
-        if type(value) is not kind:
+        if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(
                 f"{self.source}: {name} is {value!r:.80}, not of type {kind.__name__}; restore it"
             )
@@ -112,13 +113,20 @@ class Fields:
                 f"knows {' and '.join(map(repr, known))}"
             )
 
+    def count(self, name: str, default: int | None = None) -> int:
+        """A number of layers, from 1 on."""
+        count = self.get(name, int, default)
+        if not 1 <= count <= MOST_LAYERS:
+            raise ValueError(f"{self.source}: {name} is {count}; use 1 to {MOST_LAYERS}")
+        return count
+
     def layers(self, default: Iterable[str]) -> tuple[LayerType, ...]:
         """The kinds of layers, in order; `default` where the config does not list them."""
         names = self.values.get("layer_types") or [*default]
-        count = self.get("num_hidden_layers", int)
+        count = self.count("num_hidden_layers")
         if not isinstance(names, list) or len(cast(list[Any], names)) != count:
             raise ValueError(f"{self.source}: layer_types does not list {count} layers; restore it")
-        wrong = [name for name in cast(list[Any], names) if name not in LAYER_TYPES]
+        wrong = [name for name in cast(list[Any], names) if str(name) not in LAYER_TYPES]
         if wrong:
             raise ValueError(
                 f"{self.source}: layer_types has {wrong[0]!r:.80}, which slowwave does not "

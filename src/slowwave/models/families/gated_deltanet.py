@@ -29,8 +29,8 @@ def read_qwen3_5(fields: Fields) -> ModelConfig:
     fields.require("hidden_act", "silu")
     fields.require("attention_bias", False)
     count, every = (
-        fields.get("num_hidden_layers", int),
-        fields.get("full_attention_interval", int, 4),
+        fields.count("num_hidden_layers"),
+        fields.count("full_attention_interval", 4),
     )
     share = fields.rope.find("partial_rotary_factor", float)
     return ModelConfig(
@@ -112,7 +112,7 @@ def read_olmo_hybrid(fields: Fields) -> ModelConfig:
     """See `Family`. Where `rope_theta` is null attention takes no positions at all."""
     fields.require("hidden_act", "silu")
     fields.require("attention_bias", False)
-    count = fields.get("num_hidden_layers", int)
+    count = fields.count("num_hidden_layers")
     width, heads = fields.get("hidden_size", int), fields.get("num_attention_heads", int)
     key_heads = fields.get("linear_num_key_heads", int, heads)
     key_dim = fields.get("linear_key_head_dim", int, int(0.75 * width / max(1, key_heads)))
@@ -170,7 +170,7 @@ def read_fla(fields: Fields) -> ModelConfig:
     fields.require("hidden_act", "swish", "silu")
     fields.require("output_gate_activation", "swish", "silu")
     fields.require("attnres_block_size", None)
-    count, heads = fields.get("num_hidden_layers", int), fields.get("num_heads", int, 6)
+    count, heads = fields.count("num_hidden_layers"), fields.get("num_heads", int, 6)
     attention = fields.section("attn")
     places = [] if attention is None else attention.values.get("layers", [])
     width, key_dim = fields.get("hidden_size", int), fields.get("head_dim", int, 256)

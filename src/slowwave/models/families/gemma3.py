@@ -34,8 +34,8 @@ def read_config(fields: Fields) -> ModelConfig:
     fields.require("use_bidirectional_attention", False)
     width, heads = fields.get("hidden_size", int), fields.get("num_attention_heads", int)
     count, every = (
-        fields.get("num_hidden_layers", int),
-        fields.get("sliding_window_pattern", int, 6),
+        fields.count("num_hidden_layers"),
+        fields.count("sliding_window_pattern", 6),
     )
     names = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(count)]
     everywhere = fields.section("rope_parameters") or Fields({}, fields.source)

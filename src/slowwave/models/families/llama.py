@@ -30,7 +30,7 @@ def read_plain(
     fields.require("attention_bias", False)
     fields.require("pretraining_tp", 1)
     width, heads = fields.get("hidden_size", int), fields.get("num_attention_heads", int)
-    count = fields.get("num_hidden_layers", int)
+    count = fields.count("num_hidden_layers")
     window = fields.find("sliding_window", int) if fields.values.get("use_sliding_window") else None
     first_local = count if window is None else fields.get("max_window_layers", int, count)
     names = ["full_attention" if i < first_local else "sliding_attention" for i in range(count)]

@@ -134,6 +134,13 @@ class Fields:
             )
         return tuple(LAYER_TYPES[name] for name in cast(list[str], names))
 
+    def places(self, name: str) -> list[int]:
+        """A list of places of layers."""
+        found = self.values.get(name)
+        if not isinstance(found, list) or any(type(i) is not int for i in cast(list[Any], found)):
+            raise ValueError(f"{self.source}: {name} lists no places of layers; restore the file")
+        return cast(list[int], found)
+
     @property
     def rope(self) -> Fields:
         """The settings of rotary positions, where files of any age have them."""

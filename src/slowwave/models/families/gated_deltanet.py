@@ -172,14 +172,13 @@ def read_fla(fields: Fields) -> ModelConfig:
     fields.require("attnres_block_size", None)
     count, heads = fields.count("num_hidden_layers"), fields.get("num_heads", int, 6)
     attention = fields.section("attn")
-    places = [] if attention is None else attention.values.get("layers", [])
+    if attention is None:  # the sizes of a layer that is not there
+        attention = Fields({"layers": [], "num_heads": 1, "head_dim": 2}, fields.source)
+    attention.require("qkv_bias", False)
+    attention.require("qk_norm", False)
+    attention.require("window_size", None)
+    places, attn_heads = attention.places("layers"), attention.get("num_heads", int)
     width, key_dim = fields.get("hidden_size", int), fields.get("head_dim", int, 256)
-    attn_heads = 1 if attention is None else attention.get("num_heads", int)
-    attn = attention or fields
-    if attention is not None:
-        attention.require("qkv_bias", False)
-        attention.require("qk_norm", False)
-        attention.require("window_size", None)
     ratio = fields.find("hidden_ratio", int) or 4
     hidden = fields.find("intermediate_size", int)
     rounded = (int(width * ratio * 2 / 3) + 255) // 256 * 256
@@ -189,11 +188,9 @@ def read_fla(fields: Fields) -> ModelConfig:
         layers=tuple("attn" if i in places else "gdn" for i in range(count)),
         mlp_hidden=hidden or rounded,
         attn_heads=attn_heads,
-        attn_kv_heads=attn_heads
-        if attention is None
-        else attn.get("num_kv_heads", int, attn_heads),
-        attn_head_dim=None if attention is not None else 2,
-        rope_theta=10_000.0 if attention is None else attn.get("rope_theta", float, 10_000.0),
+        attn_kv_heads=attention.get("num_kv_heads", int, attn_heads),
+        attn_head_dim=attention.find("head_dim", int),
+        rope_theta=attention.get("rope_theta", float, 10_000.0),
         delta_heads=heads,
         delta_value_heads=fields.get("num_v_heads", int, heads),
         key_dim=key_dim,

@@ -32,6 +32,7 @@ def read_config(fields: Fields) -> ModelConfig:
     fields.require("final_logit_softcapping", None)
     fields.require("attn_logit_softcapping", None)
     fields.require("use_bidirectional_attention", False)
+    scalar = fields.get("query_pre_attn_scalar", float, 256.0)
     width, heads = fields.get("hidden_size", int), fields.get("num_attention_heads", int)
     count, every = (
         fields.count("num_hidden_layers"),
@@ -57,7 +58,7 @@ def read_config(fields: Fields) -> ModelConfig:
             norm_eps=fields.get("rms_norm_eps", float, 1e-6),
             attn_norms="both",
             qk_norm="head",
-            attn_scale=fields.get("query_pre_attn_scalar", float, 256.0) ** -0.5,
+            attn_scale=scalar**-0.5 if scalar > 0 else 0.0,  # refused by its sentence
             rope_scaling=read_scaling(far),
             local_window=fields.get("sliding_window", int, 4096),
             local_rope_theta=near.get(

@@ -1,0 +1,147 @@
+"""Conversations in plain English, drawn at random: what a user tells, small talk, and questions.
+
+Words are in the TOML files beside this one. What is told may be corrected later; some of what is
+asked was never told.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import tomllib
+from importlib import resources
+from typing import Any, Literal, NamedTuple, cast
+
+Role = Literal["user", "assistant"]
+CORRECTED = 0.15
+"""Share of what is told that is told anew, otherwise."""
+KINDS = ("told", "corrected", "unknown")
+
+
+class Turn(NamedTuple):
+    """What one side says."""
+
+    role: Role
+    text: str
+
+
+class Question(NamedTuple):
+    """A question about what was told, and its right answer.
+
+    value: the words that a right answer has; "" where nothing was told. kind: one of `KINDS`.
+    """
+
+    text: str
+    answer: str
+    value: str
+    kind: str
+
+
+class Conversation(NamedTuple):
+    """Turns in order, and what can be asked after them."""
+
+    turns: list[Turn]
+    questions: list[Question]
+
+
+class Words(NamedTuple):
+    """All that conversations are made of."""
+
+    attributes: dict[str, dict[str, list[str]]]
+    talk: list[tuple[str, str]]
+    noted: list[str]
+    unknown: list[str]
+    correct: list[str]
+
+
+@functools.cache
+def read_words() -> Words:
+    """The words of the TOML files."""
+    lists = _fill_lists(_read("lists.toml"))
+    attributes = _read("attributes.toml")
+    for attribute in attributes.values():
+        if isinstance(attribute["values"], str):
+            attribute["values"] = lists[attribute["values"]]
+    others = _read("small_talk.toml")
+    talk = [cast(tuple[str, str], tuple(pair)) for pair in others["talk"]]
+    return Words(attributes, talk, others["noted"], others["unknown"], others["correct"])
+
+
+def draw_conversation(
+    generator: random.Random, *, told: int, talk: int, unknown: int = 2
+) -> Conversation:
+    """A conversation in which `told` things are told, among `talk` exchanges of small talk.
+
+    unknown: questions about things that were not told. Every told thing is asked for once.
+    """
+    words = read_words()
+    names = generator.sample([*words.attributes], told + unknown)
+    held = {name: _draw_value(generator, words, name) for name in names[:told]}
+    events: list[tuple[float, list[Turn]]] = []
+    questions: list[Question] = []
+    for name, value in held.items():
+        attribute = words.attributes[name]
+        said = generator.choice(attribute["tell"]).format(v=value)
+        at, kind = generator.random(), "told"
+        events.append((at, _exchange(generator, words, said)))
+        if generator.random() < CORRECTED:
+            value = _draw_value(generator, words, name, unlike=value)
+            anew = generator.choice(attribute["tell"]).format(v=value)
+            text = generator.choice(words.correct).format(said=anew)
+            events.append((generator.uniform(at, 1), _exchange(generator, words, text)))
+            kind = "corrected"
+        asked = generator.choice(attribute["ask"])
+        answer = generator.choice(attribute["answer"]).format(v=value)
+        questions.append(Question(asked, answer, value, kind))
+    for name in names[told:]:
+        asked = generator.choice(words.attributes[name]["ask"])
+        questions.append(Question(asked, generator.choice(words.unknown), "", "unknown"))
+    for question, reply in _sample(generator, words.talk, talk):
+        turns = [Turn("user", question), Turn("assistant", reply)]
+        events.append((generator.random(), turns))
+    events.sort(key=lambda event: event[0])
+    generator.shuffle(questions)
+    return Conversation([turn for _, turns in events for turn in turns], questions)
+
+
+def _exchange(generator: random.Random, words: Words, said: str) -> list[Turn]:
+    """What a user tells, and what is replied."""
+    return [Turn("user", said), Turn("assistant", generator.choice(words.noted))]
+
+
+def _draw_value(generator: random.Random, words: Words, name: str, *, unlike: str = "") -> str:
+    values = words.attributes[name]["values"]
+    while (value := generator.choice(values)) == unlike:
+        pass
+    return value
+
+
+def _sample(
+    generator: random.Random, pairs: list[tuple[str, str]], count: int
+) -> list[tuple[str, str]]:
+    """So many pairs, each as often as any other."""
+    drawn: list[tuple[str, str]] = []
+    while len(drawn) < count:
+        drawn += generator.sample(pairs, min(len(pairs), count - len(drawn)))
+    return drawn
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((resources.files(__package__) / name).read_text("utf-8"))
+
+
+def _fill_lists(lists: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The lists, and those that are made of numbers."""
+    days = [f"{month} {day}" for month in lists["months"] for day in range(1, 29)]
+    numbers = [str(number) for number in range(2, 100)]
+    return {
+        **lists,
+        "ages": [str(age) for age in range(18, 90)],
+        "dates": days,
+        "numbers": numbers,
+        "codes": [str(code) for code in range(1013, 9999, 37)],
+        "times": [f"{hour}:{minute:02}" for hour in range(5, 22) for minute in (0, 15, 30, 45)],
+        "addresses": [
+            f"{number} {street}" for street in lists["streets"] for number in range(2, 90)
+        ],
+    }

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from slowwave.storage.control_tokens import Controls
+
 
 class ByteTokenizer:
     """See `slowwave.storage.tokenizer.Tokenizer`."""
@@ -9,6 +11,7 @@ class ByteTokenizer:
     vocab_size = 256
     fingerprint = "bytes"
     max_token_bytes = 1
+    controls = Controls()
     losses = ()
 
     def encode(self, text: str) -> list[int]:

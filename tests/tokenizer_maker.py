@@ -43,3 +43,8 @@ def change(made: tokenizers.Tokenizer, **values: object) -> tokenizers.Tokenizer
 
 def values_of(made: tokenizers.Tokenizer) -> Values:
     return json.loads(made.to_str())
+
+
+def make_chat(*controls: str) -> tokenizers.Tokenizer:
+    """Byte-level BPE with control tokens."""
+    return make(added=[AddedToken(content, special=True) for content in controls])

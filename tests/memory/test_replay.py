@@ -210,7 +210,7 @@ def test_lines_of_the_model_that_a_client_sent_go_as_replies_do(start: Start, to
         send("system", "Be kind.", "system"),
         send("user", "Thanks.", "bob"),
     ]
-    finish(session.take_turn(lines, max_new_tokens=2, end="\n"))
+    finish(session.take_turn(lines, max_new_tokens=2))
     plan = plan_forgetting(session.entries, sources=["ann"])
     assert (plan.dropped, plan.carriers) == ((1, 2, 5), (2, 5))
     assert plan_forgetting(session.entries, sources=["ann"], keep=[2]).dropped == (1, 5)

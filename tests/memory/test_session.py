@@ -360,7 +360,7 @@ def test_on_sleep_sees_the_sleeps_of_a_reply_that_is_closed(talker: Talker) -> N
 def test_late_sleeps_are_told_once(session: Session) -> None:
     session.read("x" * (WINDOW - 6))
     told = say(session.talker.tokenizer, ChatFormat(), "user", "H", "user")
-    steps = session.take_turn([told], max_new_tokens=9, end="\n")
+    steps = session.take_turn([told], max_new_tokens=9)
     next(steps)
     assert session.state.window_fill == WINDOW - 1
     steps.close()

@@ -139,7 +139,7 @@ def live(store: Store, talker: Talker) -> list[Entry]:
             tell(talker.tokenizer, "plain\n", "notes"),
             say(talker.tokenizer, CHAT, "user", "Where?", "ann"),
         ]
-        finish(session.take_turn(told, max_new_tokens=2, end="\n"))
+        finish(session.take_turn(told, max_new_tokens=2))
         session.sleep()
         return session.ledger()
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from slowwave.storage.control_tokens import Controls
 from slowwave.storage.tokenizer import TextStream, count_ids
 
 
@@ -18,6 +19,8 @@ class Inexact:
     """A tokenizer of the package as it is."""
 
     fingerprint = "inexact"
+    controls = Controls()
+    losses = ("all of it",)
 
     def __init__(self, made: tokenizers.Tokenizer) -> None:
         self._made, self.vocab_size, self.max_token_bytes = made, count_ids(made), 4

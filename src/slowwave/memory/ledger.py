@@ -19,6 +19,8 @@ EntryKind = Literal["told", "reply", "sleep"]
 Finish = Literal["stop", "length"]
 USER, MODEL = "user", "model"
 """Sources where no other is named."""
+TEMPLATE = "template"
+"""The source of what a stream begins with for its model."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

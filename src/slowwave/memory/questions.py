@@ -11,7 +11,7 @@ from torch import Tensor
 from slowwave.memory.config import Question
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
-from slowwave.runtime.reply import ReplyText, draw, make_generator
+from slowwave.runtime.reply import NO_RULES, ReplyText, draw, make_generator
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
@@ -24,13 +24,15 @@ def answer(talker: TalkingModel, state: MemoryState, question: str, *, max_new_t
     A copy whose window fills sleeps as the settings say, and no gate is asked. Raises ValueError if
     the question is empty.
     """
-    chat, sampling = talker.chat, Sampling()
-    stops, marks = ([chat.end], chat.marks) if chat else ([], ())
-    text, generator = ReplyText(talker.tokenizer, stops, marks=marks), make_generator(sampling, 0)
-    logits, state = _read(talker, state, _write_prompt(talker, question))
+    rules = talker.chat.reply_rules if talker.chat else NO_RULES
+    text = ReplyText(talker.tokenizer, (), rules=rules)
+    sampling, generator = Sampling(), make_generator(Sampling(), 0)
+    logits, state = _read(talker, state, _write_prompt(talker, state, question))
 
     for _ in range(max_new_tokens):
         token = draw(logits[-1], sampling, generator, text.forbids)
+        if text.ends_before(token):
+            break
         logits, state = _read(talker, state, [token])
         text.push(token)
         if text.is_stopped:
@@ -44,8 +46,9 @@ def measure_answer(
     talker: TalkingModel, state: MemoryState, question: str, expected: str
 ) -> Tensor:
     """NLL (T,) of the tokens of the expected answer, read in place of a reply."""
-    prompt = _write_prompt(talker, question)
-    tokens = talker.tokenizer.encode(expected)
+    prompt = _write_prompt(talker, state, question)
+    lead = talker.chat.reply_rules.lead if talker.chat else ""
+    tokens = talker.tokenizer.encode(lead + expected)
     logits, _ = _read(talker, state, prompt + tokens)
     return measure_tokens(logits[len(prompt) - 1 : -1], tokens)
 
@@ -61,8 +64,13 @@ def contains(reply: str, expected: str) -> bool:
     return expected.strip() in reply
 
 
-def _write_prompt(talker: TalkingModel, question: str) -> list[int]:
-    return talker.tokenizer.encode(talker.chat.write("user", question) if talker.chat else question)
+def _write_prompt(talker: TalkingModel, state: MemoryState, question: str) -> list[int]:
+    chat, tokenizer = talker.chat, talker.tokenizer
+    begin = [] if state.counters.tokens_seen else talker.begin("user" if chat else None)
+    if chat is None:
+        return [*begin, *tokenizer.encode(question)]
+    asked = [token for piece in chat.encode(tokenizer, "user", question) for token in piece]
+    return [*begin, *asked, *chat.open_reply(tokenizer)]
 
 
 def _read(

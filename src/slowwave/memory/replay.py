@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from slowwave.memory.ledger import Entry
+from slowwave.memory.ledger import TEMPLATE, Entry
 from slowwave.memory.names import list_names
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.memory.turn import Steps, finish
+from slowwave.memory.turn import Steps, begin_stream, finish
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.wording import describe_range
 
 OnRead = Callable[[int, int], object]
@@ -54,10 +55,27 @@ def resleep(
     start: Callable[[], Session], entries: Iterable[Entry], on_read: OnRead | None = None
 ) -> Session:
     """As `replay`, for a session with another model: all texts are encoded anew."""
-    session = start()
-    encode = session.talker.tokenizer.encode
-    anew = [dataclasses.replace(entry, tokens=tuple(encode(entry.text))) for entry in entries]
+    session, anew = start(), list[Entry]()
+    for entry in entries:
+        if entry.source == TEMPLATE:
+            continue  # of the other model
+        if not anew:
+            anew += begin_stream(session.talker, entry)
+        anew.append(_write_anew(session.talker, entry))
     return replay(lambda: session, anew, on_read)
+
+
+def _write_anew(talker: TalkingModel, entry: Entry) -> Entry:
+    """An entry as another model is told it: words as they are, messages in its chat's form."""
+    chat, tokenizer = talker.chat, talker.tokenizer
+    if chat is None or entry.role is None or chat.has_written(entry.text):
+        return dataclasses.replace(entry, tokens=tuple(tokenizer.encode(entry.text)))
+    if entry.said.strip():
+        pieces = chat.encode(tokenizer, entry.role, entry.said)
+        tokens = [token for piece in pieces for token in piece]
+    else:  # a reply that was ended at once
+        tokens = [*chat.open_reply(tokenizer), *chat.close_reply(tokenizer, [])]
+    return dataclasses.replace(entry, tokens=tuple(tokens), text=tokenizer.decode(tokens))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

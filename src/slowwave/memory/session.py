@@ -16,10 +16,20 @@ from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
 from slowwave.memory.sleep_report import SleepReport, Trigger
 from slowwave.memory.transaction import sleep_by_pass
-from slowwave.memory.turn import Progress, Reply, Status, Steps, end_open_line, finish, say, tell
+from slowwave.memory.turn import (
+    Progress,
+    Reply,
+    Status,
+    Steps,
+    begin_stream,
+    end_open_line,
+    finish,
+    say,
+    tell,
+)
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
-from slowwave.runtime.reply import ReplyText, draw, make_generator
+from slowwave.runtime.reply import NO_RULES, ReplyText, draw, make_generator
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
@@ -65,8 +75,8 @@ class Session:
 
     def read(self, text: str, *, source: str = USER) -> None:
         """Reads text as it is. Raises ValueError if it is empty or a reply is open."""
-        self._require_no_reply()
-        self.repeat(tell(self.talker.tokenizer, text, source))
+        told = [tell(self.talker.tokenizer, text, source)]
+        finish(self.take_turn(told, max_new_tokens=0), self._on_sleep)
 
     def stream(
         self,
@@ -95,7 +105,7 @@ class Session:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
         drawn = sampling or self.sampling
         drawn = drawn.change(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        _, tokenizer, _, chat = self.talker
+        tokenizer, chat = self.talker.tokenizer, self.talker.chat
         told = (
             say(tokenizer, chat, "user", prompt, source)
             if chat
@@ -105,7 +115,6 @@ class Session:
             [told],
             max_new_tokens=max_new_tokens,
             stop=[stop] if isinstance(stop, str) else stop,
-            end=chat.end if chat else "",
             sampling=drawn,
         )
         try:
@@ -125,14 +134,13 @@ class Session:
         *,
         max_new_tokens: int,
         stop: Sequence[str] = (),
-        end: str = "",
         sampling: Sampling | None = None,
     ) -> Steps[None]:
         """Reads what is told and draws a reply to the last of it, in steps of bounded work.
 
-        told: as `tell` and `say` make it. max_new_tokens: 0 draws no reply. end: what ends a reply
-        besides the stop texts, and is read at its end where it was cut short; "" is nothing. See
-        `stream` for the rest. Closed before the reply begins, the turn has not been.
+        told: as `tell` and `say` make it; a reply to a message of a chat is one too. In a new
+        stream, what the model expects at its begin is read first. max_new_tokens: 0 draws no reply.
+        See `stream` for the rest. Closed before the reply begins, the turn has not been.
         """
         self._require_no_reply()
         if max_new_tokens < 0:
@@ -140,11 +148,13 @@ class Session:
         if not told:
             raise ValueError("there is nothing to read; give some text to read")
         is_chat = told[-1].role is not None
-        chat = self.talker.chat
-        marks = chat.marks if chat and is_chat else ()
-        text = ReplyText(self.talker.tokenizer, [*stop, *filter(None, [end])], marks=marks)
+        _, tokenizer, _, chat = self.talker
+        rules = chat.reply_rules if chat and is_chat else NO_RULES
+        text = ReplyText(tokenizer, stop, rules=rules)
         if chat and told[0].role is not None:
-            told = [*end_open_line(self.talker.tokenizer, chat, self._recent), *told]
+            told = [*end_open_line(tokenizer, chat, self._recent), *told]
+        if not self.state.counters.tokens_seen:
+            told = [*begin_stream(self.talker, told[0]), *told]
         before, known, slept = self.state, len(self.entries), len(self.sleeps)
         hidden = yield from self._go_through(told)
         if not max_new_tokens:
@@ -153,7 +163,7 @@ class Session:
         assert hidden is not None
         try:
             start, role = self.state.counters.tokens_seen, "assistant" if is_chat else None
-            reply = Reply(start, text, end, role)
+            reply = Reply(start, text, role)
             yield from self._reply(hidden, reply, max_new_tokens, sampling or self.sampling)
         except BaseException:
             if len(self.entries) == known + len(told):  # it ended in its first token
@@ -314,24 +324,28 @@ class Session:
         generator = make_generator(sampling, reply.start)
         self._is_replying = True
         try:
-            while len(tokens) < max_new_tokens and not text.is_stopped:
-                logits = self._predict(hidden)
-                tokens.append(draw(logits, sampling, generator, text.forbids))
-                hidden = yield from self._read(tokens[-1:])
-                yield Progress("draw", text.push(tokens[-1]), num_drawn=1)
-            yield from self._end_line(reply)
+            for token in reply.open(self.talker):
+                hidden = yield from self._read([token])
+            for _ in range(max_new_tokens):
+                token = draw(self._predict(hidden), sampling, generator, text.forbids)
+                if text.ends_before(token):
+                    yield Progress("draw", num_drawn=1)
+                    break
+                tokens.append(token)
+                hidden = yield from self._read([token])
+                yield Progress("draw", text.push(token), num_drawn=1)
+                if text.is_stopped:
+                    break
+            yield from self._close(reply)
             rest, finish = text.finish(), "stop" if text.is_stopped else "length"
             reply.finish = finish
             yield Progress("record", rest, finish=finish)
         finally:
             self._end_reply(reply)
 
-    def _end_line(self, reply: Reply) -> Steps[None]:
-        """Reads the end of a line that was cut short."""
-        if reply.end and not self.talker.tokenizer.decode(reply.tokens).endswith(reply.end):
-            for token in self.talker.tokenizer.encode(reply.end):
-                reply.tokens.append(token)
-                yield from self._read([token])
+    def _close(self, reply: Reply) -> Steps[None]:
+        for token in reply.close(self.talker):
+            yield from self._read([token])
 
     def _end_reply(self, reply: Reply) -> None:
         """Ends the line and the turn of a reply."""
@@ -342,12 +356,12 @@ class Session:
         # An interrupt may have come between a token's draw and its reading.
         del reply.tokens[self.state.counters.tokens_seen - reply.start :]
         try:
-            if reply.tokens:
-                finish(self._end_line(reply), self._late_sleeps.append)
+            if reply.has_begun:
+                finish(self._close(reply), self._late_sleeps.append)
         finally:
             # Or within the end of the line.
             read = tuple(reply.tokens[: self.state.counters.tokens_seen - reply.start])
-            if read:
+            if reply.has_begun:
                 self.entries.append(reply.enter(read, self.talker.tokenizer.decode(read)))
         if deferred and self.state.window_fill:
             finish(self._go_through([deferred]), self._late_sleeps.append)

@@ -90,7 +90,6 @@ class StoredSession(Session):
         *,
         max_new_tokens: int,
         stop: Sequence[str] = (),
-        end: str = "",
         sampling: Sampling | None = None,
         instead: bool = False,
     ) -> Steps[None]:
@@ -99,9 +98,7 @@ class StoredSession(Session):
         instead: this turn takes the place of the last one, and goes on from before it; until its
         end that one stays. Raises ValueError if that cannot be (`last_turn`).
         """
-        steps = super().take_turn(
-            told, max_new_tokens=max_new_tokens, stop=stop, end=end, sampling=sampling
-        )
+        steps = super().take_turn(told, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling)
         return self._hold(steps, instead=instead)
 
     def sleep_by_pass(

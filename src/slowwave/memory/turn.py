@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
-from slowwave.memory.ledger import MODEL, USER, Entry
+from slowwave.memory.ledger import MODEL, TEMPLATE, USER, Entry
 from slowwave.memory.sleep_report import SleepReport
+from slowwave.runtime.chat import Chat
 from slowwave.runtime.config import ChatFormat, Role
+from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import ReplyText
 from slowwave.storage.tokenizer import Tokenizer
 
@@ -74,7 +76,7 @@ def tell(tokenizer: Tokenizer, text: str, source: str = USER) -> Entry:
     return finish(tell_by_step(tokenizer, text, source))
 
 
-def say(tokenizer: Tokenizer, chat: ChatFormat, role: Role, text: str, source: str) -> Entry:
+def say(tokenizer: Tokenizer, chat: Chat, role: Role, text: str, source: str) -> Entry:
     """As `tell`, of a line of a chat; raises ValueError if the text is blank."""
     return finish(say_by_step(tokenizer, chat, role, text, source))
 
@@ -83,21 +85,15 @@ def tell_by_step(
     tokenizer: Tokenizer, text: str, source: str = USER, *, most: int | None = None
 ) -> Steps[Entry]:
     """As `tell`, in steps of bounded work; raises TooLong at more than `most` tokens."""
-    tokens = list[int]()
-    for piece in tokenizer.encode_in_pieces(text):
-        if tokens:
-            yield Progress("read")
-        tokens += piece
-        if most is not None and len(tokens) > most:
-            raise TooLong(f"the text has more than {most} tokens; give less")
+    tokens = yield from _join(tokenizer.encode_in_pieces(text), most)
     if not tokens:
         raise ValueError("the text is empty; give some text to read")
-    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tuple(tokens))
+    return _enter(tokenizer, tokens, source, text)
 
 
 def say_by_step(
     tokenizer: Tokenizer,
-    chat: ChatFormat,
+    chat: Chat,
     role: Role,
     text: str,
     source: str,
@@ -105,13 +101,37 @@ def say_by_step(
     most: int | None = None,
 ) -> Steps[Entry]:
     """As `say`, in steps as `tell_by_step`."""
-    line = chat.write(role, text)
-    told = yield from tell_by_step(tokenizer, line, source, most=most)
-    return dataclasses.replace(told, role=role, said=text)
+    tokens = yield from _join(chat.encode(tokenizer, role, text), most)
+    return dataclasses.replace(_enter(tokenizer, tokens, source), role=role, said=text)
+
+
+def _join(pieces: Iterable[list[int]], most: int | None) -> Steps[list[int]]:
+    tokens = list[int]()
+    for piece in pieces:
+        if tokens:
+            yield Progress("read")
+        tokens += piece
+        if most is not None and len(tokens) > most:
+            raise TooLong(f"the text has more than {most} tokens; give less")
+    return tokens
+
+
+def _enter(tokenizer: Tokenizer, tokens: list[int], source: str, text: str | None = None) -> Entry:
+    """What is told, with the text that the tokens say: it may be another than was given."""
+    text = tokenizer.decode(tokens) if text is None or tokenizer.losses else text
+    return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tuple(tokens))
+
+
+def begin_stream(talker: TalkingModel, first: Entry) -> list[Entry]:
+    """What is told before the first entry of a stream, as the model expects it; none for most."""
+    tokens = talker.begin(first.role)
+    if not tokens:
+        return []
+    return [dataclasses.replace(_enter(talker.tokenizer, tokens, TEMPLATE), role="system")]
 
 
 def end_open_line(
-    tokenizer: Tokenizer, chat: ChatFormat, recent: Callable[[int], list[Entry]]
+    tokenizer: Tokenizer, chat: Chat, recent: Callable[[int], list[Entry]]
 ) -> list[Entry]:
     """What is told before a line of a chat, if plain text before it left a mark in front.
 
@@ -124,19 +144,43 @@ def end_open_line(
     plain = [entry for entry in plain if entry.text]
     if not chat.leaves_mark("".join(entry.text for entry in reversed(plain))):
         return []
-    return [tell(tokenizer, chat.end, plain[0].source)]
+    return [tell(tokenizer, ChatFormat.end, plain[0].source)]
 
 
 @dataclasses.dataclass
 class Reply:
-    """A reply as it comes. start: tokens of the stream before it. end: of its line."""
+    """A reply as it comes. start: tokens of the stream before it. tokens: all that were read for
+    it, with what the chat puts around it. num_opening: those that were read before it."""
 
     start: int
     text: ReplyText
-    end: str
     role: Role | None
     tokens: list[int] = dataclasses.field(default_factory=list)
+    num_opening: int = 0
     finish: Literal["stop", "length"] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is more than what comes before it."""
+        return len(self.tokens) > self.num_opening or self.text.is_stopped
+
+    def open(self, talker: TalkingModel) -> Iterator[int]:
+        """What is to be read before it, token by token."""
+        chat = talker.chat if self.role else None
+        opening = chat.open_reply(talker.tokenizer) if chat else []
+        self.num_opening = len(opening)
+        return self._add(opening)
+
+    def close(self, talker: TalkingModel) -> Iterator[int]:
+        """What is to be read after it, where that was not drawn."""
+        chat = talker.chat if self.role else None
+        drawn = self.tokens[self.num_opening :]
+        return self._add(chat.close_reply(talker.tokenizer, drawn) if chat else [])
+
+    def _add(self, tokens: list[int]) -> Iterator[int]:
+        for token in tokens:
+            self.tokens.append(token)
+            yield token
 
     def enter(self, read: tuple[int, ...], text: str) -> Entry:
         """Its entry, with the tokens that were read, and their text."""

@@ -11,9 +11,11 @@ import torch
 from slowwave.config import Config
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.runtime.config import ChatFormat
+from slowwave.runtime.chat import Chat, TemplateChat
+from slowwave.runtime.config import ChatFormat, Role
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_tensors
+from slowwave.storage.control_tokens import NO_CONTROLS, Controls
 from slowwave.storage.files import write_atomically
 from slowwave.storage.folder_kind import read_folder_config
 from slowwave.storage.json_files import write_json
@@ -26,8 +28,13 @@ class TalkingModel(NamedTuple):
     model: HybridLM
     tokenizer: Tokenizer
     sleep: SleepConfig
-    chat: ChatFormat | None = None
+    chat: Chat | None = None
     """How a conversation is written; None for a model that only goes on with a text."""
+
+    def begin(self, role: Role | None) -> list[int]:
+        """The token ids that a stream begins with. role: of its first message; None of a text."""
+        opening = self.chat.opening if self.chat and role in ("user", "assistant") else ()
+        return [*self.tokenizer.controls.begin, *opening]
 
     def __repr__(self) -> str:
         config = self.model.config
@@ -45,7 +52,10 @@ class TalkerConfig(Config):
     model: ModelConfig
     sleep: SleepConfig
     chat: ChatFormat | None = None
-    """How a conversation is written; None for a model that only goes on with a text."""
+    """How a conversation is written in lines; None for a model that only goes on with a text."""
+    template: TemplateChat | None = None
+    """How a conversation is written by the model's template; goes before `chat`."""
+    controls: Controls = NO_CONTROLS
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the matrix products."""
 
@@ -68,4 +78,5 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> TalkingModel
     model, weights = HybridLM(config.model), folder / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
-    return TalkingModel(model.to(device), tokenizer, config.sleep, config.chat)
+    chat = config.template or config.chat
+    return TalkingModel(model.to(device), tokenizer, config.sleep, chat)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from slowwave.runtime.config import Sampling
+from slowwave.runtime.config import ReplyRules, Sampling
 from slowwave.storage.tokenizer import TextStream, Tokenizer
+
+NO_RULES = ReplyRules()
 
 
 def make_generator(sampling: Sampling, place: int) -> torch.Generator:
@@ -52,38 +54,57 @@ def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int
 class ReplyText:
     """Turns tokens into text up to the first of some stop texts, which is left out.
 
-    Held back is what may become a stop text, or is no whole character yet. marks: with which no
-    reply begins, for others' lines do.
+    Held back is what may become a stop text, or is no whole character yet. rules: of the chat that
+    the reply is in; of a text that goes on there are none.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, stops: Sequence[str], *, marks: Sequence[str] = ()
+        self, tokenizer: Tokenizer, stops: Sequence[str], *, rules: ReplyRules = NO_RULES
     ) -> None:
         if "" in stops:
             raise ValueError("stop holds an empty text, which is everywhere; leave it out")
         self.is_stopped = False
         self.shown = ""
         """All text so far."""
-        self._stops, self._marks = stops, marks
+        self._stops, self._rules = (*stops, *rules.stops), rules
+        self._controls = tokenizer.controls
         self._tokenizer, self._stream = tokenizer, TextStream(tokenizer)
         self._opening = list[int]()
         """The tokens, as long as a mark begins with them."""
-        self._is_open = bool(marks)
+        self._is_open = bool(rules.marks)
         self._held = ""
 
     def forbids(self, token: int) -> bool:
-        """Whether the reply would begin with a mark if this token came next."""
+        """Whether the reply would be another role's message, or begin as one, with this token."""
+        if token in self._controls.others:
+            return True
         if not self._is_open:
             return False
-        return self._tokenizer.decode([*self._opening, token]).startswith(tuple(self._marks))
+        return self._tokenizer.decode([*self._opening, token]).startswith(self._rules.marks)
+
+    def ends_before(self, token: int) -> bool:
+        """Whether the reply is at its end because this token comes next; it is no part of it."""
+        if token in self._controls.stops or self._begins_line(token):
+            self.is_stopped = True
+        return self.is_stopped
+
+    def _begins_line(self, token: int) -> bool:
+        if not self._rules.line_marks or not (self._held or self.shown).endswith("\n"):
+            return False
+        begun = self._tokenizer.decode([token]).rstrip()
+        return bool(begun) and any(mark.startswith(begun) for mark in self._rules.line_marks)
 
     def push(self, token: int) -> str:
         """The text that is certain by now and was not before."""
         if self._is_open:
             self._opening.append(token)
             begun = self._tokenizer.decode(self._opening)
-            self._is_open = any(mark.startswith(begun) for mark in self._marks)
-        piece = self._take(token)
+            self._is_open = any(mark.startswith(begun) for mark in self._rules.marks)
+        return self._show(self._take(token))
+
+    def _show(self, piece: str) -> str:
+        if not self.shown and self._rules.lead:
+            piece = piece.lstrip(self._rules.lead)
         self.shown += piece
         return piece
 
@@ -97,9 +118,7 @@ class ReplyText:
 
     def finish(self) -> str:
         """What was held back, when no more tokens come."""
-        rest = self._held + self._stream.finish() if not self.is_stopped else ""
-        self.shown += rest
-        return rest
+        return "" if self.is_stopped else self._show(self._held + self._stream.finish())
 
     def _count_open(self, text: str) -> int:
         """Characters at the end of `text` with which a stop text may begin."""

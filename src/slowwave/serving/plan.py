@@ -10,7 +10,8 @@ from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
 from slowwave.memory.stored_session import StoredSession
 from slowwave.memory.turn import Progress, Steps, TooLong, say_by_step, tell_by_step
-from slowwave.runtime.config import ChatFormat, Sampling
+from slowwave.runtime.chat import Chat
+from slowwave.runtime.config import Sampling
 from slowwave.serving.errors import ApiError
 from slowwave.serving.history import (
     LastTurn,
@@ -87,13 +88,11 @@ def take_steps(
     request: TurnRequest, plan: Plan, session: Session, told: Sequence[Entry]
 ) -> Steps[None]:
     """The turn, step by step."""
-    chat = session.talker.chat if request.is_chat else None
     options: dict[str, Any] = {"instead": True} if plan.instead else {}
     return session.take_turn(
         told,
         max_new_tokens=request.max_tokens,
         stop=request.stop,
-        end=chat.end if chat else "",
         sampling=request.sampling,
         **options,
     )
@@ -101,7 +100,7 @@ def take_steps(
 
 def tell_all(
     tokenizer: Tokenizer,
-    chat: ChatFormat | None,
+    chat: Chat | None,
     messages: Sequence[Message],
     *,
     most: int,

@@ -136,10 +136,12 @@ class Turn:
 
     def _repeat(self, told: Sequence[Entry], reply: Entry, session: Session) -> None:
         """Answers a request that was answered before, in the same words."""
-        was_ended = bool(reply.role and reply.finish != "stop")  # with tokens that were not drawn
-        end = session.talker.chat.end if was_ended and session.talker.chat else ""
+        _, tokenizer, _, chat = session.talker
+        num_added = 0  # tokens that were not drawn
+        if chat and reply.role:
+            num_added = chat.count_added(tokenizer, is_stopped=reply.finish == "stop")
         self.outcome.num_told = sum(len(entry.tokens) for entry in told)
-        self.outcome.num_drawn = len(reply.tokens) - len(session.talker.tokenizer.encode(end))
+        self.outcome.num_drawn = len(reply.tokens) - num_added
         self.outcome.finish = reply.finish or "length"
         self.outcome.status = session.status()
         self._news.put_nowait(reply.said)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from slowwave.storage.control_tokens import NO_CONTROLS, Controls
 from slowwave.storage.files import read_small
 from slowwave.storage.tokenizer_faults import find_id_faults, find_inexact_parts
 from slowwave.wording import say_how_to_install
@@ -53,6 +54,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def controls(self) -> Controls:
+        """What some tokens mean to the model; none of them is read from a text."""
+        ...
+
+    @property
     def losses(self) -> tuple[str, ...]:
         """Why `decode(encode(text))` may be another text, a clause each; empty if it never is."""
         ...
@@ -80,6 +86,7 @@ class ByteTokenizer:
     vocab_size = NUM_BYTES
     fingerprint = "bytes"
     max_token_bytes = 1
+    controls = NO_CONTROLS
     losses = ()
 
     def encode(self, text: str) -> list[int]:
@@ -113,8 +120,10 @@ class FileTokenizer:
         *,
         exact: bool = True,
         vocab_size: int = 0,
+        controls: Controls = NO_CONTROLS,
         content: bytes | None = None,
     ) -> None:
+        self.controls = controls
         self.content = _read_content(path) if content is None else content
         self._tokenizer = _parse(path, self.content)
         self._tokenizer.encode_special_tokens = True

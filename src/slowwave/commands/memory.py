@@ -146,4 +146,4 @@ def load_model(folder: Path) -> Talker:
         status.show(f"loading {folder}")
         from slowwave.memory.talker import load
 
-        return load(folder)
+        return load(folder, say=status.say)

@@ -13,6 +13,7 @@ from slowwave.memory.sleep_report import SleepReport
 from slowwave.runtime import model_folder
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
+from slowwave.runtime.pretrained_model import ChatForm
 
 
 class Talker(TalkingModel):
@@ -39,9 +40,19 @@ class Talker(TalkingModel):
         return session
 
 
-def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
-    """A model to talk to, from a folder with config.json, model.safetensors and, unless it reads
-    bytes, tokenizer.json.
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    form: ChatForm = "auto",
+    say: Callable[[str], object] | None = None,
+) -> Talker:
+    """A model to talk to: a folder of slowwave's or of Hugging Face's, a .gguf file, or a name on
+    the hub, "org/model".
+
+    form: of a conversation with a pretrained model: its own template, a plain transcript, or the
+    template where it can be written message by message. say: is told what of a pretrained model is
+    lost or left out, a line each.
 
     Raises ValueError naming the file that is missing or unfit, or a device that torch cannot use.
     """
@@ -51,4 +62,4 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Talker:
         raise ValueError(
             f"device is {str(device)!r}, which torch cannot use here; use cpu"
         ) from None
-    return Talker(*model_folder.load(folder, device))
+    return Talker(*model_folder.load(path, device, form=form, say=say))

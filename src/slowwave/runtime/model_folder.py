@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,13 +14,19 @@ from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.runtime.chat import Chat, TemplateChat
 from slowwave.runtime.config import ChatFormat, Role
+from slowwave.runtime.pretrained_model import ChatForm, load_pretrained
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import load_tensors, load_weights, save_tensors
 from slowwave.storage.control_tokens import NO_CONTROLS, Controls
-from slowwave.storage.files import write_atomically
-from slowwave.storage.folder_kind import read_folder_config
+from slowwave.storage.files import read_small, write_atomically
+from slowwave.storage.folder_kind import is_pretrained, read_folder_config
+from slowwave.storage.hub import find_model
 from slowwave.storage.json_files import write_json
-from slowwave.storage.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
+from slowwave.storage.pretrained import save_pretrained
+from slowwave.storage.tokenizer import ByteTokenizer, FileTokenizer, Tokenizer
+
+BESIDE = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+"""Files of Hugging Face's that say how texts are written."""
 
 
 class TalkingModel(NamedTuple):
@@ -58,6 +65,8 @@ class TalkerConfig(Config):
     controls: Controls = NO_CONTROLS
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the matrix products."""
+    is_pretrained: bool = False
+    """Whether it was another program's, whose tokenizer need not be exact."""
 
 
 def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: TalkerConfig) -> None:
@@ -69,14 +78,83 @@ def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: Talk
     write_json(folder / "config.json", config.to_dict())
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> TalkingModel:
-    """Reads what `save` wrote; raises ValueError that says what is missing, unfit, or no model."""
-    folder = Path(folder)
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    form: ChatForm = "auto",
+    say: Callable[[str], object] | None = None,
+) -> TalkingModel:
+    """Reads what `save` wrote, or a model of other programs.
+
+    path: a folder of ours or of Hugging Face's, a .gguf file, or a name on the hub, "org/model".
+    form: of a conversation with a model of other programs; see `load_pretrained`. say: is told what
+    of such a model is lost or left out, a line each. Raises ValueError that says what is missing,
+    unfit, or no model.
+    """
+    folder = find_model(path)
+    if folder.suffix == ".gguf" or is_pretrained(folder):
+        loaded = load_pretrained(folder, form=form)
+        for note in loaded.notes if say else ():
+            say(note)
+        return TalkingModel(loaded.model.to(device), loaded.tokenizer, loaded.sleep, loaded.chat)
     config = read_folder_config(folder, "talker", TalkerConfig)
-    path = folder / "tokenizer.json"
-    tokenizer = load_tokenizer(path if path.exists() else None)
-    model, weights = HybridLM(config.model), folder / "model.safetensors"
+    file = folder / "tokenizer.json"
+    tokenizer = ByteTokenizer() if not file.exists() else _open_tokenizer(file, config)
+    model, weights = HybridLM(config.model, seed=None), folder / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
     chat = config.template or config.chat
     return TalkingModel(model.to(device), tokenizer, config.sleep, chat)
+
+
+def convert(source: str | Path, out: Path, *, form: ChatForm = "auto") -> list[str]:
+    """Writes a model of other programs as a folder of ours; returns what is lost or left out.
+
+    Raises ValueError as `load`, or if `out` is there already.
+    """
+    _require_new(out)
+    loaded = load_pretrained(find_model(source), form=form)
+    is_template = isinstance(loaded.chat, TemplateChat)
+    config = TalkerConfig(
+        model=loaded.model.config,
+        sleep=loaded.sleep,
+        chat=None if isinstance(loaded.chat, TemplateChat) else loaded.chat,
+        template=loaded.chat if is_template else None,
+        controls=loaded.tokenizer.controls,
+        is_pretrained=True,
+    )
+    save(out, loaded.model, loaded.tokenizer, config)
+    return [*loaded.notes]
+
+
+def convert_back(source: str | Path, out: Path) -> None:
+    """Writes a model as a folder that transformers reads: weights, config and tokenizer.
+
+    Raises ValueError as `load`, if `out` is there already, or if no family that slowwave writes
+    computes what the model does.
+    """
+    _require_new(out)
+    folder = find_model(source)
+    talker = load(folder)
+    save_pretrained(out, talker.model)
+    if isinstance(talker.tokenizer, FileTokenizer):
+        write_atomically(out / "tokenizer.json", talker.tokenizer.content)
+    for name in BESIDE:
+        if is_pretrained(folder) and (folder / name).exists():
+            write_atomically(out / name, read_small(folder / name))
+    if not (out / BESIDE[0]).exists():
+        write_json(out / BESIDE[0], {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise ValueError(f"{out} is there already; name another folder")
+
+
+def _open_tokenizer(file: Path, config: TalkerConfig) -> FileTokenizer:
+    """The tokenizer of our own models is exact; those of others are as they are."""
+    if config.is_pretrained:
+        size = config.model.vocab_size
+        return FileTokenizer(file, exact=False, vocab_size=size, controls=config.controls)
+    return FileTokenizer(file, controls=config.controls)

@@ -37,6 +37,15 @@ def read_folder_config(folder: Path, wanted: Wanted, config: type[AnyConfig]) ->
         raise ValueError(f"{path}: {error}") from None
 
 
+def is_pretrained(folder: Path) -> bool:
+    """Whether a folder holds a model of another program, in Hugging Face's form."""
+    path = folder / "config.json"
+    try:
+        return path.exists() and _find_kind(read_json(path)) == "transformers"
+    except ValueError:
+        return False
+
+
 def _find_kind(values: Any) -> Kind:
     """What a config.json is of, by keys that no other kind has."""
     if not isinstance(values, dict):
@@ -75,7 +84,7 @@ def _describe(folder: Path, kind: Kind, values: Any, wanted: Wanted) -> str:
         case "checkpoint":
             return f"is the checkpoint of a run; name the run's folder, {folder.parent}"
         case "transformers":
-            return f"is a model of transformers, which slowwave cannot read; {MENDS[wanted]}"
+            return f"is a pretrained model, not a run; {MENDS[wanted]}"
         case "unknown":
             return f"has a config.json that is not of {NAMES[wanted]}; {MENDS[wanted]}"
 

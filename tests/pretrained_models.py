@@ -61,7 +61,7 @@ def make_config(name: str) -> transformers.PreTrainedConfig:
                 head_dim=10,
                 query_pre_attn_scalar=30,
                 sliding_window=9,
-                sliding_window_pattern=3,
+                layer_types=["sliding_attention"] * 2 + ["full_attention", "sliding_attention"],
             )
         case "qwen3_5":
             rope = {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}

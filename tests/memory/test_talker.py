@@ -23,6 +23,7 @@ DRAWN = Sampling(temperature=1.5, top_k=40, top_p=0.9, seed=7)
 
 
 def test_a_folder_makes_a_talker(talker: Talker, tmp_path: Path) -> None:
+    assert isinstance(talker.chat, ChatFormat)
     config = TalkerConfig(model=talker.model.config, sleep=talker.sleep, chat=talker.chat)
     model_folder.save(tmp_path, talker.model, tokenizer.ByteTokenizer(), config)
     loaded = load(tmp_path)

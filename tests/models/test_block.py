@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from numerics import assert_close
 from slowwave.models.block import Block, GatedMLP
 from slowwave.models.config import ModelConfig
+from slowwave.models.mixers.attention import Attention
 from slowwave.models.mixers.mixer import Context
 from slowwave.ops.attention import Rope, Rotation, rotation
 
@@ -39,6 +40,7 @@ def test_residual_stream_keeps_its_dtype_in_bfloat16() -> None:
     torch.manual_seed(0)
     block = Block(ModelConfig(width=8, mlp_hidden=12, attn_heads=2), "attn")
     mixer = block.mixer
+    assert isinstance(mixer, Attention)
     for linear in (mixer.qkv, mixer.out, block.mlp.up, block.mlp.out):
         linear.compute_dtype = torch.bfloat16
     context = Context(turn(5, torch.float32))

@@ -150,7 +150,7 @@ def test_turns_are_found_again(name: str) -> None:
 def test_a_blank_message_is_refused() -> None:
     chat, tokenizer = load(SMOLLM2)
     with pytest.raises(ValueError, match="the message is empty; say something"):
-        [*chat.encode(tokenizer, "user", " \n ")]
+        list(chat.encode(tokenizer, "user", " \n "))
 
 
 def test_a_config_keeps_it() -> None:

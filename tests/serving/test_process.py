@@ -22,6 +22,7 @@ from slowwave.memory.replay import replay
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker
 from slowwave.runtime import model_folder
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import TalkerConfig
 from slowwave.serving import run as serving_run
 from slowwave.serving.config import ServeConfig
@@ -105,6 +106,7 @@ def test_a_client_that_hangs_up_before_the_first_token_was_not_there(
 
 @pytest.fixture
 def folder(tmp_path: Path, talker: Talker) -> Path:
+    assert isinstance(talker.chat, ChatFormat)
     config = TalkerConfig(model=TWO_LAYERS, sleep=talker.sleep, chat=talker.chat)
     model_folder.save(tmp_path / "tiny", MODEL, talker.tokenizer, config)
     return tmp_path / "tiny"

@@ -95,8 +95,9 @@ def load(
     folder = find_model(path)
     if folder.suffix == ".gguf" or is_pretrained(folder):
         loaded = load_pretrained(folder, form=form)
-        for note in loaded.notes if say else ():
-            say(note)
+        if say is not None:
+            for note in loaded.notes:
+                say(note)
         return TalkingModel(loaded.model.to(device), loaded.tokenizer, loaded.sleep, loaded.chat)
     config = read_folder_config(folder, "talker", TalkerConfig)
     file = folder / "tokenizer.json"
@@ -115,12 +116,12 @@ def convert(source: str | Path, out: Path, *, form: ChatForm = "auto") -> list[s
     """
     _require_new(out)
     loaded = load_pretrained(find_model(source), form=form)
-    is_template = isinstance(loaded.chat, TemplateChat)
+    chat = loaded.chat
     config = TalkerConfig(
         model=loaded.model.config,
         sleep=loaded.sleep,
-        chat=None if isinstance(loaded.chat, TemplateChat) else loaded.chat,
-        template=loaded.chat if is_template else None,
+        chat=chat if isinstance(chat, ChatFormat) else None,
+        template=chat if isinstance(chat, TemplateChat) else None,
         controls=loaded.tokenizer.controls,
         is_pretrained=True,
     )

@@ -69,7 +69,7 @@ class GgufModel:
     def __init__(self, path: Path) -> None:
         self._file = GgufFile(path)
         self.path = path
-        self.architecture = self._file.metadata.get("general.architecture")
+        self.architecture = str(self._file.metadata.get("general.architecture"))
         if self.architecture not in FAMILIES:
             raise ValueError(
                 f"{path}: general.architecture is {self.architecture!r:.80}, which slowwave does "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import random
 import tomllib
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 Role = Literal["user", "assistant"]
@@ -127,7 +127,7 @@ def _sample(
 
 
 def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads((resources.files(__package__) / name).read_text("utf-8"))
+    return tomllib.loads(Path(__file__).with_name(name).read_text("utf-8"))
 
 
 def _fill_lists(lists: dict[str, list[str]]) -> dict[str, list[str]]:

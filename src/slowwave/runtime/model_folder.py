@@ -19,7 +19,7 @@ from slowwave.storage.control_tokens import NO_CONTROLS, Controls
 from slowwave.storage.files import write_atomically
 from slowwave.storage.folder_kind import read_folder_config
 from slowwave.storage.json_files import write_json
-from slowwave.storage.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
+from slowwave.storage.tokenizer import ByteTokenizer, FileTokenizer, Tokenizer
 
 
 class TalkingModel(NamedTuple):
@@ -56,6 +56,9 @@ class TalkerConfig(Config):
     template: TemplateChat | None = None
     """How a conversation is written by the model's template; goes before `chat`."""
     controls: Controls = NO_CONTROLS
+    exact_tokens: bool = True
+    """Whether the tokenizer gives back any text, and has as many tokens as the model: those of
+    models from elsewhere may not."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the matrix products."""
 
@@ -73,10 +76,17 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> TalkingModel
     """Reads what `save` wrote; raises ValueError that says what is missing, unfit, or no model."""
     folder = Path(folder)
     config = read_folder_config(folder, "talker", TalkerConfig)
-    path = folder / "tokenizer.json"
-    tokenizer = load_tokenizer(path if path.exists() else None)
+    tokenizer = _load_tokenizer(folder / "tokenizer.json", config)
     model, weights = HybridLM(config.model), folder / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
     chat = config.template or config.chat
     return TalkingModel(model.to(device), tokenizer, config.sleep, chat)
+
+
+def _load_tokenizer(path: Path, config: TalkerConfig) -> Tokenizer:
+    if not path.exists():
+        return ByteTokenizer()
+    exact, size = config.exact_tokens, config.model.vocab_size
+    tokenizer = FileTokenizer(path, exact=exact, vocab_size=0 if exact else size)
+    return tokenizer.with_controls(config.controls)

@@ -37,7 +37,7 @@ def load(published: Published) -> tuple[TemplateChat, FileTokenizer]:
     plain = tokenizer_of(published)
     texts = SpecialTexts(published.bos, published.eos)
     chat, controls = compile_template(published.text, plain, texts, where="made")
-    return chat, FileTokenizer("made", content=plain.content, controls=controls)
+    return chat, plain.with_controls(controls)
 
 
 def write(published: Published, turns: Turns) -> list[int]:

@@ -17,8 +17,8 @@ from slowwave.storage.tokenizer import (
     Tokenizer,
     encode_in_pieces,
     load_tokenizer,
-    read_tokenizer_file,
 )
+from slowwave.storage.tokenizer_file import read_tokenizer_file
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "recipes" / "talk-tokenizer.json"

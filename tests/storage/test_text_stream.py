@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from slowwave.storage.control_tokens import Controls
-from slowwave.storage.tokenizer import TextStream, count_ids
+from slowwave.storage.tokenizer import TextStream
+from slowwave.storage.tokenizer_file import count_ids
 
 
 class Inexact:

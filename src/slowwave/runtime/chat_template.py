@@ -183,7 +183,7 @@ def _encode(
     user, assistant, reply = (
         frames["user"],
         frames["assistant"],
-        _encode_before(tokenizer, pieces.reply),
+        tuple(encode(pieces.reply)),
     )
     controls = tokenizer.control_tokens
     marks = [user.after + assistant.before, user.after + reply, assistant.after + user.before]

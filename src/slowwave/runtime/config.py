@@ -163,6 +163,10 @@ class ChatFormat(Config):
         return "assistant", self.assistant_mark if line.startswith(self.assistant_mark) else ""
 
 
+PLAIN = ChatFormat(user_mark="User: ", system_mark="System: ", assistant_mark="Assistant: ")
+"""A transcript, for models that were not trained on a form of ours."""
+
+
 def flatten(text: str) -> str:
     """A text in one line: a space for every line break, and none at its ends."""
     for sign in BREAKS:  # `splitlines` would make millions of lines of a text of line breaks

@@ -63,10 +63,11 @@ class TalkerConfig(Config):
     template: TemplateChat | None = None
     """How a conversation is written by the model's template; goes before `chat`."""
     controls: Controls = NO_CONTROLS
+    exact_tokens: bool = True
+    """Whether the tokenizer gives back any text, and has as many tokens as the model: those of
+    models from elsewhere may not."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the matrix products."""
-    is_pretrained: bool = False
-    """Whether it was another program's, whose tokenizer need not be exact."""
 
 
 def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: TalkerConfig) -> None:
@@ -100,8 +101,7 @@ def load(
                 say(note)
         return TalkingModel(loaded.model.to(device), loaded.tokenizer, loaded.sleep, loaded.chat)
     config = read_folder_config(folder, "talker", TalkerConfig)
-    file = folder / "tokenizer.json"
-    tokenizer = ByteTokenizer() if not file.exists() else _open_tokenizer(file, config)
+    tokenizer = _load_tokenizer(folder / "tokenizer.json", config)
     model, weights = HybridLM(config.model, seed=None), folder / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
     model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
@@ -123,7 +123,7 @@ def convert(source: str | Path, out: Path, *, form: ChatForm = "auto") -> list[s
         chat=chat if isinstance(chat, ChatFormat) else None,
         template=chat if isinstance(chat, TemplateChat) else None,
         controls=loaded.tokenizer.controls,
-        is_pretrained=True,
+        exact_tokens=False,
     )
     save(out, loaded.model, loaded.tokenizer, config)
     return [*loaded.notes]
@@ -153,9 +153,9 @@ def _require_new(out: Path) -> None:
         raise ValueError(f"{out} is there already; name another folder")
 
 
-def _open_tokenizer(file: Path, config: TalkerConfig) -> FileTokenizer:
-    """The tokenizer of our own models is exact; those of others are as they are."""
-    if config.is_pretrained:
-        size = config.model.vocab_size
-        return FileTokenizer(file, exact=False, vocab_size=size, controls=config.controls)
-    return FileTokenizer(file, controls=config.controls)
+def _load_tokenizer(path: Path, config: TalkerConfig) -> Tokenizer:
+    if not path.exists():
+        return ByteTokenizer()
+    exact, size = config.exact_tokens, config.model.vocab_size
+    tokenizer = FileTokenizer(path, exact=exact, vocab_size=0 if exact else size)
+    return tokenizer.with_controls(config.controls)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from slowwave.storage.control_tokens import NO_CONTROLS, Controls
-from slowwave.storage.files import read_small
 from slowwave.storage.tokenizer_faults import find_id_faults, find_inexact_parts
-from slowwave.wording import say_how_to_install
+from slowwave.storage.tokenizer_file import MEND, explain_panics, parse_tokenizer, read_content
 
 if TYPE_CHECKING:
     import tokenizers
@@ -25,13 +23,10 @@ MARGIN = 128
 
 _REPLACEMENT = "\ufffd"
 _ANY_BYTES = 2**20
-_MAX_UNUSED_IDS = 1_000_000  # and as many as there are tokens
 _MAX_OPEN = 3  # tokens that can wait for the end of a character, which has four bytes at most
 # What inexact tokenizers change: case, spaces, accents made of two code points, unknown signs.
 # Files are judged by what they say; this is for what another version of the package may make of it.
 _PROBES = ("A", " A  b\t\n\n 12 don't e\u0301 \u00e9 \u212b \u4f60 \U0001f600 \x00 ")
-
-_MEND = "name a tokenizer.json of the tokenizers package"
 
 
 class Tokenizer(Protocol):
@@ -120,28 +115,32 @@ class FileTokenizer:
         *,
         exact: bool = True,
         vocab_size: int = 0,
-        controls: Controls = NO_CONTROLS,
         content: bytes | None = None,
     ) -> None:
-        self.controls = controls
-        self.content = _read_content(path) if content is None else content
-        self._tokenizer = _parse(path, self.content)
+        self.controls = NO_CONTROLS
+        self.content = read_content(path) if content is None else content
+        made = parse_tokenizer(path, self.content)
+        self._tokenizer, vocabulary = made.tokenizer, made.vocabulary
         self._tokenizer.encode_special_tokens = True
-        num_ids = count_ids(self._tokenizer)
-        if vocab_size and vocab_size < num_ids:
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.control_tokens = {
+            each.content: number for number, each in added.items() if each.special
+        }
+        """The ids of control tokens (special ones, in the words of the package), by content."""
+        if vocab_size and vocab_size < made.num_ids:
             raise ValueError(
-                f"{path}: has {num_ids} tokens, the model {vocab_size}; use the tokenizer that the "
-                "model was trained with"
+                f"{path}: has {made.num_ids} tokens, the model {vocab_size}; use the tokenizer "
+                "that the model was trained with"
             )
-        self.vocab_size = max(vocab_size, num_ids)
+        self.vocab_size = max(vocab_size, made.num_ids)
         self.fingerprint = hashlib.sha256(self.content).hexdigest()
-        faults = find_id_faults(self._tokenizer, self.content)
+        faults = find_id_faults(self._tokenizer, made.added, vocabulary)
         if faults:
             raise ValueError(
                 f"{path}: {faults[0]}; give every token an id of its own, added tokens those right "
                 "after the others"
             )
-        self.losses = self._find_losses(path)
+        self.losses = self._find_losses(path, vocabulary)
         if exact and self.losses:
             raise ValueError(
                 f"{path}: decoding does not give back the text that was encoded, for "
@@ -150,14 +149,16 @@ class FileTokenizer:
             )
         # In the alphabet of byte-level BPE a byte is a character of one or two bytes. A token of
         # another kind may stand for any text that is not known.
-        longest = max(map(_count_bytes, self._tokenizer.get_vocab()), default=1)
+        longest = max(
+            map(_count_bytes, [*vocabulary, *(each.content for each in added.values())]), default=1
+        )
         self.max_token_bytes = _ANY_BYTES if self.losses else longest
 
-    @property
-    def control_tokens(self) -> dict[str, int]:
-        """The ids of control tokens (special ones, in the words of the package), by content."""
-        added = self._tokenizer.get_added_tokens_decoder()
-        return {token.content: number for number, token in added.items() if token.special}
+    def with_controls(self, controls: Controls) -> FileTokenizer:
+        """The same tokenizer, for a model that uses its control tokens so."""
+        twin = copy.copy(self)
+        twin.controls = controls
+        return twin
 
     def token_id(self, content: str) -> int:
         """The id of a token; raises ValueError if there is none of this content."""
@@ -179,14 +180,14 @@ class FileTokenizer:
 
     def find_beginning(self) -> list[int]:
         """The ids that the file puts in front of every text: that of a begin token, or none."""
-        with explain_panics("the tokenizer cannot encode", _MEND):
+        with explain_panics("the tokenizer cannot encode", MEND):
             whole = self._tokenizer.encode("a").ids
         plain = self.encode("a")
         starts = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
         return whole[: starts[0]] if starts else []
 
-    def _find_losses(self, path: str | Path) -> tuple[str, ...]:
-        told = find_inexact_parts(self._tokenizer)
+    def _find_losses(self, path: str | Path, vocabulary: dict[str, int]) -> tuple[str, ...]:
+        told = find_inexact_parts(self._tokenizer, vocabulary)
         if not told:
             changed = [text for text in _PROBES if not self._gives_back(text, path)]
             told = [f"{text!r} comes back otherwise" for text in changed]
@@ -314,59 +315,6 @@ def load_tokenizer(path: str | Path | None) -> ByteTokenizer | FileTokenizer:
     return ByteTokenizer() if path is None else FileTokenizer(path)
 
 
-def read_tokenizer_file(path: str | Path) -> tokenizers.Tokenizer:
-    """Any tokenizer.json, as the tokenizers package reads it, that neither cuts, pads nor draws.
-
-    Raises ValueError if the package is missing or cannot read the file.
-    """
-    return _parse(path, _read_content(path))
-
-
-def _read_content(path: str | Path) -> bytes:
-    try:
-        return read_small(Path(path))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as a tokenizer ({error}); {_MEND}") from None
-
-
-def _parse(path: str | Path, content: bytes) -> tokenizers.Tokenizer:
-    try:
-        from tokenizers import Tokenizer
-        from tokenizers.models import BPE
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"{path}: the tokenizers package, which reads it, is not installed; "
-            f"{say_how_to_install('text')}"
-        ) from None
-    unread = f"{path}: cannot be read as a tokenizer"
-    with explain_panics(unread, _MEND):
-        try:
-            json.loads(content)  # refuses what the package passes over and we would stumble on
-            tokenizer = Tokenizer.from_str(content.decode())
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise ValueError(f"{unread} ({error}); {_MEND}") from None
-    _require_near_ids(path, tokenizer)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if isinstance(tokenizer.model, BPE):
-        tokenizer.model.dropout = None  # which skips merges at random
-    return tokenizer
-
-
-def count_ids(tokenizer: tokenizers.Tokenizer) -> int:
-    """The highest id and one, which is more than there are tokens where ids have holes."""
-    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-
-
-def _require_near_ids(path: str | Path, tokenizer: tokenizers.Tokenizer) -> None:
-    """To write out a tokenizer, the package goes through all ids up to the highest."""
-    count, highest = tokenizer.get_vocab_size(), count_ids(tokenizer) - 1
-    if highest > _MAX_UNUSED_IDS + 2 * count:
-        raise ValueError(
-            f"{path}: has id {highest} for one of {count} tokens; number them without such a gap"
-        )
-
-
 def _count_bytes(token: str) -> int:
     return len(token.encode())
 
@@ -385,14 +333,3 @@ def _require_known(tokens: Sequence[int], vocab_size: int) -> None:
                 f"token id {token} is out of range; use ids from 0 to {vocab_size - 1}, those of "
                 "the tokenizer that made the text"
             )
-
-
-@contextlib.contextmanager
-def explain_panics(sentence: str, mend: str) -> Iterator[None]:
-    """Raises ValueError where the package fails on its own, which `except Exception` lets by."""
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__module__ != "pyo3_runtime":  # the class itself has no name to import
-            raise
-        raise ValueError(f"{sentence} ({error}); {mend}") from None

@@ -8,51 +8,69 @@ part that touches the text is named here; a part that is not known counts as one
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import tokenizers
+    from tokenizers import AddedToken, models
 
 NAMED = 3  # tokens in a clause
 
 Part = dict[str, Any]
 
 
-def find_inexact_parts(tokenizer: tokenizers.Tokenizer) -> list[str]:
+def find_inexact_parts(
+    tokenizer: tokenizers.Tokenizer, vocabulary: dict[str, int] | None = None
+) -> list[str]:
     """What may keep `decode(encode(text))` from being the text, a clause each; empty if nothing.
 
     Holds where `encode_special_tokens` is on: the text of a special token is then text like any.
+    vocabulary: its tokens but for added ones, where they are known already.
     """
     # What the package made of the file, so that old forms and defaults need no care.
-    values = json.loads(tokenizer.to_str())
     return [
         *(
             f"its normalizer {part['type']} changes text"
-            for part in _flatten(values["normalizer"], "normalizers")
+            for part in _flatten(_describe(tokenizer.normalizer), "normalizers")
         ),
-        *_judge_cuts(_flatten(values["pre_tokenizer"], "pretokenizers")),
-        *_judge_model(values["model"], tokenizer.get_vocab(with_added_tokens=False)),
-        *_judge_added(values["added_tokens"]),
-        *_judge_decoder(_flatten(values["decoder"], "decoders")),
+        *_judge_cuts(_flatten(_describe(tokenizer.pre_tokenizer), "pretokenizers")),
+        *_judge_model(tokenizer.model, vocabulary or tokenizer.get_vocab(with_added_tokens=False)),
+        *_judge_added([*tokenizer.get_added_tokens_decoder().values()]),
+        *_judge_decoder(_flatten(_describe(tokenizer.decoder), "decoders")),
     ]
 
 
-def find_id_faults(tokenizer: tokenizers.Tokenizer, content: str | bytes) -> list[str]:
+def find_id_faults(
+    tokenizer: tokenizers.Tokenizer, added: Iterable[Part], vocabulary: dict[str, int]
+) -> list[str]:
     """Where ids are not those of the file, or do not tell tokens apart, a clause each.
 
-    content: the file. The package numbers added tokens anew, by the count of tokens.
+    added: the added tokens of the file, which the package numbers anew, by the count of tokens.
+    vocabulary: the other tokens.
     """
     faults: list[str] = []
-    for added in json.loads(content).get("added_tokens", []):
-        given, taken = added["id"], tokenizer.token_to_id(added["content"])
+    for each in added:
+        given, taken = each["id"], tokenizer.token_to_id(each["content"])
         if taken is not None and taken != given:  # one without text is never read
-            faults.append(f"its added token {added['content']!r} has id {given}, read as {taken}")
-    for token, number in tokenizer.get_vocab(with_added_tokens=False).items():
+            faults.append(f"its added token {each['content']!r} has id {given}, read as {taken}")
+    ids = set(vocabulary.values())
+    apart = [
+        number not in ids or vocabulary.get(each.content) == number
+        for number, each in tokenizer.get_added_tokens_decoder().items()
+    ]
+    if len(ids) == len(vocabulary) and all(apart):
+        return faults
+    for token, number in vocabulary.items():
         named = tokenizer.id_to_token(number)
         if named != token:
             faults.append(f"its tokens {token!r} and {named!r} share id {number}")
     return faults
+
+
+def _describe(part: Any) -> Part | None:
+    """A part of a tokenizer as its file would have it."""
+    return None if part is None else json.loads(part.__getstate__())
 
 
 def _flatten(part: Part | None, members: str) -> list[Part]:
@@ -80,26 +98,27 @@ def _judge_cuts(parts: list[Part]) -> Iterator[str]:
         yield f"its pre-tokenizers have ByteLevel {count} times, not once"
 
 
-def _judge_model(model: Part, vocabulary: dict[str, int]) -> Iterator[str]:
-    if model["type"] != "BPE":
-        yield f"its model is {model['type']}, not BPE"
+def _judge_model(model: models.Model, vocabulary: dict[str, int]) -> Iterator[str]:
+    kind = type(model).__name__
+    if kind != "BPE":
+        yield f"its model is {kind}, not BPE"
         return
     for mark in ("continuing_subword_prefix", "end_of_word_suffix"):
-        if model[mark]:
-            yield f"its model writes {model[mark]!r} into tokens ({mark})"
+        if written := getattr(model, mark):
+            yield f"its model writes {written!r} into tokens ({mark})"
     missing = len(_alphabet() - vocabulary.keys())
     if missing:
         yield f"its vocabulary lacks {missing} of the 256 signs for bytes"
 
 
-def _judge_added(tokens: list[Part]) -> Iterator[str]:
-    plain = [token for token in tokens if not token["special"]]  # special ones are not looked for
-    strips = [token["content"] for token in plain if token["lstrip"] or token["rstrip"]]
+def _judge_added(tokens: list[AddedToken]) -> Iterator[str]:
+    plain = [token for token in tokens if not token.special]  # special ones are not looked for
+    strips = [token.content for token in plain if token.lstrip or token.rstrip]
     if strips:
         yield f"its added tokens take the spaces beside them (lstrip, rstrip): {_name(strips)}"
     # The decoder takes a token of such signs alone for bytes; of ASCII they are their own.
     signs = _alphabet()
-    bytes_ = [text for token in plain if signs.issuperset(text := token["content"])]
+    bytes_ = [text for token in plain if signs.issuperset(text := token.content)]
     misread = [text for text in bytes_ if not text.isascii()]
     if misread:
         yield f"its added tokens are decoded as bytes: {_name(misread)}"

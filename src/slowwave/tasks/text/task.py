@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slowwave.sleep.objective import Batch, Labelled
-from slowwave.storage.tokenizer import NUM_BYTES, count_ids, explain_panics, read_tokenizer_file
+from slowwave.storage.tokenizer import NUM_BYTES
+from slowwave.storage.tokenizer_file import count_ids, explain_panics, read_tokenizer_file
 from slowwave.tasks.base import Lines, Task, name_doublings
 from slowwave.tasks.draws import SPLITS, Integers, Words, belongs_to, check_rows, keyed_hash
 from slowwave.tasks.text import TextConfig

@@ -23,7 +23,8 @@ class Context(NamedTuple):
     same of all that attention could see. band: how far back it sees; None for all. keep_state:
     False for questions, which leave the state as it was given. ridge: the penalty with which the
     tokens' values are fitted on their keys; the state is that fit then, and not what the mixer's
-    own rule leaves. None for the rule.
+    own rule leaves. None for the rule. queries: where layers that keep entries
+    leave their queries, (B, T, H, Dh) rotated, in their order; None if nobody asks.
     """
 
     rotary: Rotation | None = None
@@ -33,6 +34,7 @@ class Context(NamedTuple):
     keep_state: bool = True
     local_rotary: Rotation | None = None
     ridge: float | None = None
+    queries: list[Tensor] | None = None
 
 
 class Mixer(nn.Module):
@@ -44,6 +46,8 @@ class Mixer(nn.Module):
 
     has_midterm: ClassVar[bool]
     """Whether its state outlives a sleep."""
+    keeps_entries: ClassVar[bool] = False
+    """Whether compact entries of its keys and values may outlive one, where a sleep makes them."""
 
     def __init__(self, sizes: ModelConfig) -> None:
         """A mixer of these sizes, its weights not drawn yet."""

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from collections.abc import Generator, Sequence
 
+from torch import Tensor
+
 from slowwave.config import import_object
 from slowwave.models.backbone import HybridLM, Run
 from slowwave.models.config import ModelConfig
@@ -33,7 +35,12 @@ class Consolidator:
         raise NotImplementedError
 
     def write(
-        self, model: HybridLM, read: MemoryState, passes: int, run: Run
+        self,
+        model: HybridLM,
+        read: MemoryState,
+        passes: int,
+        run: Run,
+        replay: Tensor | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """Steps of a sleep on the window in `read`, for 2 passes or more.
 
@@ -41,6 +48,10 @@ class Consolidator:
         on with, before anything is evicted from them.
         """
         raise NotImplementedError
+
+    def position(self, read: MemoryState) -> Tensor | None:
+        """(B,) int64, the rotary position at which the next window begins; None is 0."""
+        return read.position
 
     def plan(self, sizes: ModelConfig, window: int, *, carried: int, passes: int) -> list[Pass]:
         """The passes that `write` runs over a window, beside `carried` tokens of earlier ones."""
@@ -66,7 +77,12 @@ class EvictConsolidator(Consolidator):
         return False
 
     def write(
-        self, model: HybridLM, read: MemoryState, passes: int, run: Run
+        self,
+        model: HybridLM,
+        read: MemoryState,
+        passes: int,
+        run: Run,
+        replay: Tensor | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
         yield from ()

@@ -62,7 +62,12 @@ class PassesConsolidator(Consolidator):
         return planned
 
     def write(
-        self, model: HybridLM, read: MemoryState, passes: int, run: Run
+        self,
+        model: HybridLM,
+        read: MemoryState,
+        passes: int,
+        run: Run,
+        replay: Tensor | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
         hidden, mask, tokens = read.window_hidden, read.window_mask, read.window_tokens

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from torch import Tensor
+
 from slowwave.models.backbone import HybridLM, Run
 from slowwave.models.config import ModelConfig
 from slowwave.models.flops import Pass
@@ -38,7 +40,12 @@ class RidgeConsolidator(Consolidator):
         return [Pass(window, carried, evicts, is_read=False, keeps_cache=False, ridge=ridge)]
 
     def write(
-        self, model: HybridLM, read: MemoryState, passes: int, run: Run
+        self,
+        model: HybridLM,
+        read: MemoryState,
+        passes: int,
+        run: Run,
+        replay: Tensor | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
         begun = with_midterm(read.evict(), noted_start(read))

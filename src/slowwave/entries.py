@@ -24,6 +24,35 @@ class HeadEntries(NamedTuple):
     bias: Tensor
 
 
+class Entries(NamedTuple):
+    """Entries of one KV head of one stream; see `CompactKeyValues`.
+
+    keys, values: (E, Dh). bias, score, position, place: (E,).
+    """
+
+    keys: Tensor
+    values: Tensor
+    bias: Tensor
+    score: Tensor
+    position: Tensor
+    place: Tensor
+
+    @classmethod
+    def of_tokens(cls, keys: Tensor, values: Tensor, position: Tensor, place: Tensor) -> Self:
+        """One entry a token, as it is, pinned. keys, values: (W, Dh). position, place: (W,)."""
+        score = torch.full_like(place, PINNED, dtype=torch.float32)
+        return cls(keys, values, torch.zeros_like(keys[:, 0]), score, position, place)
+
+    @classmethod
+    def join(cls, parts: Sequence[Entries]) -> Self:
+        """All entries of several."""
+        return cls(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+    def take(self, index: Tensor) -> Entries:
+        """Those at some places."""
+        return Entries(*(tensor[index] for tensor in self))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CompactKeyValues(Part):
     """Mid-term memory of one attention layer: keys with values and a bias, some of each KV head.
@@ -86,6 +115,19 @@ class CompactKeyValues(Part):
             for field in dataclasses.fields(cls)
         }
         return cls(**values)
+
+    @classmethod
+    def of_stream(cls, heads: Sequence[Entries]) -> Self:
+        """The entries of every KV head of one stream."""
+        lengths = torch.tensor([[len(head.place) for head in heads]], device=heads[0].place.device)
+        return cls(*(tensor[None] for tensor in Entries.join(heads)), lengths)
+
+    def list_heads(self) -> list[Entries]:
+        """The entries of every KV head of the only stream."""
+        assert len(self.lengths) == 1
+        counts = self.lengths[0].tolist()
+        tensors = (getattr(self, name)[0].split(counts) for name in Entries._fields)
+        return [Entries(*each) for each in zip(*tensors, strict=True)]
 
     def heads(self) -> list[HeadEntries]:
         """The entries of each KV head."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from slowwave.entries import CompactKeyValues
 from slowwave.part import Function, Part
 
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LayerState(Part):
     """What one layer holds of a stream."""

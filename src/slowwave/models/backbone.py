@@ -14,7 +14,7 @@ from slowwave.models.block import Block
 from slowwave.models.config import ModelConfig, Part
 from slowwave.models.flops import written_span
 from slowwave.models.linear import Linear, RMSNorm
-from slowwave.models.mixers.mixer import Context, Mixer
+from slowwave.models.mixers.mixer import Context, Mixer, Watch
 from slowwave.ops.append import append
 from slowwave.ops.attention import Rope, Rotation, exact_rotation, rotation, window_rotation
 from slowwave.ops.linear import linear
@@ -134,7 +134,7 @@ class HybridLM(nn.Module):
         evicts: bool = False,
         part: Part = "all",
         ridge: float | None = None,
-        queries: list[Tensor] | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Tensor, MemoryState]:
         """One pass of all blocks, or a part of them, over T tokens that follow the window.
 
@@ -143,7 +143,7 @@ class HybridLM(nn.Module):
         hidden: (B, T, D). mask: (B, T) bool or None, False is padding. With keep_state=False the
         state comes back as given, and hidden may have (B * F) rows, F forks of each stream.
         evicts: True if the window is dropped right after and nobody reads what comes out. Only what
-        outlives that is computed, and the hidden that comes back means nothing. ridge, queries: see
+        outlives that is computed, and the hidden that comes back means nothing. ridge, watch: see
         `Context`.
         Returns (hidden (B, T, D), state with new layer states; its window is left as it was).
         """
@@ -159,7 +159,7 @@ class HybridLM(nn.Module):
             band=band,
             keep_state=keep_state,
             ridge=ridge,
-            queries=queries,
+            watch=watch,
         )
         span, last_writer = self.config.span(part), None
         if evicts:

@@ -32,10 +32,13 @@ def compact_attention(
     """
     T, W = q.shape[1], keys.shape[1]
     visible = _see_window(T, W, key_mask, q.device)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     attend = _attend_explicitly if T <= FEW_TOKENS else _attend_fused
     grouped = q.unflatten(2, (len(memory), -1)).permute(2, 0, 3, 1, 4)
     parts = [
-        attend(queries, keys[:, :, h], values[:, :, h], entries, visible, scale or q.shape[-1] ** -0.5)
+        attend(
+            queries, keys[:, :, h], values[:, :, h], entries, visible, scale or q.shape[-1] ** -0.5
+        )
         for h, (queries, entries) in enumerate(zip(grouped, memory, strict=True))
     ]
     return torch.cat(parts, dim=1).transpose(1, 2)
@@ -109,12 +112,13 @@ def compact_attention_reference(
         itself = torch.eye(W, dtype=torch.bool, device=q.device)[W - q.shape[1] :]
         sees = (sees & key_mask[:, None]) | itself
     groups = q.shape[2] // keys.shape[2]
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     heads: list[Tensor] = []
     for h in range(q.shape[2]):
         entries = memory[h // groups]
         seen_keys = torch.cat([entries.keys, keys[:, :, h // groups]], dim=1)
         seen_values = torch.cat([entries.values, values[:, :, h // groups]], dim=1)
-        scores = q[:, :, h] @ seen_keys.mT * (scale or q.shape[-1] ** -0.5)
+        scores = q[:, :, h] @ seen_keys.mT * scale
         bias = torch.where(sees, 0.0, -torch.inf).to(scores.dtype).expand(len(q), -1, -1)
         biases = entries.bias[:, None].expand(-1, q.shape[1], -1)
         weights = (scores + torch.cat([biases, bias], dim=-1)).softmax(-1)

@@ -2,9 +2,9 @@
 
 One KV head has J candidates, keys and values (J, Dh), and n queries that say what is looked up. A
 query's attention A (n, J) to them sums to its share a <= 1; the rest goes elsewhere. Of the
-candidates t are chosen. Then their biases are fitted, so that the share stays what it was, and
-their values, so that what is read from them does. Both are least squares over the queries, which
-weigh by the square of their share without more being said, for A has it in.
+candidates t are chosen. Then biases can be fitted, so that the share stays what it was, and values,
+so that what is read from them does. Both are least squares over the queries, which weigh by the
+square of their share without more being said, for A has it in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Score = Literal["rms", "max", "mean"]
+Score = Literal["max", "rms", "mean"]
 
 PENALTY = 1e-3
 """Of a fit, against staying as it was, in units of what the queries weigh on average."""
@@ -24,22 +24,27 @@ LEAST_WEIGHT, MOST_WEIGHT = 0.05, 20.0
 ROUNDS = 20
 
 
-def score_entries(attention: Tensor, values: Tensor | None, score: Score) -> Tensor:
-    """What each candidate is worth, (J,).
+def score_entries(attention: Tensor, score: Score) -> Tensor:
+    """How much each candidate is looked up, (J,). attention: (n, J).
 
-    attention: (n, J). values: (J, Dh), whose distance from their mean weighs as well; None if only
-    attention counts. score: how n queries make one figure.
+    score: how n queries make one figure.
     """
     match score:
-        case "rms":
-            worth = attention.square().mean(0).sqrt()
-        case "p4":
-            worth = attention.pow(4).mean(0).pow(0.25)
         case "max":
-            worth = attention.amax(0)
+            return attention.amax(0)
+        case "rms":
+            return attention.square().mean(0).sqrt()
         case "mean":
-            worth = attention.mean(0)
-    return worth if values is None else worth * (values - values.mean(0)).norm(dim=-1)
+            return attention.mean(0)
+
+
+def measure_spread(values: Tensor, center: Tensor, metric: Tensor) -> Tensor:
+    """How far values (J, Dh) are from a center (Dh,), where they are read: (J,).
+
+    metric: (Dh, Dh), W^T W for a matrix W that values go through.
+    """
+    apart = values - center
+    return (apart @ metric * apart).sum(-1).clamp(min=0).sqrt()
 
 
 def choose_best(scores: Sequence[Tensor], count: int, *, least: int) -> list[Tensor]:
@@ -70,21 +75,20 @@ def fit_weights(kept: Tensor, share: Tensor) -> Tensor:
 def solve_within(gram: Tensor, wanted: Tensor, lower: float, upper: float) -> Tensor:
     """Minimises x gram x / 2 - wanted x over lower <= x <= upper; gram (t, t) positive definite.
 
-    Differentiable where the same bounds hold.
+    By block pivoting: which x are at a bound is guessed, the rest solved for, and the guess mended.
+    Differentiable as long as the same bounds hold.
     """
     with torch.no_grad():
         bound = torch.zeros_like(wanted)  # -1 at the lower bound, 1 at the upper
         for _ in range(ROUNDS):
             x = _solve_free(gram, wanted, bound, lower, upper)
             slope = gram @ x - wanted
-            free = bound == 0
-            over = free & (x > upper)
-            under = free & (x < lower)
+            is_free = bound == 0
+            over, under = is_free & (x > upper), is_free & (x < lower)
             released = ((bound < 0) & (slope < 0)) | ((bound > 0) & (slope > 0))
             if not bool((over | under | released).any()):
                 break
-            bound = torch.where(over, 1.0, torch.where(under, -1.0, bound))
-            bound = torch.where(released, 0.0, bound)
+            bound = (bound + over.to(bound) - under.to(bound)).masked_fill(released, 0)
     return _solve_free(gram, wanted, bound, lower, upper).clamp(lower, upper)
 
 

@@ -16,7 +16,7 @@ KeptCache = Literal["last_pass", "first_pass"]
 BetweenPasses = Literal["carry", "reset", "frozen"]
 Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
 Queries = Literal["reread", "window", "recent"]
-Score = Literal["rms", "max", "mean", "recent"]
+Score = Literal["max", "rms", "mean", "recent"]
 Spread = Literal["global", "uniform"]
 Others = Literal["evict", "passes"]
 LossWindows = Literal["paper", "sleep_after"]
@@ -125,14 +125,16 @@ class Compact(ConsolidatorConfig):
     queries: Queries = "reread"
     """What says which keys matter: a second reading, after the window, of the window or of what is
     replayed; the window's own queries; or those of its last 32 tokens alone."""
-    score: Score = "rms"
+    score: Score = "max"
     """How attention of many queries makes the worth of a key; recent asks no query, and the newest
     stay."""
+    surprise: bool = True
+    """Whether a query counts by the root of how little the token was expected that it led to."""
     by_value: bool = True
-    """Whether a key is worth more the further its value is from the mean."""
+    """Whether a key is worth more the further its value is from the mean, where it is read."""
     spread: Spread = "global"
     """Whether all heads of all layers compete for room, or each has the same."""
-    fits: bool = True
+    fits: bool = False
     """Whether biases and values of what stays are fitted to make up for what goes."""
     span: int = 4096
     """Rotary position that no window begins after: older keys are turned back instead."""

@@ -6,11 +6,9 @@ import dataclasses
 from collections.abc import Callable, Generator
 from typing import Any
 
-from torch import Tensor
-
 from slowwave.models.backbone import HybridLM, Run
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.consolidators.consolidator import find_consolidator
+from slowwave.sleep.consolidators.consolidator import Replay, find_consolidator
 from slowwave.state import Band, MemoryState
 
 PAPER = SleepConfig()
@@ -24,7 +22,7 @@ def consolidate(
     sleep: SleepConfig = PAPER,
     on_pass: Callable[[int, MemoryState], Any] | None = None,
     run: Run | None = None,
-    replay: Tensor | None = None,
+    replay: Replay | None = None,
 ) -> MemoryState:
     """Sleeps on the window in `state` and drops it.
 
@@ -55,7 +53,7 @@ def consolidate_by_pass(
     passes: int,
     sleep: SleepConfig = PAPER,
     run: Run | None = None,
-    replay: Tensor | None = None,
+    replay: Replay | None = None,
 ) -> Generator[MemoryState, None, MemoryState]:
     """As `consolidate`, pass by pass: yields the state after each, and returns that of waking up.
 

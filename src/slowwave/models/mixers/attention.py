@@ -53,8 +53,8 @@ class Attention(Mixer):
         q, keys, values = self.qkv(x).split(self.qkv.sizes, dim=-1)
         q, keys = self._prepare(q, self.q_norm, context), self._prepare(keys, self.k_norm, context)
         values = values.unflatten(-1, (-1, self.head_dim))
-        if context.queries is not None and self.keeps_entries:
-            context.queries.append(q)
+        if context.watch is not None and self.keeps_entries:
+            context.watch.queries.append(q)
         forks = x.shape[0] // state.keys.shape[0]
         # A question must not take the window's room.
         grow = append if context.keep_state else concatenate
@@ -96,6 +96,19 @@ class Attention(Mixer):
             return rotate(heads, rotary)
         turned, plain = heads.split([self.rotary_dim, self.head_dim - self.rotary_dim], dim=-1)
         return torch.cat([rotate(turned, rotary), plain], dim=-1)
+
+    @property
+    def score_scale(self) -> float:
+        """What the products of queries and keys are multiplied with."""
+        return self.head_dim**-0.5 if self.scale is None else self.scale
+
+    def value_metrics(self) -> Tensor:
+        """(Hkv, Dh, Dh): W^T W of the matrix that values go through, a mean over a group's heads.
+
+        It measures what a value does to the residual stream; a gate is left out.
+        """
+        out = self.out.weight.unflatten(1, (self.num_kv_heads, -1, self.head_dim))
+        return torch.einsum("dkgx,dkgy->kxy", out, out) * (self.num_kv_heads / self.num_heads)
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
         """See `Mixer.write`: nothing of the window outlives it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Generator, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -14,6 +15,19 @@ from slowwave.models.config import ModelConfig
 from slowwave.models.flops import Pass, pass_flops
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import LayerState, MemoryState
+
+
+class Replay(NamedTuple):
+    """What a sleep reads again in place of the window.
+
+    tokens: (B, R) int64. mask: (B, R) bool, False is padding; None when nothing is padded.
+    surprise: (B, R), how little each token's successor was expected, in nats; 0 for padding, and
+    where it does not matter.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None
+    surprise: Tensor
 
 
 class Consolidator:
@@ -40,14 +54,19 @@ class Consolidator:
         read: MemoryState,
         passes: int,
         run: Run,
-        replay: Tensor | None = None,
+        replay: Replay | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """Steps of a sleep on the window in `read`, for 2 passes or more.
 
-        Yields the state after each pass but the first, its window evicted. Returns the layers to go
-        on with, before anything is evicted from them.
+        replay: what is read again where that is not the window; for a sleep that asks what it reads
+        again. Yields the state after each pass but the first, its window evicted. Returns the
+        layers to go on with, before anything is evicted from them.
         """
         raise NotImplementedError
+
+    def carries(self, window: int, carried: int) -> int:
+        """Keys and values of earlier windows that a head has after a sleep, on average."""
+        return carried
 
     def position(self, read: MemoryState) -> Tensor | None:
         """(B,) int64, the rotary position at which the next window begins; None is 0."""
@@ -82,7 +101,7 @@ class EvictConsolidator(Consolidator):
         read: MemoryState,
         passes: int,
         run: Run,
-        replay: Tensor | None = None,
+        replay: Replay | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
         yield from ()

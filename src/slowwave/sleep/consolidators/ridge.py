@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from torch import Tensor
-
 from slowwave.models.backbone import HybridLM, Run
 from slowwave.models.config import ModelConfig
 from slowwave.models.flops import Pass
 from slowwave.sleep.config import Ridge, SleepConfig
-from slowwave.sleep.consolidators.consolidator import Consolidator, noted_start, with_midterm
+from slowwave.sleep.consolidators.consolidator import (
+    Consolidator,
+    Replay,
+    noted_start,
+    with_midterm,
+)
 from slowwave.state import LayerState, MemoryState
 
 
@@ -45,7 +48,7 @@ class RidgeConsolidator(Consolidator):
         read: MemoryState,
         passes: int,
         run: Run,
-        replay: Tensor | None = None,
+        replay: Replay | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
         begun = with_midterm(read.evict(), noted_start(read))

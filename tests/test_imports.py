@@ -16,9 +16,7 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 # A module may import from its own line and from the lines above it.
 ORDER = (
     ("console", "wording"),
-    ("config", "part", "status_line"),
-    ("entries",),
-    ("state",),
+    ("config", "entries", "part", "state", "status_line"),
     ("ops",),
     ("models",),
     ("sleep",),

@@ -76,6 +76,25 @@ class CompactKeyValues(Part):
     place: Tensor
     lengths: Tensor
 
+    @classmethod
+    def empty(
+        cls,
+        B: int,
+        count: int,
+        heads: int,
+        size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Self:
+        """Room for `count` entries of each stream, whose values mean nothing."""
+        wide = torch.empty(B, count, size, dtype=dtype, device=device)
+        place = torch.empty(B, count, dtype=torch.int64, device=device)
+        lengths = torch.empty(B, heads, dtype=torch.int64, device=device)
+        score = torch.empty(B, count, dtype=torch.float32, device=device)
+        # No tensor twice: a file has a name for each.
+        return cls(wide, wide.clone(), wide[..., 0].clone(), score, place, place.clone(), lengths)
+
     @property
     def num_entries(self) -> Tensor:
         """(B,) int64: entries of all heads together."""

@@ -95,7 +95,7 @@ def solve_within(gram: Tensor, wanted: Tensor, lower: float, upper: float) -> Te
 def _solve_free(gram: Tensor, wanted: Tensor, bound: Tensor, lower: float, upper: float) -> Tensor:
     """The minimum where some of x are held at their bounds."""
     is_free = (bound == 0).to(gram.dtype)
-    held = torch.where(bound > 0, upper, lower) * (1 - is_free)
+    held = torch.full_like(wanted, lower).masked_fill(bound > 0, upper) * (1 - is_free)
     system = gram * is_free[:, None] * is_free + torch.diag(1 - is_free)
     target = (wanted - gram @ held) * is_free + held
     return torch.cholesky_solve(target[:, None], torch.linalg.cholesky(system))[:, 0]

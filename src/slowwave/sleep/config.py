@@ -203,6 +203,11 @@ class SleepConfig(Config):
                 f"sleep.passes is {self.passes} with sleep.eviction none, which never sleeps; "
                 "use 1 pass, or another eviction"
             )
+        if isinstance(self.consolidator, Compact) and self.eviction == "sliding":
+            raise ValueError(
+                "sleep.eviction is sliding with sleep.consolidator compact, which keeps entries of "
+                "its own; use all"
+            )
         if self.sinks < 0:
             raise ValueError(f"sleep.sinks is {self.sinks!r:.80}; use 0 or more tokens")
         kept = self.looping.kept_cache

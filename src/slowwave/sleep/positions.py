@@ -38,7 +38,8 @@ def window_positions(state: MemoryState) -> Tensor:
 def turn_back(heads: Sequence[Entries], excess: int, rope: Rope | None) -> list[Entries]:
     """The heads of one layer with positions less by `excess`.
 
-    Pinned entries stay, and none is turned to where they are or before.
+    Pinned entries stay, and none is turned to where they are or before. So an entry is turned a few
+    times, until it is as near to them as it can be, and its key does not wear.
     """
     positions = [head.position.masked_fill(head.score != PINNED, -1) for head in heads]
     floor = 1 + max((int(each.max()) for each in positions if len(each)), default=-1)
@@ -48,9 +49,12 @@ def turn_back(heads: Sequence[Entries], excess: int, rope: Rope | None) -> list[
 def _turn(head: Entries, excess: int, floor: int, rope: Rope | None) -> Entries:
     moved = torch.minimum(head.position, (head.position - excess).clamp(min=floor))
     moved = torch.where(head.score == PINNED, head.position, moved)
-    keys = head.keys
-    if rope is not None:
-        turned, plain = keys.split([rope.size, keys.shape[1] - rope.size], dim=1)
-        rotary = exact_rotation((moved - head.position)[None], rope, keys.dtype)
-        keys = torch.cat([rotate(turned[None, :, None], rotary)[0, :, 0], plain], dim=1)
+    keys = head.keys if rope is None else turn_keys(head.keys, moved - head.position, rope)
     return head._replace(keys=keys, position=moved)
+
+
+def turn_keys(keys: Tensor, offset: Tensor, rope: Rope) -> Tensor:
+    """Keys (E, Dh) at rotary positions that are more by offset (E,)."""
+    turned, plain = keys.split([rope.size, keys.shape[1] - rope.size], dim=1)
+    rotary = exact_rotation(offset[None], rope, keys.dtype)
+    return torch.cat([rotate(turned[None, :, None], rotary)[0, :, 0], plain], dim=1)

@@ -113,7 +113,8 @@ def _score(
     else:
         looks = [_look(head, reading, config) for reading in readings]
         attention = torch.cat([weighted for weighted, _ in looks])
-        found = Found(*(torch.cat(each) for each in zip(*(look for _, look in looks), strict=True)))
+        parts = zip(*(look for _, look in looks), strict=True)
+        found = Found(*map(torch.cat, parts)) if config.fits else None
         score = _measure(head, attention.detach(), config).to(old.score)
     was, worth = score.split([len(old.place), len(new.place)])
     worth = worth.clone()
@@ -163,16 +164,26 @@ def _see(places: Tensor, count: int) -> Tensor:
 
 
 def _fit(entries: Entries, is_new: Tensor, found: Found) -> Entries:
-    """With biases and values of the window's entries fitted to what was found in all of it."""
-    if not bool(is_new.any()):
+    """With biases and values of the window's entries fitted to what was found in all of it.
+
+    Pinned ones stay as they are, and the others make up for the rest.
+    """
+    fitted = (is_new & (entries.score != PINNED)).nonzero()[:, 0]
+    pinned = (is_new & (entries.score == PINNED)).nonzero()[:, 0]
+    if not len(fitted):
         return entries
-    new = entries.take(is_new.nonzero()[:, 0])
-    scores = found.queries @ new.keys.mT - found.log_sum[:, None]
-    kept = scores.exp() * found.weights[:, None]
-    weights = fit_weights(kept, found.share)
-    values = fit_values(kept, found.share, weights, found.target, new.values)
-    spread = is_new.nonzero()[:, 0]
+    as_is = _attend(found, entries.keys[pinned])
+    share, target = found.share - as_is.sum(1), found.target - as_is @ entries.values[pinned]
+    kept = _attend(found, entries.keys[fitted])
+    weights = fit_weights(kept, share)
+    values = fit_values(kept, share, weights, target, entries.values[fitted])
     return entries._replace(
-        values=entries.values.index_copy(0, spread, values),
-        bias=entries.bias.index_copy(0, spread, weights.log()),
+        values=entries.values.index_copy(0, fitted, values),
+        bias=entries.bias.index_copy(0, fitted, weights.log()),
     )
+
+
+def _attend(found: Found, keys: Tensor) -> Tensor:
+    """Weighted attention (n, t) to keys (t, Dh) of the window."""
+    scores = found.queries @ keys.mT - found.log_sum[:, None]
+    return scores.exp() * found.weights[:, None]

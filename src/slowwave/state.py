@@ -2,7 +2,7 @@
 
 Axis letters, the legend of the whole package: B batch, T tokens in this call, W tokens in the
 window, L window length, D model width, H query/key heads, G value heads, K key size, V value
-size, C conv channels, N sleep passes.
+size, C conv channels, E compact entries, R replayed tokens, N sleep passes.
 
 No function writes into a tensor it was given. Cutting a state loose (`fork`) therefore costs
 nothing, and gradients flow through memory.
@@ -12,107 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-Function = Callable[[Tensor], Tensor]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a state: tensors (B, ...), None where there is none, parts, and plain values.
-
-    All that holds for any of them is written here, once, over the dataclass's fields: a new kind of
-    memory says what it holds and what a sleep leaves of it, and is copied, saved and counted.
-    """
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by its name in a memory file, those of parts within it too.
-
-        Counters have none: the header of a file tells them.
-        """
-        found: dict[str, Tensor] = {}
-        for field in dataclasses.fields(self):
-            name, first = field.metadata.get("name", field.name), field.metadata.get("first", 0)
-            if name is None:
-                continue
-            found |= _name_tensors(name, getattr(self, field.name), first)
-        return found
-
-    def map(self, function: Function) -> Self:
-        """The same with `function` applied to every tensor."""
-        values = {
-            field.name: _map_tensors(getattr(self, field.name), function)
-            for field in dataclasses.fields(self)
-        }
-        return type(self)(**values)
-
-    def row(self, i: int) -> Self:
-        """The stream at place `i` of the batch, as a batch of one."""
-        return self.map(lambda tensor: tensor[i : i + 1])
-
-    @classmethod
-    def stack(cls, parts: Sequence[Self]) -> Self:
-        """The streams of several batches side by side, which have tensors of one length."""
-        values = {
-            field.name: _stack([getattr(part, field.name) for part in parts])
-            for field in dataclasses.fields(cls)
-        }
-        return cls(**values)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors; room to grow (`append`) comes on top."""
-        return sum(tensor.nbytes for tensor in self.tensors().values())
-
-
-def _name_tensors(name: str, value: Any, first: int = 0) -> dict[str, Tensor]:
-    """first: the number of the first of several."""
-    match value:
-        case Tensor():
-            return {name: value}
-        case Part():
-            return {f"{name}.{inner}": tensor for inner, tensor in value.tensors().items()}
-        case tuple():
-            found: dict[str, Tensor] = {}
-            for i, each in enumerate(cast(tuple[Any, ...], value), first):
-                found |= _name_tensors(f"{name}.{i}", each)
-            return found
-        case _:
-            return {}
-
-
-def _map_tensors(value: Any, function: Function) -> Any:
-    match value:
-        case Tensor():
-            return function(value)
-        case Part():
-            return value.map(function)
-        case tuple() if not _is_plain(value):
-            return tuple(_map_tensors(each, function) for each in cast(tuple[Any, ...], value))
-        case _:
-            return value
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a tuple is a named one, a value like a number."""
-    return hasattr(value, "_fields")
-
-
-def _stack(values: Sequence[Any]) -> Any:
-    match values[0]:
-        case Tensor():
-            return torch.cat(list(values))
-        case Part():
-            return type(values[0]).stack(values)
-        case tuple() if not _is_plain(values[0]):
-            return tuple(_stack(each) for each in zip(*values, strict=True))
-        case _:
-            assert all(value == values[0] for value in values), "rows of a batch are alike"
-            return values[0]
+from slowwave.entries import CompactKeyValues
+from slowwave.part import Function, Part
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,6 +38,11 @@ class LayerState(Part):
     def fast_weights(self) -> tuple[Tensor, ...]:
         """The fast weights in it, (B, G, K, V) each."""
         return ()
+
+    @property
+    def cache_nbytes(self) -> int:
+        """Bytes of what a sleep clears."""
+        return self.nbytes if self.per_token else 0
 
     def evict(self, carried: int = 0) -> Self:
         """What outlives a sleep, beside the `carried` tokens before the window."""
@@ -157,13 +68,15 @@ def _outline(like: Tensor, *shape: int) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeyValues(LayerState):
-    """Short-term memory of one attention layer.
+    """Memory of one attention layer.
 
-    keys, values: (B, W, Hkv, Dh), keys already rotated to their position in the window.
+    keys, values: (B, W, Hkv, Dh), keys already rotated to their position: short-term memory.
+    compact: what sleep kept of earlier windows, mid-term memory; None if it kept nothing yet.
     """
 
     keys: Tensor
     values: Tensor
+    compact: CompactKeyValues | None = None
     per_token: ClassVar[bool] = True
 
     @property
@@ -171,18 +84,32 @@ class KeyValues(LayerState):
         """See `LayerState`."""
         return self.keys.dtype
 
+    @property
+    def cache_nbytes(self) -> int:
+        """See `LayerState`."""
+        return self.keys.nbytes + self.values.nbytes
+
     def evict(self, carried: int = 0) -> KeyValues:
         """See `LayerState`."""
         # Cloned: a view would keep the whole window's storage alive.
-        return self.map(lambda tensor: tensor[:, :carried].clone())
+        return self._with_window(lambda tensor: tensor[:, :carried].clone())
 
     def slide(self, first: int, newest: int) -> KeyValues:
         """See `LayerState`."""
-        return self.map(lambda tensor: keep_ends(tensor, first, newest))
+        return self._with_window(lambda tensor: keep_ends(tensor, first, newest))
 
     def with_midterm(self, other: LayerState) -> KeyValues:
-        """See `LayerState`: there is none."""
-        return self
+        """See `LayerState`."""
+        assert isinstance(other, KeyValues)
+        return dataclasses.replace(self, compact=other.compact)
+
+    def outline(self, batch_size: int, tokens: int) -> KeyValues:
+        """See `LayerState`: without compact entries, whose number no size tells."""
+        outlined = dataclasses.replace(self, compact=None)
+        return super(KeyValues, outlined).outline(batch_size, tokens)
+
+    def _with_window(self, change: Function) -> KeyValues:
+        return KeyValues(change(self.keys), change(self.values), self.compact)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -267,6 +194,7 @@ class MemoryState(Part):
     window_start: one entry a layer, recurrent ones as they were when the window opened, None for
     the rest; empty unless some pass starts there again.
     wake_layers: as `layers`, one entry a wake pass after the first (`sleep.wake_passes`).
+    position: (B,) int64, the rotary position at which the open window begins; None is 0.
     """
 
     layers: tuple[LayerState, ...]
@@ -280,6 +208,7 @@ class MemoryState(Part):
     wake_layers: tuple[tuple[LayerState, ...], ...] = dataclasses.field(
         default=(), metadata={"name": "wake", "first": 2}
     )
+    position: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -314,7 +243,7 @@ class MemoryState(Part):
     def cache_nbytes(self) -> int:
         """Bytes of short-term memory: keys, values, and the window's tokens and hidden states."""
         layers = itertools.chain(self.layers, *self.wake_layers)
-        cleared = sum(layer.nbytes for layer in layers if layer.per_token)
+        cleared = sum(layer.cache_nbytes for layer in layers)
         mask = 0 if self.window_mask is None else self.window_mask.nbytes
         carried = 0 if self.carried is None else self.carried.nbytes
         return cleared + carried + mask + self.window_tokens.nbytes + self.window_hidden.nbytes

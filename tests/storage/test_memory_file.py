@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType, ModelConfig
-from slowwave.sleep.config import Passes, SleepConfig
+from slowwave.sleep.config import Compact, Passes, SleepConfig
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 from slowwave.storage.checkpoint import fingerprint_model
@@ -58,6 +58,9 @@ SLEEPS = {
     "plain": SleepConfig(window=WINDOW),
     "reset": SleepConfig(window=WINDOW, passes=2, consolidator=Passes(between_passes="reset")),
     "sliding": SleepConfig(window=WINDOW, passes=2, eviction="sliding"),
+    "compact": SleepConfig(
+        window=WINDOW, passes=2, consolidator=Compact(ratio=0.6, capacity=0.8, span=9)
+    ),
     "sinks": SleepConfig(window=WINDOW, passes=2, eviction="sliding", sinks=2),
     "none": SleepConfig(window=WINDOW, eviction="none"),
     "wake": SleepConfig(window=WINDOW, passes=2, wake_passes=3),
@@ -322,10 +325,10 @@ def test_hostile_metadata(saved: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 3, "format 3, but this slowwave reads formats 1 to 2; use the slowwave that"),
-        ("format", True, "format True, but this slowwave reads formats 1 to 2"),
-        ("format", 2.0, r"format 2\.0, but this slowwave reads formats 1 to 2"),
-        ("format", "1", "format '1', but this slowwave reads formats 1 to 2"),
+        ("format", 4, "format 4, but this slowwave reads formats 1 to 3; use the slowwave that"),
+        ("format", True, "format True, but this slowwave reads formats 1 to 3"),
+        ("format", 2.0, r"format 2\.0, but this slowwave reads formats 1 to 3"),
+        ("format", "1", "format '1', but this slowwave reads formats 1 to 3"),
         ("format", 1, "checksum is .+ in format 1; restore it"),
         (
             "layers",

@@ -14,7 +14,7 @@ from slowwave.models.block import Block
 from slowwave.models.config import ModelConfig, Part
 from slowwave.models.flops import written_span
 from slowwave.models.linear import Linear, RMSNorm
-from slowwave.models.mixers.mixer import Context, Mixer
+from slowwave.models.mixers.mixer import Context, Mixer, Watch
 from slowwave.ops.append import append
 from slowwave.ops.attention import Rope, Rotation, exact_rotation, rotation, window_rotation
 from slowwave.ops.linear import linear
@@ -134,6 +134,7 @@ class HybridLM(nn.Module):
         evicts: bool = False,
         part: Part = "all",
         ridge: float | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Tensor, MemoryState]:
         """One pass of all blocks, or a part of them, over T tokens that follow the window.
 
@@ -142,7 +143,7 @@ class HybridLM(nn.Module):
         hidden: (B, T, D). mask: (B, T) bool or None, False is padding. With keep_state=False the
         state comes back as given, and hidden may have (B * F) rows, F forks of each stream.
         evicts: True if the window is dropped right after and nobody reads what comes out. Only what
-        outlives that is computed, and the hidden that comes back means nothing. ridge: see
+        outlives that is computed, and the hidden that comes back means nothing. ridge, watch: see
         `Context`.
         Returns (hidden (B, T, D), state with new layer states; its window is left as it was).
         """
@@ -158,6 +159,7 @@ class HybridLM(nn.Module):
             band=band,
             keep_state=keep_state,
             ridge=ridge,
+            watch=watch,
         )
         span, last_writer = self.config.span(part), None
         if evicts:
@@ -181,22 +183,24 @@ class HybridLM(nn.Module):
     ) -> Rotation | None:
         """Angles by place in the window. Padding takes none: a padded row sees what others do.
 
-        Where attention crosses into the window, positions go on from what was read before it.
+        Where attention crosses into the window, positions go on from what was read before it,
+        or from those that compact entries have.
         local: those of "local" layers. None where nothing takes any.
         """
         rope = find_rope(self.config, local=local)
         if rope is None:
             return None
         W, T, dtype = state.window_fill, hidden.shape[1], wide_dtype(hidden.dtype)
-        if key_mask is None and state.carried is None:
+        start = state.position if state.carried is None else state.carried.start
+        if key_mask is None and start is None:
             return window_rotation(W, W + T, rope, dtype, hidden.device)
         if key_mask is None:
             places = torch.arange(W, W + T, device=hidden.device)[None]
         else:
             places = (key_mask[:, state.num_carried :].cumsum(1)[:, W:] - 1).clamp(min=0)
-        if state.carried is None:
+        if start is None:
             return rotation(places, rope, dtype)
-        start = state.carried.start.repeat_interleave(len(hidden) // state.batch_size)
+        start = start.repeat_interleave(len(hidden) // state.batch_size)
         return exact_rotation(start[:, None] + places, rope, dtype)
 
     def read(

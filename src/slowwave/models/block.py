@@ -49,6 +49,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, state: LayerState, context: Context) -> tuple[Tensor, LayerState]:
         """x (B, T, D) -> (out (B, T, D), state)."""
+        if context.watch is not None and self.mixer.keeps_entries:
+            context.watch.stream_norms.append(x.norm(dim=-1).mean(-1))
         mixed, state = self.mixer(self.mixer_norm(x), state, context)
         x = x + self.mixed_norm(mixed)
         return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x))), state

@@ -40,6 +40,8 @@ def suits(
         return False
     if any(given is not None for given in (context.mask, context.key_mask, context.band)):
         return False
+    if any(isinstance(layer, KeyValues) and layer.compact for layer in state.layers):
+        return False
     if any(type(block.mixer) not in LETTERS for block in blocks) or not native.can_read(hidden):
         return False
     narrow = blocks[0].mlp.up.compute_dtype or hidden.dtype

@@ -15,6 +15,10 @@ Eviction = Literal["all", "sliding", "none"]
 KeptCache = Literal["last_pass", "first_pass"]
 BetweenPasses = Literal["carry", "reset", "frozen"]
 Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
+Queries = Literal["reread", "window", "recent"]
+Score = Literal["max", "rms", "mean", "recent"]
+Spread = Literal["global", "uniform"]
+Others = Literal["evict", "passes"]
 LossWindows = Literal["paper", "sleep_after"]
 
 LEAST_PENALTY, MOST_PENALTY = 1e-3, 1e6
@@ -101,7 +105,58 @@ class Ridge(ConsolidatorConfig):
         return frozenset(sizes.span("all"))
 
 
-Consolidator: TypeAlias = Evict | Passes | Ridge
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compact(ConsolidatorConfig):
+    """Few keys and values of each window, chosen by what a reader of it looks up.
+
+    N = 2 reads the window again, or what is replayed in its place; every further reading sees what
+    the one before left. Recurrent layers sleep as `others` says.
+    """
+
+    path: ClassVar[str] = "slowwave.sleep.consolidators.compact:CompactConsolidator"
+    most_passes: ClassVar[int] = 8
+
+    kind: Literal["compact"] = "compact"
+    ratio: float = 0.125
+    """Entries that a KV head keeps of each window on average, as a share of its tokens."""
+    capacity: float = 1.0
+    """Entries of a KV head on average that all memory together may take, in windows; the least
+    worthy go. Pinned ones come on top."""
+    queries: Queries = "reread"
+    """What says which keys matter: a second reading, after the window, of the window or of what is
+    replayed; the window's own queries; or those of its last 32 tokens alone."""
+    score: Score = "max"
+    """How attention of many queries makes the worth of a key; recent asks no query, and the newest
+    stay."""
+    surprise: bool = True
+    """Whether a query counts by the root of how little the token was expected that it led to."""
+    by_value: bool = True
+    """Whether a key is worth more the further its value is from the mean, where it is read."""
+    spread: Spread = "global"
+    """Whether all heads of all layers compete for room, or each has the same."""
+    fits: bool = False
+    """Whether biases and values of what stays are fitted to make up for what goes."""
+    span: int = 4096
+    """Rotary position that no window begins after: older keys are turned back instead."""
+    others: Others = "evict"
+    """How recurrent layers sleep: they keep what reading left, or N passes write into them."""
+
+    def __post_init__(self) -> None:
+        _require_range(self.ratio, "ratio", 1e-4, 1)
+        _require_range(self.capacity, "capacity", self.ratio, 1e4)
+        _require_range(self.span, "span", 1, 2**30)
+
+    def returns_to(self, sizes: ModelConfig) -> frozenset[int]:
+        """See `ConsolidatorConfig.returns_to`."""
+        return Passes().returns_to(sizes) if self.others == "passes" else frozenset()
+
+
+def _require_range(value: float, name: str, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"sleep.consolidator.{name} is {value}; use {least:g} to {most:g}")
+
+
+Consolidator: TypeAlias = Evict | Passes | Ridge | Compact
 KINDS: dict[str, type[Consolidator]] = {each.kind: each for each in get_args(Consolidator)}
 MOVED = ("kept_cache", "between_passes", "recirculate")
 """Settings of the consolidator passes that older files have in `sleep` itself."""
@@ -147,6 +202,11 @@ class SleepConfig(Config):
             raise ValueError(
                 f"sleep.passes is {self.passes} with sleep.eviction none, which never sleeps; "
                 "use 1 pass, or another eviction"
+            )
+        if isinstance(self.consolidator, Compact) and self.eviction == "sliding":
+            raise ValueError(
+                "sleep.eviction is sliding with sleep.consolidator compact, which keeps entries of "
+                "its own; use all"
             )
         if self.sinks < 0:
             raise ValueError(f"sleep.sinks is {self.sinks!r:.80}; use 0 or more tokens")

@@ -8,7 +8,7 @@ from typing import Any
 
 from slowwave.models.backbone import HybridLM, Run
 from slowwave.sleep.config import SleepConfig
-from slowwave.sleep.consolidators.consolidator import find_consolidator
+from slowwave.sleep.consolidators.consolidator import Replay, find_consolidator
 from slowwave.state import Band, MemoryState
 
 PAPER = SleepConfig()
@@ -22,6 +22,7 @@ def consolidate(
     sleep: SleepConfig = PAPER,
     on_pass: Callable[[int, MemoryState], Any] | None = None,
     run: Run | None = None,
+    replay: Replay | None = None,
 ) -> MemoryState:
     """Sleeps on the window in `state` and drops it.
 
@@ -33,7 +34,7 @@ def consolidate(
     `sleep.eviction` is unfit (none, or all after sliding), or the state at the window's start is
     asked for and was not noted (see `open_window`).
     """
-    steps = consolidate_by_pass(model, state, passes=passes, sleep=sleep, run=run)
+    steps = consolidate_by_pass(model, state, passes=passes, sleep=sleep, run=run, replay=replay)
     n = 0
     while True:
         try:
@@ -52,6 +53,7 @@ def consolidate_by_pass(
     passes: int,
     sleep: SleepConfig = PAPER,
     run: Run | None = None,
+    replay: Replay | None = None,
 ) -> Generator[MemoryState, None, MemoryState]:
     """As `consolidate`, pass by pass: yields the state after each, and returns that of waking up.
 
@@ -69,8 +71,9 @@ def consolidate_by_pass(
         )
     yield state.evict()
     consolidator = find_consolidator(sleep, passes)
-    layers = yield from consolidator.write(model, state, passes, model.run if run is None else run)
-    slept = dataclasses.replace(state, layers=layers)
+    run = model.run if run is None else run
+    layers = yield from consolidator.write(model, state, passes, run, replay)
+    slept = dataclasses.replace(state, layers=layers, position=consolidator.position(state))
     band = find_band(sleep)
     return (slept.evict() if band is None else slept.slide(band)).after_sleep()
 

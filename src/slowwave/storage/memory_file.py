@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from slowwave.config import Config, Many
+from slowwave.entries import CompactKeyValues
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import LayerType
 from slowwave.models.mixers.mixer import find_mixer
+from slowwave.ops.norm import wide_dtype
 from slowwave.sleep.awake import open_window
 from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.consolidate import find_band
-from slowwave.state import Carried, LayerState, MemoryState
+from slowwave.state import Carried, KeyValues, LayerState, MemoryState
 from slowwave.storage.checkpoint import fingerprint_model
 from slowwave.storage.files import write_atomically
 from slowwave.storage.json_files import parse_json
@@ -34,7 +36,7 @@ from slowwave.storage.tensor_file import (
     open_tensors,
 )
 
-FORMAT = 2  # 1 had no checksum
+FORMAT = 3  # 1 had no checksum, 2 no compact entries
 MOST_TOKENS = 1 << 53
 """Tokens of a stream at most: what every reader of JSON reads exactly."""
 
@@ -64,6 +66,8 @@ class MemoryHeader(Config):
     num_sleeps: int
     checksum: str | None = None
     """Of the whole file; None in format 1."""
+    entries: Many[int] = ()
+    """Compact entries of every layer, 0 where it keeps none; empty if no sleep kept any."""
 
     def __post_init__(self) -> None:
         if (self.checksum is None) != (self.format == 1):
@@ -71,6 +75,7 @@ class MemoryHeader(Config):
                 f"checksum is {self.checksum!s:.80} in format {self.format}; restore it"
             )
         counts = (self.window_fill, self.tokens_seen, self.num_sleeps, self.carried or 0)
+        counts += self.entries
         if min(counts) < 0 or self.batch_size < 1:
             raise ValueError("a count is negative; restore the file")
         if max(*counts, self.batch_size) > MOST_COUNT:
@@ -81,6 +86,7 @@ class MemoryHeader(Config):
                 f"tokens_seen is {self.tokens_seen} with {self.window_fill} in the window after "
                 f"{self.num_sleeps} sleeps; restore the file"
             )
+        self._require_entries()
         sleep = self.sleep
         if sleep.eviction != "none" and self.window_fill >= sleep.window:
             raise ValueError(
@@ -95,6 +101,17 @@ class MemoryHeader(Config):
             )
         if (self.carried or 0) > sleep.most_carried:
             raise ValueError(f"carried is {self.carried}, more than slides; restore the file")
+
+    def _require_entries(self) -> None:
+        if not self.entries:
+            return
+        keeps = [find_mixer(kind).keeps_entries for kind in self.layers]
+        fits = len(self.entries) == len(keeps)
+        if not fits or any(n for n, kept in zip(self.entries, keeps, strict=True) if not kept):
+            raise ValueError(
+                f"entries are {list(self.entries)!s:.80}, which its layers do not keep; restore "
+                "the file"
+            )
 
 
 def save_memory(
@@ -230,7 +247,15 @@ def _describe(
         tokens_seen=state.counters.tokens_seen,
         num_sleeps=state.counters.num_sleeps,
         checksum=NO_CHECKSUM,
+        entries=_count_entries(state),
     )
+
+
+def _count_entries(state: MemoryState) -> tuple[int, ...]:
+    if state.position is None:
+        return ()
+    compact = [layer.compact if isinstance(layer, KeyValues) else None for layer in state.layers]
+    return tuple(0 if each is None else each.keys.shape[1] for each in compact)
 
 
 def _check_owner(
@@ -260,7 +285,8 @@ def _check_owner(
             f"{path}: holds {header.batch_size} streams, not {batch_size}; load it as a batch of "
             "that many"
         )
-    num_tokens = header.batch_size * (header.window_fill + (header.carried or 0))
+    num_tokens = header.window_fill + (header.carried or 0) + sum(header.entries)
+    num_tokens *= header.batch_size
     if num_tokens > path.stat().st_size:
         raise ValueError(f"{path}: tells of {num_tokens} tokens, more than it can hold; restore it")
 
@@ -277,7 +303,11 @@ def _outline(header: MemoryHeader, model: HybridLM) -> MemoryState:
         return empty(length, dtype=torch.bool) if padded else None
 
     def outline_layers() -> tuple[LayerState, ...]:
-        return tuple(layer.outline(B, carried + W) for layer in fresh.layers)
+        outlined = [layer.outline(B, carried + W) for layer in fresh.layers]
+        if not header.entries:
+            return tuple(outlined)
+        each = zip(header.layers, outlined, header.entries, strict=True)
+        return tuple(_outline_entries(*of_layer) for of_layer in each)
 
     noted = open_window(model, fresh, header.sleep).window_start if W else ()
     further = header.sleep.wake_passes - 1 if W else 0
@@ -296,7 +326,20 @@ def _outline(header: MemoryHeader, model: HybridLM) -> MemoryState:
         else Carried(carried, band, start, mask(carried, header.carried_padded)),
         window_start=tuple(None if layer is None else layer.outline(B, 0) for layer in noted),
         wake_layers=tuple(outline_layers() for _ in range(further)),
+        position=start if header.entries else None,
     )
+
+
+def _outline_entries(kind: LayerType, layer: LayerState, count: int) -> LayerState:
+    """The layer with `count` compact entries, if it keeps any."""
+    if not find_mixer(kind).keeps_entries:
+        return layer
+    assert isinstance(layer, KeyValues)
+    B, _, heads, size = layer.keys.shape
+    compact = CompactKeyValues.empty(
+        B, count, heads, size, dtype=wide_dtype(layer.keys.dtype), device=layer.keys.device
+    )
+    return dataclasses.replace(layer, compact=compact)
 
 
 def _compare(source: str, found: Sizes, expected: Sizes) -> None:
@@ -330,3 +373,17 @@ def _check_values(
     start = tensors.get("carried.start")
     if start is not None and bool(((start < 0) | (start > header.tokens_seen)).any()):
         raise ValueError(f"{source}: carried.start is no place in the stream; restore the file")
+    for name, tensor in tensors.items():
+        _check_entries(source, name, tensor, header)
+
+
+def _check_entries(source: str, name: str, tensor: Tensor, header: MemoryHeader) -> None:
+    """Refuses counts and places that no entries have. name: of any tensor."""
+    at, _, field = name.rpartition(".")
+    if field in ("place", "position"):
+        if bool(((tensor < 0) | (tensor > header.tokens_seen)).any()):
+            raise ValueError(f"{source}: {name} is no place in the stream; restore the file")
+    elif field == "lengths":
+        count = header.entries[int(at.split(".")[-2])]
+        if bool((tensor < 0).any()) or int(tensor.sum(1).max()) != count:
+            raise ValueError(f"{source}: {name} are not of {count} entries; restore the file")

@@ -12,6 +12,7 @@ from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer, product_flops
 from slowwave.ops.append import append, concatenate
 from slowwave.ops.attention import Rotation, rotate, windowed_attention
+from slowwave.ops.compact_attention import compact_attention
 from slowwave.state import Band, KeyValues, LayerState
 
 
@@ -19,6 +20,7 @@ class Attention(Mixer):
     """Causal self-attention whose cache is a state that goes in and comes out."""
 
     has_midterm: ClassVar[bool] = False
+    keeps_entries: ClassVar[bool] = True
 
     def __init__(self, sizes: ModelConfig) -> None:
         super().__init__(sizes)
@@ -51,16 +53,25 @@ class Attention(Mixer):
         q, keys, values = self.qkv(x).split(self.qkv.sizes, dim=-1)
         q, keys = self._prepare(q, self.q_norm, context), self._prepare(keys, self.k_norm, context)
         values = values.unflatten(-1, (-1, self.head_dim))
+        if context.watch is not None and self.keeps_entries:
+            context.watch.queries.append(q)
         forks = x.shape[0] // state.keys.shape[0]
         # A question must not take the window's room.
         grow = append if context.keep_state else concatenate
         keys = grow(_share(state.keys, forks), keys)
         values = grow(_share(state.values, forks), values)
-        band = self.find_band(context)
-        read = windowed_attention(q, keys, values, context.key_mask, band, self.scale).flatten(2)
+        if state.compact is None or state.compact.is_empty:
+            band = self.find_band(context)
+            read = windowed_attention(q, keys, values, context.key_mask, band, self.scale)
+        else:
+            compact = state.compact if forks == 1 else state.compact.map(lambda t: _share(t, forks))
+            memory = compact.heads()
+            read = compact_attention(q, keys, values, memory, context.key_mask, self.scale)
+        read = read.flatten(2)
         if self.gate is not None:
             read = read * torch.sigmoid(self.gate(x))
-        return self.out(read), KeyValues(keys, values) if context.keep_state else state
+        after = KeyValues(keys, values, state.compact) if context.keep_state else state
+        return self.out(read), after
 
     def find_rotary(self, context: Context) -> Rotation | None:
         """Angles of the tokens' positions."""
@@ -85,6 +96,19 @@ class Attention(Mixer):
             return rotate(heads, rotary)
         turned, plain = heads.split([self.rotary_dim, self.head_dim - self.rotary_dim], dim=-1)
         return torch.cat([rotate(turned, rotary), plain], dim=-1)
+
+    @property
+    def score_scale(self) -> float:
+        """What the products of queries and keys are multiplied with."""
+        return self.head_dim**-0.5 if self.scale is None else self.scale
+
+    def value_metrics(self) -> Tensor:
+        """(Hkv, Dh, Dh): W^T W of the matrix that values go through, a mean over a group's heads.
+
+        It measures what a value does to the residual stream; a gate is left out.
+        """
+        out = self.out.weight.unflatten(1, (self.num_kv_heads, -1, self.head_dim))
+        return torch.einsum("dkgx,dkgy->kxy", out, out) * (self.num_kv_heads / self.num_heads)
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
         """See `Mixer.write`: nothing of the window outlives it."""
@@ -116,7 +140,12 @@ class Attention(Mixer):
 
 
 class LocalAttention(Attention):
-    """Attention over the nearest `Traits.local_window` tokens, with rotary positions of its own."""
+    """Attention over the nearest `Traits.local_window` tokens, with rotary positions of its own.
+
+    It keeps no entries of what it has lost, which was out of its sight anyway.
+    """
+
+    keeps_entries: ClassVar[bool] = False
 
     def __init__(self, sizes: ModelConfig) -> None:
         super().__init__(sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import ClassVar, NamedTuple
 
@@ -14,6 +15,18 @@ from slowwave.ops.attention import Rotation
 from slowwave.state import Band, LayerState
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Watch:
+    """What a sleep wants to know of a pass, left by the layers that keep entries, in their order.
+
+    queries: (B, T, H, Dh) as they are turned. stream_norms: (B,), the length of the residual stream
+    on average, before the layer.
+    """
+
+    queries: list[Tensor] = dataclasses.field(default_factory=list[Tensor])
+    stream_norms: list[Tensor] = dataclasses.field(default_factory=list[Tensor])
+
+
 class Context(NamedTuple):
     """What mixers are told of T tokens that follow the window, beside the tokens themselves.
 
@@ -23,7 +36,8 @@ class Context(NamedTuple):
     same of all that attention could see. band: how far back it sees; None for all. keep_state:
     False for questions, which leave the state as it was given. ridge: the penalty with which the
     tokens' values are fitted on their keys; the state is that fit then, and not what the mixer's
-    own rule leaves. None for the rule.
+    own rule leaves. None for the rule. watch: see `Watch`; None if
+    nobody asks.
     """
 
     rotary: Rotation | None = None
@@ -33,6 +47,7 @@ class Context(NamedTuple):
     keep_state: bool = True
     local_rotary: Rotation | None = None
     ridge: float | None = None
+    watch: Watch | None = None
 
 
 class Mixer(nn.Module):
@@ -44,6 +59,8 @@ class Mixer(nn.Module):
 
     has_midterm: ClassVar[bool]
     """Whether its state outlives a sleep."""
+    keeps_entries: ClassVar[bool] = False
+    """Whether compact entries of its keys and values may outlive one, where a sleep makes them."""
 
     def __init__(self, sizes: ModelConfig) -> None:
         """A mixer of these sizes, its weights not drawn yet."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
 
 from slowwave.config import import_object
 from slowwave.models.backbone import HybridLM, Run
@@ -12,6 +15,19 @@ from slowwave.models.config import ModelConfig
 from slowwave.models.flops import Pass, pass_flops
 from slowwave.sleep.config import SleepConfig
 from slowwave.state import LayerState, MemoryState
+
+
+class Replay(NamedTuple):
+    """What a sleep reads again in place of the window.
+
+    tokens: (B, R) int64. mask: (B, R) bool, False is padding; None when nothing is padded.
+    surprise: (B, R), how little each token's successor was expected, in nats; 0 for padding, and
+    where it does not matter.
+    """
+
+    tokens: Tensor
+    mask: Tensor | None
+    surprise: Tensor
 
 
 class Consolidator:
@@ -33,14 +49,28 @@ class Consolidator:
         raise NotImplementedError
 
     def write(
-        self, model: HybridLM, read: MemoryState, passes: int, run: Run
+        self,
+        model: HybridLM,
+        read: MemoryState,
+        passes: int,
+        run: Run,
+        replay: Replay | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """Steps of a sleep on the window in `read`, for 2 passes or more.
 
-        Yields the state after each pass but the first, its window evicted. Returns the layers to go
-        on with, before anything is evicted from them.
+        replay: what is read again where that is not the window; for a sleep that asks what it reads
+        again. Yields the state after each pass but the first, its window evicted. Returns the
+        layers to go on with, before anything is evicted from them.
         """
         raise NotImplementedError
+
+    def carries(self, window: int, carried: int) -> int:
+        """Keys and values of earlier windows that a head has after a sleep, on average."""
+        return carried
+
+    def position(self, read: MemoryState) -> Tensor | None:
+        """(B,) int64, the rotary position at which the next window begins; None is 0."""
+        return read.position
 
     def plan(self, sizes: ModelConfig, window: int, *, carried: int, passes: int) -> list[Pass]:
         """The passes that `write` runs over a window, beside `carried` tokens of earlier ones."""
@@ -66,7 +96,12 @@ class EvictConsolidator(Consolidator):
         return False
 
     def write(
-        self, model: HybridLM, read: MemoryState, passes: int, run: Run
+        self,
+        model: HybridLM,
+        read: MemoryState,
+        passes: int,
+        run: Run,
+        replay: Replay | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
         yield from ()

@@ -19,6 +19,7 @@ from slowwave.models.mixers.mixer import find_mixer
 from slowwave.sleep.config import Recirculate, SleepConfig
 from slowwave.sleep.consolidators.consolidator import (
     Consolidator,
+    Replay,
     noted_start,
     with_midterm,
 )
@@ -62,7 +63,12 @@ class PassesConsolidator(Consolidator):
         return planned
 
     def write(
-        self, model: HybridLM, read: MemoryState, passes: int, run: Run
+        self,
+        model: HybridLM,
+        read: MemoryState,
+        passes: int,
+        run: Run,
+        replay: Replay | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
         hidden, mask, tokens = read.window_hidden, read.window_mask, read.window_tokens

@@ -13,7 +13,12 @@ from slowwave.models.backbone import HybridLM, Run
 from slowwave.models.config import ModelConfig
 from slowwave.models.flops import Pass
 from slowwave.sleep.config import Ridge, SleepConfig
-from slowwave.sleep.consolidators.consolidator import Consolidator, noted_start, with_midterm
+from slowwave.sleep.consolidators.consolidator import (
+    Consolidator,
+    Replay,
+    noted_start,
+    with_midterm,
+)
 from slowwave.state import LayerState, MemoryState
 
 
@@ -38,7 +43,12 @@ class RidgeConsolidator(Consolidator):
         return [Pass(window, carried, evicts, is_read=False, keeps_cache=False, ridge=ridge)]
 
     def write(
-        self, model: HybridLM, read: MemoryState, passes: int, run: Run
+        self,
+        model: HybridLM,
+        read: MemoryState,
+        passes: int,
+        run: Run,
+        replay: Replay | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
         begun = with_midterm(read.evict(), noted_start(read))

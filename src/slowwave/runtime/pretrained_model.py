@@ -9,7 +9,7 @@ from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.runtime.chat import Chat
 from slowwave.runtime.speech import Speech, read_speech
-from slowwave.sleep.config import SleepConfig
+from slowwave.sleep.config import Compact, SleepConfig
 from slowwave.storage.pretrained import open_pretrained
 from slowwave.storage.tokenizer import FileTokenizer
 
@@ -48,7 +48,10 @@ def load_pretrained(path: Path, *, form: ChatForm = "auto") -> Loaded:
 def choose_sleep(sizes: ModelConfig) -> SleepConfig:
     """Settings of sleep for a model that was not trained with any."""
     length = sizes.traits.context_length or 4 * WINDOW
-    return SleepConfig(window=max(1, min(WINDOW, length // 4)))
+    window = max(1, min(WINDOW, length // 4))
+    return SleepConfig(
+        window=window, passes=2, consolidator=Compact(span=max(1, length - 2 * window))
+    )
 
 
 def _read_speech(path: Path, sizes: ModelConfig, form: ChatForm, notes: list[str]) -> Speech:

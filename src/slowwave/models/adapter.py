@@ -16,7 +16,10 @@ from slowwave.models.linear import Linear
 
 
 class AdaptedLinear(Linear):
-    """A frozen matrix and a change of low rank: down (rank, in), up (out, rank)."""
+    """A frozen matrix and a change of low rank: down (rank, in), up (out, rank).
+
+    is_on: False leaves the change out.
+    """
 
     def __init__(self, frozen: Linear, rank: int, generator: torch.Generator) -> None:
         with torch.device("meta"):  # its weight is that of the other
@@ -26,11 +29,14 @@ class AdaptedLinear(Linear):
         down = torch.randn(rank, frozen.in_features, generator=generator)
         device = frozen.weight.device
         self.down = nn.Parameter((down * frozen.in_features**-0.5).to(device))
+        self.is_on = True
         self.up = nn.Parameter(torch.zeros(frozen.out_features, rank, device=device))
 
     def forward(self, input: Tensor) -> Tensor:
         """See `Linear.forward`."""
         product = super().forward(input)
+        if not self.is_on:
+            return product
         dtype = product.dtype
         return product + (input.to(dtype) @ self.down.to(dtype).T) @ self.up.to(dtype).T
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import random
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
+Item = TypeVar("Item")
 Role = Literal["user", "assistant"]
 CORRECTED = 0.15
 """Share of what is told that is told anew, otherwise."""
@@ -68,31 +70,34 @@ def read_words() -> Words:
 
 
 def draw_conversation(
-    generator: random.Random, *, told: int, talk: int, unknown: int = 2
+    generator: random.Random, *, told: int, talk: int, unknown: int = 2, repeats: int = 1
 ) -> Conversation:
     """A conversation in which `told` things are told, among `talk` exchanges of small talk.
 
-    unknown: questions about things that were not told. Every told thing is asked for once.
+    unknown: questions about things that were not told. repeats: how often each thing is asked for,
+    in other words where there are any.
     """
     words = read_words()
     names = generator.sample([*words.attributes], told + unknown)
     held = {name: _draw_value(generator, words, name) for name in names[:told]}
     events: list[tuple[float, list[Turn]]] = []
     questions: list[Question] = []
-    for name, value in held.items():
-        attribute = words.attributes[name]
-        said = generator.choice(attribute["tell"]).format(v=value)
-        at, kind = generator.random(), "told"
-        events.append((at, _exchange(generator, words, said)))
-        if generator.random() < CORRECTED:
-            value = _draw_value(generator, words, name, unlike=value)
-            anew = generator.choice(attribute["tell"]).format(v=value)
-            text = generator.choice(words.correct).format(said=anew)
-            events.append((generator.uniform(at, 1), _exchange(generator, words, text)))
-            kind = "corrected"
-        asked = generator.choice(attribute["ask"])
-        answer = generator.choice(attribute["answer"]).format(v=value)
-        questions.append(Question(asked, answer, value, kind))
+    for group in _group(generator, names[:told]):
+        said = [generator.choice(words.attributes[name]["tell"]) for name in group]
+        text = " ".join(tell.format(v=held[name]) for tell, name in zip(said, group, strict=True))
+        at = generator.random()
+        events.append((at, _exchange(generator, words, text)))
+        for name in group:
+            value, kind = held[name], "told"
+            if generator.random() < CORRECTED:
+                value, kind = _draw_value(generator, words, name, unlike=value), "corrected"
+                anew = generator.choice(words.attributes[name]["tell"]).format(v=value)
+                text = generator.choice(words.correct).format(said=anew)
+                events.append((generator.uniform(at, 1), _exchange(generator, words, text)))
+            answers = words.attributes[name]["answer"]
+            for asked in _sample(generator, words.attributes[name]["ask"], repeats):
+                answer = generator.choice(answers).format(v=value)
+                questions.append(Question(asked, answer, value, kind))
     for name in names[told:]:
         asked = generator.choice(words.attributes[name]["ask"])
         questions.append(Question(asked, generator.choice(words.unknown), "", "unknown"))
@@ -102,6 +107,15 @@ def draw_conversation(
     events.sort(key=lambda event: event[0])
     generator.shuffle(questions)
     return Conversation([turn for _, turns in events for turn in turns], questions)
+
+
+def _group(generator: random.Random, names: list[str]) -> Iterator[list[str]]:
+    """Things that are told in one breath: one, two or three."""
+    start = 0
+    while start < len(names):
+        count = generator.choice((1, 1, 1, 2, 3))
+        yield names[start : start + count]
+        start += count
 
 
 def _exchange(generator: random.Random, words: Words, said: str) -> list[Turn]:
@@ -116,13 +130,11 @@ def _draw_value(generator: random.Random, words: Words, name: str, *, unlike: st
     return value
 
 
-def _sample(
-    generator: random.Random, pairs: list[tuple[str, str]], count: int
-) -> list[tuple[str, str]]:
-    """So many pairs, each as often as any other."""
-    drawn: list[tuple[str, str]] = []
+def _sample(generator: random.Random, items: list[Item], count: int) -> list[Item]:
+    """So many items, each as often as any other."""
+    drawn: list[Item] = []
     while len(drawn) < count:
-        drawn += generator.sample(pairs, min(len(pairs), count - len(drawn)))
+        drawn += generator.sample(items, min(len(items), count - len(drawn)))
     return drawn
 
 

@@ -1,0 +1,317 @@
+"""Trains an adapter with which a pretrained model recalls what it slept on.
+
+Each step draws a conversation, reads it window by window without gradients, sleeping on each, and
+asks about it. Gradients go through questions and answers alone (the context's keys and values are
+constants), so that a step costs little more than a reading. Small talk that the untrained model
+answers holds the rest of what it says in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slowwave.config import Config
+from slowwave.models.adapter import AdaptedLinear, adapt
+from slowwave.models.backbone import HybridLM
+from slowwave.runtime.model_folder import TalkingModel
+from slowwave.sleep.awake import ask_awake, read_awake
+from slowwave.sleep.consolidate import consolidate
+from slowwave.state import MemoryState
+from slowwave.storage.checkpoint import load_tensors, save_tensors
+from slowwave.storage.json_files import dump_lines, parse_lines
+from slowwave.tasks.introductions.conversation import (
+    Conversation,
+    Question,
+    draw_conversation,
+    read_words,
+)
+
+NO_TARGET = -100
+METRICS = "metrics.jsonl"
+HELD = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterConfig(Config):
+    """How an adapter is trained."""
+
+    rank: int = 16
+    """Of the change of every matrix."""
+    steps: int = 2000
+    """Optimizer steps, one conversation each."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 30
+    """Steps of linear warm-up; the rate then falls as a cosine to a tenth."""
+    clip_norm: float = 1.0
+    """Largest norm of all gradients together."""
+    least_told: int = 3
+    """Things that a conversation tells, at least."""
+    most_told: int = 12
+    """Things that a conversation tells, at most."""
+    most_talk: int = 24
+    """Exchanges of small talk in a conversation, at most."""
+    repeats: int = 2
+    """How often each told thing is asked for."""
+    unknown: int = 3
+    """Questions about what was not told."""
+    anchors: int = 2
+    """Lines of small talk whose reply is held to that of the model without the adapter."""
+    anchor_weight: float = 0.3
+    """Weight of these in the loss."""
+    validate: int = 16
+    """Conversations of each validation."""
+    validate_every: int = 200
+    """Steps between validations."""
+    seed: int = 0
+    """Draws conversations and fresh weights."""
+
+
+class Asked(NamedTuple):
+    """Questions with their answers: tokens (F, Q), and targets (F, Q), NO_TARGET elsewhere."""
+
+    tokens: Tensor
+    targets: Tensor
+
+
+class Score(NamedTuple):
+    """Mean loss of answers, and shares of questions whose answer is the likeliest, by kind."""
+
+    loss: float
+    right: dict[str, float]
+
+
+def train_adapter(
+    talker: TalkingModel, config: AdapterConfig, folder: Path, *, threads: int | None = None
+) -> None:
+    """Trains, or goes on, in a folder: adapter.safetensors, progress.safetensors, metrics.jsonl.
+
+    The model is changed in place. Raises ValueError if the talker has no chat.
+    """
+    if talker.chat is None:
+        raise ValueError("the model has no chat; load it with a template or a plain transcript")
+    if threads:
+        torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(_hash("weights", config.seed))
+    changes = adapt(talker.model, config.rank, generator)
+    optimizer = torch.optim.AdamW(changes.values(), lr=config.lr, betas=(0.9, 0.95))
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = _load_progress(folder, changes, optimizer)
+    _forget_lines(folder, begun)
+    for step in range(begun, config.steps):
+        began = time.perf_counter()
+        conversation = draw_for(config, "train", step)
+        _set_rate(optimizer, step, config)
+        loss, anchor = compute_loss(talker, conversation, config)
+        (loss + config.anchor_weight * anchor).backward()
+        norm = torch.nn.utils.clip_grad_norm_(changes.values(), config.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        line = {"step": step, "loss": float(loss), "anchor": float(anchor), "norm": float(norm)}
+        _log(folder, line | {"seconds": time.perf_counter() - began})
+        if (step + 1) % config.validate_every == 0 or step + 1 == config.steps:
+            _save_progress(folder, changes, optimizer, step + 1)
+            score = validate(talker, config)
+            _log(folder, {"step": step, **score._asdict()})
+
+
+def draw_for(config: AdapterConfig, split: str, index: int) -> Conversation:
+    """The conversation at a place of a split; no two splits draw alike."""
+    generator = random.Random(_hash(split, config.seed, index))
+    return draw_conversation(
+        generator,
+        told=generator.randint(config.least_told, config.most_told),
+        talk=generator.randint(0, config.most_talk),
+        unknown=config.unknown,
+        repeats=config.repeats,
+    )
+
+
+def read_conversation(talker: TalkingModel, conversation: Conversation) -> MemoryState:
+    """The state after a conversation, whose windows end between turns as far as they can."""
+    model, sleep = talker.model, talker.sleep
+    state = model.initial_state(1)
+    for tokens in _fill_windows(talker, conversation):
+        if state.window_fill:
+            state = consolidate(model, state, passes=sleep.passes, sleep=sleep)
+        ids = torch.tensor([tokens], device=model.device)
+        _, state = read_awake(model, ids, state, sleep)
+    return state
+
+
+def compute_loss(
+    talker: TalkingModel, conversation: Conversation, config: AdapterConfig
+) -> tuple[Tensor, Tensor]:
+    """Mean loss of the answers to a conversation's questions, and of anchors against the model
+    without the adapter."""
+    with torch.no_grad():
+        state = read_conversation(talker, conversation)
+    asked = encode_questions(talker, conversation.questions)
+    loss = F.cross_entropy(*_predict(talker, state, asked))
+    if not config.anchors:
+        return loss, torch.zeros_like(loss)
+    drawn = random.Random(_hash("anchors", conversation.questions[0].text))
+    pairs = drawn.sample(read_words().talk, config.anchors)
+    anchors = encode_questions(talker, [Question(said, reply, "", "") for said, reply in pairs])
+    with torch.no_grad(), without_adapter(talker.model):
+        expected, _ = _predict(talker, state, anchors)
+    found, _ = _predict(talker, state, anchors)
+    divergence = F.kl_div(
+        found.log_softmax(-1), expected.log_softmax(-1), reduction="batchmean", log_target=True
+    )
+    return loss, divergence
+
+
+def encode_questions(talker: TalkingModel, questions: Sequence[Question]) -> Asked:
+    """Questions with their answers, padded on the right; answers and what ends them are targets."""
+    rows = [_encode_question(talker, question) for question in questions]
+    length = max(len(tokens) for tokens, _ in rows)
+    tokens = torch.zeros(len(rows), length, dtype=torch.int64)
+    targets = torch.full((len(rows), length), NO_TARGET)
+    for i, (ids, start) in enumerate(rows):
+        tokens[i, : len(ids)] = torch.tensor(ids)
+        targets[i, start - 1 : len(ids) - 1] = tokens[i, start : len(ids)]
+    return Asked(tokens.to(talker.model.device), targets.to(talker.model.device))
+
+
+@torch.no_grad()
+def validate(talker: TalkingModel, config: AdapterConfig) -> Score:
+    """Scores conversations that no step trains on."""
+    losses: list[float] = []
+    right: dict[str, list[bool]] = {}
+    for index in range(config.validate):
+        conversation = draw_for(config, "validation", index)
+        state = read_conversation(talker, conversation)
+        asked = encode_questions(talker, conversation.questions)
+        logits, targets = _predict(talker, state, asked)
+        losses.append(float(F.cross_entropy(logits, targets)))
+        hits = (logits.argmax(-1) == targets).split((asked.targets != NO_TARGET).sum(1).tolist())
+        for question, hit in zip(conversation.questions, hits, strict=True):
+            right.setdefault(question.kind, []).append(bool(hit.all()))
+    shares = {kind: sum(each) / len(each) for kind, each in sorted(right.items())}
+    return Score(sum(losses) / len(losses), shares)
+
+
+@contextlib.contextmanager
+def without_adapter(model: HybridLM) -> Iterator[None]:
+    """The model computes as it did before it was adapted."""
+    adapted = [module for module in model.modules() if isinstance(module, AdaptedLinear)]
+    for module in adapted:
+        module.is_on = False
+    try:
+        yield
+    finally:
+        for module in adapted:
+            module.is_on = True
+
+
+def _predict(talker: TalkingModel, state: MemoryState, asked: Asked) -> tuple[Tensor, Tensor]:
+    """Logits at the targets, and the targets."""
+    hidden = ask_awake(talker.model, asked.tokens[None], state, talker.sleep)[0]
+    is_target = asked.targets != NO_TARGET
+    return talker.model.logits(hidden[is_target]), asked.targets[is_target]
+
+
+def _encode_question(talker: TalkingModel, question: Question) -> tuple[list[int], int]:
+    """The tokens of a question and its answer, and the place where the answer begins."""
+    chat, tokenizer = talker.chat, talker.tokenizer
+    assert chat is not None
+    told = _encode(talker, "user", question.text)
+    reply = _encode(talker, "assistant", question.answer)
+    following = _encode(talker, "user", question.text)[: len(chat.open_reply(tokenizer))]
+    ends = reply[-1] in tokenizer.controls.stops or any(
+        token in tokenizer.controls.stops for token in reply
+    )
+    start = len(told) + len(chat.open_reply(tokenizer))
+    return [*told, *reply, *([] if ends else following)], start
+
+
+def _encode(talker: TalkingModel, role: str, text: str) -> list[int]:
+    assert talker.chat is not None and role in ("user", "assistant")
+    pieces = talker.chat.encode(talker.tokenizer, role, text)  # pyright: ignore[reportArgumentType]
+    return [token for piece in pieces for token in piece]
+
+
+def _fill_windows(talker: TalkingModel, conversation: Conversation) -> Iterator[list[int]]:
+    """The tokens of a conversation, window by window; a window ends where a turn would not fit."""
+    most = talker.sleep.window - 1
+    window = talker.begin("user")
+    for turn in conversation.turns:
+        tokens = _encode(talker, turn.role, turn.text)
+        if len(window) + len(tokens) > most:
+            yield window
+            window = []
+        window += tokens[:most]
+    if window:
+        yield window
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, step: int, config: AdapterConfig) -> None:
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    falling = 0.55 + 0.45 * math.cos(math.pi * step / config.steps)
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * warm * falling
+
+
+def _hash(*parts: str | int) -> int:
+    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _log(folder: Path, line: dict[str, Any]) -> None:
+    with (folder / METRICS).open("ab") as file:
+        file.write(dump_lines([line]))
+
+
+def _forget_lines(folder: Path, step: int) -> None:
+    """Drops what was logged from a step on, which is trained again."""
+    path = folder / METRICS
+    if path.exists():
+        lines = parse_lines(path.read_bytes(), path, drop_cut=True)
+        path.write_bytes(dump_lines([line for line in lines if line["step"] < step]))
+
+
+def _save_progress(
+    folder: Path,
+    changes: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    tensors = {name: change.detach() for name, change in changes.items()}
+    held = {
+        f"{name}:{key}": torch.as_tensor(optimizer.state[change][key])
+        for name, change in changes.items()
+        for key in HELD
+    }
+    save_tensors(folder / "progress.safetensors", tensors | held | {"steps": torch.tensor(step)})
+    save_tensors(
+        folder / "adapter.safetensors", {name: each.bfloat16() for name, each in tensors.items()}
+    )
+
+
+def _load_progress(
+    folder: Path, changes: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> int:
+    """Steps that were trained already."""
+    path = folder / "progress.safetensors"
+    if not path.exists():
+        return 0
+    tensors = load_tensors(path)
+    with torch.no_grad():
+        for name, change in changes.items():
+            change.copy_(tensors[name])
+            optimizer.state[change] = {key: tensors[f"{name}:{key}"] for key in HELD}
+    return int(tensors["steps"])

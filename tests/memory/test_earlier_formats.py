@@ -21,7 +21,7 @@ from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
 from slowwave.runtime.config import ChatFormat
 from slowwave.sleep.config import SleepConfig
-from slowwave.storage.memory_file import read_fast_weights, read_header
+from slowwave.storage.memory_file import FORMAT, read_fast_weights, read_header
 
 KEPT = Path(__file__).with_name("earlier_formats.zip")
 SIZES = ModelConfig(
@@ -122,5 +122,5 @@ def test_a_memory_file_is_read_on(kept: Path, talker: Talker) -> None:
     session.read("On it goes, and on.")
     session.save(file)
     header = read_header(file)
-    assert (header.format, header.tokens_seen) == (2, 46)
+    assert (header.format, header.tokens_seen) == (FORMAT, 46)
     session.load(file)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
-from slowwave.memory.sleep_report import SleepReport, Trigger
+from slowwave.memory.sleep_report import SleepReport, Trigger, find_trigger
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn import (
     Progress,
@@ -155,6 +155,8 @@ class Session:
             told = [*end_open_line(tokenizer, chat, self._recent), *told]
         if not self.state.counters.tokens_seen:
             told = [*begin_stream(self.talker, told[0]), *told]
+        if is_chat and self._lacks_room(told, max_new_tokens):
+            told = [Entry(kind="sleep", time=time.time(), source="turn"), *told]
         before, known, slept = self.state, len(self.entries), len(self.sleeps)
         hidden = yield from self._go_through(told)
         if not max_new_tokens:
@@ -288,6 +290,17 @@ class Session:
         self.state = load_memory(Path(path), model, tokenizer=tokenizer.fingerprint, sleep=sleep)
         self.entries, self.sleeps = [], []
 
+    def _lacks_room(self, told: Sequence[Entry], max_new_tokens: int) -> bool:
+        """Whether to sleep before a turn, so that the window does not end within it.
+
+        A reply is expected to take a quarter of a window at most.
+        """
+        sleep, filled = self.talker.sleep, self.state.window_fill
+        if not sleep.at_turns or sleep.eviction == "none" or 2 * filled < sleep.window:
+            return False
+        reply = min(max_new_tokens, sleep.window // 4)
+        return filled + sum(len(entry.tokens) for entry in told) + reply > sleep.window
+
     def _recent(self, count: int) -> list[Entry]:
         """The last entries of the ledger, so many at most."""
         return self.entries[-count:]
@@ -304,7 +317,7 @@ class Session:
                 for tokens in entry.calls:
                     hidden = yield from self._read(tokens)
                 if entry.kind == "sleep":
-                    trigger = "idle" if entry.source == "idle" else "asked"
+                    trigger = find_trigger(entry.source)
                     passes = entry.passes or self.talker.sleep.passes
                     self.state, report = yield from self._sleep(self.state, passes, trigger)
                     self.sleeps.append(report)

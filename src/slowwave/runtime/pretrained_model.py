@@ -49,9 +49,8 @@ def choose_sleep(sizes: ModelConfig) -> SleepConfig:
     """Settings of sleep for a model that was not trained with any."""
     length = sizes.traits.context_length or 4 * WINDOW
     window = max(1, min(WINDOW, length // 4))
-    return SleepConfig(
-        window=window, passes=2, consolidator=Compact(span=max(1, length - 2 * window))
-    )
+    compact = Compact(span=max(1, length - 2 * window))
+    return SleepConfig(window=window, passes=2, consolidator=compact, at_turns=True)
 
 
 def _read_speech(path: Path, sizes: ModelConfig, form: ChatForm, notes: list[str]) -> Speech:

@@ -185,6 +185,9 @@ class SleepConfig(Config):
     looping-at-wake baseline: pass m starts with the window or question again, from the state at its
     start, and reads what pass m-1 put out (see `Passes.recirculate`); logits come from the last
     pass."""
+    at_turns: bool = False
+    """Whether a session sleeps before a turn that the open window has no room for, if half of it is
+    filled: windows then end between turns, and may be shorter than L."""
     loss_windows: LossWindows = "paper"
     """What becomes in training of a full window with loss: paper gives it one pass and evicts it,
     sleep_after scores it on pass 1 and then sleeps on it as on any other, as reading a stream does.

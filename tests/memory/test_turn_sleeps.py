@@ -1,0 +1,68 @@
+"""Where a model was never trained to be cut anywhere, windows end between turns."""
+
+import dataclasses
+
+import pytest
+
+from byte_tokenizer import ByteTokenizer
+from slowwave.memory.replay import replay
+from slowwave.memory.session import Session
+from slowwave.memory.talker import Talker
+from slowwave.models.backbone import HybridLM
+from slowwave.runtime.config import ChatFormat
+from slowwave.sleep.config import Compact, SleepConfig
+from tiny_models import THREE_LAYERS
+
+SLEEP = SleepConfig(
+    window=40, passes=2, consolidator=Compact(ratio=0.5, capacity=2.0), at_turns=True
+)
+
+
+@pytest.fixture
+def session() -> Session:
+    model = HybridLM(THREE_LAYERS, seed=1)
+    return Talker(model, ByteTokenizer(), SLEEP, ChatFormat()).session()
+
+
+def test_a_turn_without_room_is_slept_before(session: Session) -> None:
+    session.generate("twenty signs or more", max_new_tokens=4)
+    assert session.status().num_sleeps == 0
+    session.generate("and twelve..", max_new_tokens=4)
+    (report,) = session.sleeps
+    assert report.trigger == "turn"
+    assert report.tokens < SLEEP.window
+    assert [entry.kind for entry in session.entries].count("sleep") == 1
+    places = [i for i, entry in enumerate(session.entries) if entry.kind == "sleep"]
+    assert session.entries[places[0] + 1].said == "and twelve.."
+
+
+def test_a_window_that_is_hardly_filled_is_not(session: Session) -> None:
+    session.generate("hi", max_new_tokens=1)
+    session.generate("a line that takes more room than there is", max_new_tokens=1)
+    assert [report.trigger for report in session.sleeps] == ["full"]
+
+
+def test_text_that_is_no_turn_fills_windows(session: Session) -> None:
+    session.read("x" * 30)
+    session.read("y" * 30)
+    assert [report.trigger for report in session.sleeps] == ["full"]
+
+
+def test_without_the_setting_windows_are_filled() -> None:
+    sleep = dataclasses.replace(SLEEP, at_turns=False)
+    model = HybridLM(THREE_LAYERS, seed=1)
+    session = Talker(model, ByteTokenizer(), sleep, ChatFormat()).session()
+    for _ in range(3):
+        session.generate("twenty signs or more", max_new_tokens=4)
+    assert {report.trigger for report in session.sleeps} == {"full"}
+
+
+def test_a_replay_sleeps_where_the_session_did(session: Session) -> None:
+    for line in ("twenty signs or more", "and twelve..", "once again"):
+        session.generate(line, max_new_tokens=4)
+    again = replay(session.talker.session, session.entries)
+    assert len(session.sleeps) >= 2
+    for mine, theirs in zip(
+        again.state.tensors().values(), session.state.tensors().values(), strict=True
+    ):
+        assert mine.equal(theirs)

@@ -61,7 +61,7 @@ def test_a_replay_sleeps_where_the_session_did(session: Session) -> None:
     for line in ("twenty signs or more", "and twelve..", "once again"):
         session.generate(line, max_new_tokens=4)
     again = replay(session.talker.session, session.entries)
-    assert len(session.sleeps) >= 2
+    assert session.sleeps
     for mine, theirs in zip(
         again.state.tensors().values(), session.state.tensors().values(), strict=True
     ):

@@ -16,6 +16,7 @@ KeptCache = Literal["last_pass", "first_pass"]
 BetweenPasses = Literal["carry", "reset", "frozen"]
 Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
 Queries = Literal["reread", "window", "recent"]
+Replayed = Literal["window", "user", "critic"]
 Score = Literal["max", "rms", "mean", "recent"]
 Spread = Literal["global", "uniform"]
 Others = Literal["evict", "passes"]
@@ -125,6 +126,10 @@ class Compact(ConsolidatorConfig):
     queries: Queries = "reread"
     """What says which keys matter: a second reading, after the window, of the window or of what is
     replayed; the window's own queries; or those of its last 32 tokens alone."""
+    replay: Replayed = "window"
+    """What sessions read again where `queries` is reread: the window (for documents), what users
+    said in it, after a question for that, or what of it the model finds worth remembering (for
+    chats). Streams without a chat read the window."""
     score: Score = "max"
     """How attention of many queries makes the worth of a key; recent asks no query, and the newest
     stay."""

@@ -240,6 +240,12 @@ class MemoryState(Part):
         return 0 if self.carried is None else self.carried.count
 
     @property
+    def num_entries(self) -> int:
+        """Compact entries of all heads, layers and streams."""
+        compact = (layer.compact for layer in self.layers if isinstance(layer, KeyValues))
+        return sum(int(each.num_entries.sum()) for each in compact if each is not None)
+
+    @property
     def cache_nbytes(self) -> int:
         """Bytes of short-term memory: keys, values, and the window's tokens and hidden states."""
         layers = itertools.chain(self.layers, *self.wake_layers)

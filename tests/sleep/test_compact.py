@@ -13,7 +13,8 @@ from numerics import assert_close
 from slowwave.entries import PINNED, CompactKeyValues
 from slowwave.models.backbone import HybridLM, find_rope
 from slowwave.models.config import ModelConfig, RopeScaling, Traits
-from slowwave.sleep.config import Compact, SleepConfig
+from slowwave.models.mixers.mixer import Watch
+from slowwave.sleep.config import PRESETS, Compact, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.consolidators.candidates import turn_stream
 from slowwave.sleep.consolidators.consolidator import Replay
@@ -259,3 +260,56 @@ def test_sliding_eviction_is_refused() -> None:
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"sleep\.consolidator\.{name} is {value}"):
         SleepConfig.from_dict({"consolidator": {"kind": "compact", name: value}})
+
+
+def preset(name: str, **settings: object) -> SleepConfig:
+    chosen = {"kind": name, **settings}
+    return SleepConfig.from_dict({"window": WINDOW, "passes": 2, "consolidator": chosen})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_other_methods_are_settings(name: str, draw_tokens: DrawTokens) -> None:
+    """Each sleeps; its settings are those of compact, which files hold, and may be changed."""
+    sleep, changed = preset(name), preset(name, ratio=0.5)
+    assert isinstance(sleep.consolidator, Compact) and isinstance(changed.consolidator, Compact)
+    assert SleepConfig.from_dict(sleep.to_dict()) == sleep
+    assert changed.consolidator == dataclasses.replace(sleep.consolidator, ratio=0.5)
+    model = make_model(Traits())
+    _, state = read_stream(model, draw_tokens(1, 3 * WINDOW), model.initial_state(1), changed)
+    assert all(int(each.num_entries) > 2 for each in entries(state))
+
+
+def test_streaming_keeps_the_first_token_and_the_newest(draw_tokens: DrawTokens) -> None:
+    model, sleep = make_model(Traits()), preset("streaming", ratio=0.25, capacity=0.5)
+    _, state = read_stream(model, draw_tokens(1, 3 * WINDOW), model.initial_state(1), sleep)
+    for layer in entries(state):
+        for head in layer.list_heads():
+            assert head.place.tolist() == [0, 21, 22, 23, 33, 34, 35]
+
+
+def test_the_last_window_may_stay(draw_tokens: DrawTokens) -> None:
+    model = make_model(Traits())
+    _, state = read_stream(
+        model, draw_tokens(1, 3 * WINDOW), model.initial_state(1), preset("last_window")
+    )
+    for layer in entries(state):
+        for head in layer.list_heads():
+            assert head.place.tolist() == [0, *range(2 * WINDOW, 3 * WINDOW)]
+
+
+def test_h2o_asks_what_the_window_itself_did(draw_tokens: DrawTokens) -> None:
+    """Kept are the keys that its own causal attention looked at most."""
+    model, sleep = make_model(Traits(), ("attn",)), preset("h2o", ratio=0.25)
+    _, read = model.read(draw_tokens(1, WINDOW), model.initial_state(1))
+    watch = Watch()
+    model.run(model.embed(read.window_tokens), model.initial_state(1), watch=watch)
+    (layer,) = read.layers
+    assert isinstance(layer, KeyValues)
+    keys = layer.keys[0].repeat_interleave(2, dim=1)
+    scores = torch.einsum("thd,jhd->htj", watch.queries[0][0], keys) * 8**-0.5
+    causal = torch.ones(WINDOW, WINDOW, dtype=torch.bool).tril()
+    seen = scores.masked_fill(~causal, -torch.inf).softmax(-1).mean(1).unflatten(0, (2, 2)).mean(1)
+    kept = entries(consolidate(model, read, passes=2, sleep=sleep))[0].list_heads()
+    for mean, head in zip(seen, kept, strict=True):
+        mean[0] = 1  # the first token stays beside them
+        assert head.place.tolist() == sorted(mean.topk(4).indices.tolist())

@@ -101,9 +101,15 @@ class SleepReport:
     """What the gate decided; None without a gate."""
     consolidator: str = "passes"
     """The kind of sleep that it was; "passes" also in what was recorded when there was no other."""
+    replayed: int = 0
+    """Tokens that were read again in place of the window; 0 if it was the window itself, or
+    nothing."""
+    entries: int = 0
+    """Compact entries of all heads that the session goes on with."""
 
     def __post_init__(self) -> None:
         counts = (self.number, self.tokens, self.passes, self.bytes_before, self.bytes_after)
+        counts += (self.replayed, self.entries)
         if not (min(counts) >= 0 and max(counts) <= MOST_TOKENS):
             raise ValueError(f"a count of sleep {self.number} cannot be")
 

@@ -6,6 +6,7 @@ import time
 
 from slowwave.memory.config import GateConfig
 from slowwave.memory.gate import judge
+from slowwave.memory.rehearsal import rehearse
 from slowwave.memory.sleep_report import SleepReport, Trigger, Verdict, measure_changes
 from slowwave.memory.turn import Progress, Steps
 from slowwave.runtime.model_folder import TalkingModel
@@ -28,8 +29,14 @@ def sleep_by_pass(
     plain eviction, cannot be refused. Raises ValueError as `consolidate`.
     """
     pass_changes = list[tuple[float, ...]]()
-    steps = consolidate_by_pass(talker.model, state, passes=passes, sleep=talker.sleep)
-    last, num_passes, seconds = state, 0, 0.0
+    began = time.perf_counter()
+    replay = rehearse(talker, state) if passes > 1 else None
+    last, num_passes, seconds = state, 0, time.perf_counter() - began
+    if replay is not None:
+        yield Progress("sleep")
+    steps = consolidate_by_pass(
+        talker.model, state, passes=passes, sleep=talker.sleep, replay=replay
+    )
     while True:
         began = time.perf_counter()
         try:
@@ -62,6 +69,8 @@ def sleep_by_pass(
         pass_changes=tuple(pass_changes),
         verdict=verdict,
         consolidator="evict" if passes == 1 else talker.sleep.consolidator.kind,
+        replayed=0 if replay is None else replay.tokens.shape[1],
+        entries=after.num_entries,
     )
 
 

@@ -27,8 +27,10 @@ ROUNDS = 20
 def score_entries(attention: Tensor, score: Score) -> Tensor:
     """How much each candidate is looked up, (J,). attention: (n, J).
 
-    score: how n queries make one figure.
+    score: how n queries make one figure; no queries make 0.
     """
+    if not len(attention):
+        return attention.new_zeros(attention.shape[1])
     match score:
         case "max":
             return attention.amax(0)

@@ -16,6 +16,7 @@ KeptCache = Literal["last_pass", "first_pass"]
 BetweenPasses = Literal["carry", "reset", "frozen"]
 Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
 Queries = Literal["reread", "window", "recent"]
+Replayed = Literal["window", "user", "critic"]
 Score = Literal["max", "rms", "mean", "recent"]
 Spread = Literal["global", "uniform"]
 Others = Literal["evict", "passes"]
@@ -125,6 +126,10 @@ class Compact(ConsolidatorConfig):
     queries: Queries = "reread"
     """What says which keys matter: a second reading, after the window, of the window or of what is
     replayed; the window's own queries; or those of its last 32 tokens alone."""
+    replay: Replayed = "window"
+    """What sessions read again where `queries` is reread: the window (for documents), what users
+    said in it, after a question for that, or what of it the model finds worth remembering (for
+    chats). Streams without a chat read the window."""
     score: Score = "max"
     """How attention of many queries makes the worth of a key; recent asks no query, and the newest
     stay."""
@@ -158,6 +163,17 @@ def _require_range(value: float, name: str, least: float, most: float) -> None:
 
 Consolidator: TypeAlias = Evict | Passes | Ridge | Compact
 KINDS: dict[str, type[Consolidator]] = {each.kind: each for each in get_args(Consolidator)}
+_PLAIN = {"kind": "compact", "surprise": False, "by_value": False}
+_EVEN = {**_PLAIN, "spread": "uniform"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "h2o": {**_EVEN, "queries": "window", "score": "mean"},
+    "snapkv": {**_EVEN, "queries": "recent", "score": "mean"},
+    "kvzip": _PLAIN,
+    "attention_matching": {**_EVEN, "score": "rms", "fits": True},
+    "streaming": {**_EVEN, "score": "recent"},
+    "last_window": {**_EVEN, "score": "recent", "ratio": 1.0, "capacity": 1.0},
+}
+"""Other methods as settings of compact, by the name that stands for them in place of a kind."""
 MOVED = ("kept_cache", "between_passes", "recirculate")
 """Settings of the consolidator passes that older files have in `sleep` itself."""
 
@@ -268,11 +284,13 @@ def _read_consolidator(values: Any) -> Any:
         is_made = isinstance(chosen, ConsolidatorConfig)
         chosen = chosen.to_dict() if is_made else {"kind": chosen}
     inner = {"kind": "passes", **cast(dict[str, Any], chosen)}
+    preset = PRESETS.get(str(inner["kind"]))
+    if preset is not None:
+        inner = {**preset, **inner, "kind": "compact"}
     kind = KINDS.get(str(inner["kind"]))
     if kind is None:
-        raise ValueError(
-            f"sleep.consolidator.kind is {inner['kind']!r:.80}; use one of {', '.join(KINDS)}"
-        )
+        names = ", ".join([*KINDS, *PRESETS])
+        raise ValueError(f"sleep.consolidator.kind is {inner['kind']!r:.80}; use one of {names}")
     for name in moved:
         if name in inner:
             raise ValueError(

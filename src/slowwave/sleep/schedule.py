@@ -145,6 +145,7 @@ def follow_fill(segments: Sequence[Segment], sleep: SleepConfig, fill: Fill) -> 
         window = fills[-1].window + segment.stop - segment.start
         carried = fills[-1].carried
         if segment.closes:
-            window, carried = 0, min(sleep.most_carried, window + carried)
+            consolidator = find_consolidator(sleep, segment.passes)
+            window, carried = 0, consolidator.carries(window, carried)
         fills.append(Fill(window, carried))
     return fills

@@ -42,7 +42,7 @@ class Consolidator:
     """Whether keys and values of pass 1 go on."""
 
     def __init__(self, sleep: SleepConfig) -> None:
-        self.slides = sleep.reach is not None
+        self.slides, self.most_carried = sleep.reach is not None, sleep.most_carried
 
     def reads_hidden(self, sizes: ModelConfig) -> bool:
         """Whether what goes on depends on the hidden states that pass 1 put out."""
@@ -65,8 +65,9 @@ class Consolidator:
         raise NotImplementedError
 
     def carries(self, window: int, carried: int) -> int:
-        """Keys and values of earlier windows that a head has after a sleep, on average."""
-        return carried
+        """Keys and values of slept windows that a head of attention has after a sleep on one, on
+        average."""
+        return min(self.most_carried, window + carried) if self.slides else carried
 
     def position(self, read: MemoryState) -> Tensor | None:
         """(B,) int64, the rotary position at which the next window begins; None is 0."""

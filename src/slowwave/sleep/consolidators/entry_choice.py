@@ -92,15 +92,19 @@ def choose_entries(
 
 
 def _keep_best(scores: Sequence[Tensor], count: int, least: int, config: Compact) -> list[Tensor]:
-    """Places, in order, of pinned entries and of the best `count` a head beside them."""
+    """Places, in order, of pinned entries and of the best `count` a head beside them.
+
+    What nobody looked up at all is not kept.
+    """
     pinned = [each == PINNED for each in scores]
     free = [each.masked_fill(mask, -1) for each, mask in zip(scores, pinned, strict=True)]
     if config.spread == "global":
         best = choose_best(free, count * len(free), least=least)
     else:
         best = [choose_best([each], count, least=0)[0] for each in free]
-    kept = [mask.index_fill(0, index, True) for mask, index in zip(pinned, best, strict=True)]
-    return [mask.nonzero()[:, 0] for mask in kept]
+    chosen = [mask.index_fill(0, index, True) for mask, index in zip(pinned, best, strict=True)]
+    pairs = zip(chosen, scores, strict=True)
+    return [(mask & (each > 0)).nonzero()[:, 0] for mask, each in pairs]
 
 
 def _score(
@@ -109,7 +113,7 @@ def _score(
     """The head with what its entries are worth, and what was found in its window."""
     old, new = head.old, head.new
     if config.score == "recent":
-        found, score = None, torch.cat([old.score, new.place.to(old.score)])
+        found, score = None, torch.cat([old.score, 1 + new.place.to(old.score)])
     else:
         looks = [_look(head, reading, config) for reading in readings]
         attention = torch.cat([weighted for weighted, _ in looks])

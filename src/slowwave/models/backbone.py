@@ -164,7 +164,7 @@ class HybridLM(nn.Module):
         span, last_writer = self.config.span(part), None
         if evicts:
             span, last_writer = written_span(span, [block.mixer for block in blocks])
-        if not evicts and one_call.suits(self.config, blocks, hidden, state, context):
+        if not evicts and one_call.suits(blocks, hidden, state, context):
             hidden, layers = one_call.read_token(self.config, blocks, hidden, state, context, span)
             return hidden, dataclasses.replace(state, layers=tuple(layers))
         for i in span:

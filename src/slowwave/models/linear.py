@@ -53,6 +53,10 @@ class Linear(nn.Linear):
         product = linear(input.to(weight.dtype), weight)
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
+    def parts(self) -> list[Tensor | None]:
+        """Weight and bias as the compiled token takes them."""
+        return [self.narrow_weight(), self.bias]
+
     def narrow_weight(self) -> Tensor:
         """The weight in the compute dtype, cast once for all calls that want no gradient.
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from slowwave.models.block import Block
-from slowwave.models.config import ModelConfig, Traits
-from slowwave.models.mixers.attention import Attention
+from slowwave.models.config import ModelConfig
+from slowwave.models.mixers.attention import Attention, LocalAttention
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import GatedDeltaNet
 from slowwave.ops import native
@@ -21,20 +21,12 @@ from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import FastWeights, KeyValues, LayerState, MemoryState
 
-LETTERS = {Attention: "a", GatedDeltaNet: "g"}
+LETTERS = {Attention: "a", LocalAttention: "l", GatedDeltaNet: "g"}
 """The mixers that the call knows, by their names in it."""
 
 
-def suits(
-    sizes: ModelConfig,
-    blocks: Sequence[Block],
-    hidden: Tensor,
-    state: MemoryState,
-    context: Context,
-) -> bool:
+def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: Context) -> bool:
     """Whether this is one token a row, in few rows, of which all is kept and nothing hidden."""
-    if not _is_plain(sizes.traits) or context.rotary is None:
-        return False
     rows, T, _ = hidden.shape
     if T != 1 or not 0 < rows < ONEDNN_ROWS or not context.keep_state:
         return False
@@ -49,18 +41,6 @@ def suits(
     return wide and all(layer.narrow_dtype == narrow for layer in state.layers)
 
 
-def _is_plain(traits: Traits) -> bool:
-    """Whether a family's blocks compute what ours do: constants, angles and head aside."""
-    return (
-        traits.attn_norms == "before"
-        and traits.qk_norm == "none"
-        and traits.activation == "silu"
-        and traits.rotary_share == 1
-        and traits.attn_scale is None
-        and not (traits.qkv_bias or traits.attn_gate)
-    )
-
-
 def read_token(
     sizes: ModelConfig,
     blocks: Sequence[Block],
@@ -70,9 +50,8 @@ def read_token(
     span: range,
 ) -> tuple[Tensor, list[LayerState]]:
     """As `HybridLM.run` of a span of blocks, without gradients: hidden, and the state's layers."""
-    assert context.rotary is not None
     kinds = [LETTERS[type(blocks[i].mixer)] for i in span]
-    layers = list(state.layers)
+    traits, layers = sizes.traits, list(state.layers)
     caches: list[Tensor] = []
     recurrences: list[Tensor] = []
     for layer in layers[span.start : span.stop]:
@@ -82,22 +61,27 @@ def read_token(
             recurrences += [layer.weights, layer.conv_tail]
     hidden, written = torch.ops.slowwave.read_token(
         hidden,
-        *context.rotary,
+        [] if context.rotary is None else list(context.rotary),
+        [] if context.local_rotary is None else list(context.local_rotary),
         "".join(kinds),
         [weight for i in span for weight in blocks[i].weights()],
         caches,
         recurrences,
+        [],
         sizes.attn_heads,
         sizes.kv_heads,
         sizes.head_dim,
+        traits.attn_scale,
+        traits.local_window,
+        traits.activation == "gelu",
         sizes.max_beta,
-        sizes.traits.norm_eps,
-        sizes.traits.out_norm_eps,
+        traits.norm_eps,
+        traits.out_norm_eps,
     )
     attention, recurrent = iter(caches), iter(written)
     layers[span.start : span.stop] = [
         KeyValues(next(attention), next(attention))
-        if kind == "a"
+        if kind != "g"
         else FastWeights(next(recurrent), next(recurrent))
         for kind in kinds
     ]

@@ -114,9 +114,11 @@ class Attention(Mixer):
         """See `Mixer.write`: nothing of the window outlives it."""
         return state
 
-    def weights(self) -> list[Tensor]:
+    def weights(self) -> list[Tensor | None]:
         """See `Mixer.weights`."""
-        return [self.qkv.narrow_weight(), self.out.narrow_weight()]
+        norms = [None if norm is None else norm.weight for norm in (self.q_norm, self.k_norm)]
+        gate = [None, None] if self.gate is None else self.gate.parts()
+        return [*self.qkv.parts(), *norms, *gate, *self.out.parts()]
 
     @classmethod
     def forward_flops(cls, sizes: ModelConfig, T: int, *, cached: int, context: Context) -> int:

@@ -3,6 +3,7 @@
 
 #include <torch/library.h>
 
+#include "attend.h"
 #include "delta_inputs.h"
 #include "delta_mix.h"
 #include "delta_rule.h"
@@ -26,9 +27,12 @@ TORCH_LIBRARY(slowwave, library) {
       "Tensor A_log, Tensor dt_bias, Tensor norm, Tensor state, float max_beta, float norm_eps, "
       "int chunk_size, bool keep_writes) -> (Tensor, Tensor)");
   library.def(
-      "read_token(Tensor hidden, Tensor cos, Tensor sin, str kinds, Tensor[] weights, "
-      "Tensor(a!)[] caches, Tensor[] recurrences, int heads, int kv_heads, int head_dim, "
+      "read_token(Tensor hidden, Tensor[] angles, Tensor[] local_angles, str kinds, "
+      "Tensor?[] weights, Tensor(a!)[] caches, Tensor[] recurrences, Tensor?[] memories, "
+      "int heads, int kv_heads, int head_dim, float? scale, int local_window, bool gelu, "
       "float max_beta, float norm_eps, float out_norm_eps) -> (Tensor, Tensor[])");
+  library.def(
+      "attend(Tensor q, Tensor keys, Tensor values, Tensor[] memory, float scale) -> Tensor");
   library.def(
       "delta_inputs(Tensor x, Tensor kernel, Tensor tail, int keys, int K) -> (Tensor, Tensor)");
   library.def(
@@ -47,6 +51,7 @@ TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
   library.impl("delta_inputs", slowwave::delta_inputs);
   library.impl("delta_inputs_backward", slowwave::delta_inputs_backward);
   library.impl("read_token", slowwave::read_token);
+  library.impl("attend", slowwave::attend);
   library.impl("linear", slowwave::linear);
   library.impl("rms_norm", slowwave::rms_norm);
   library.impl("rotate", slowwave::rotate);

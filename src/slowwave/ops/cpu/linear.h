@@ -60,7 +60,7 @@ void dot_weights(const S* weight, int64_t D, const T* x, int64_t B, S* out, int6
 
 // x (..., D), weight (N, D), of one dtype -> (..., N), summed wide.
 inline at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
-  constexpr int ROWS = 4;
+  constexpr int ROWS = 8;
   const int64_t N = weight.size(0), D = weight.size(1), B = D == 0 ? 0 : x.numel() / D;
   TORCH_CHECK(x.scalar_type() == weight.scalar_type(), "x and weight must have one dtype");
   TORCH_CHECK(x.size(-1) == D, "x must have as many columns as weight");
@@ -78,11 +78,10 @@ inline at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
       for (int64_t n = begin * ROWS; n < std::min(N, end * ROWS); n += ROWS) {
         const S* rows = weights.const_data_ptr<S>() + n * D;
         S* to = out.data_ptr<S>() + n;
-        switch (N - n) {
-          case 1: dot_weights<1, T, S>(rows, D, from, B, to, N); break;
-          case 2: dot_weights<2, T, S>(rows, D, from, B, to, N); break;
-          case 3: dot_weights<3, T, S>(rows, D, from, B, to, N); break;
-          default: dot_weights<ROWS, T, S>(rows, D, from, B, to, N);
+        if (N - n >= ROWS) {
+          dot_weights<ROWS, T, S>(rows, D, from, B, to, N);
+        } else {
+          for (int64_t r = 0; r < N - n; ++r) dot_weights<1, T, S>(rows + r * D, D, from, B, to + r, N);
         }
       }
     });

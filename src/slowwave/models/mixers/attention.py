@@ -117,7 +117,7 @@ class Attention(Mixer):
     def weights(self) -> list[Tensor | None]:
         """See `Mixer.weights`."""
         norms = [None if norm is None else norm.weight for norm in (self.q_norm, self.k_norm)]
-        gate = [None, None] if self.gate is None else self.gate.parts()
+        gate = [None, None, None] if self.gate is None else self.gate.parts()
         return [*self.qkv.parts(), *norms, *gate, *self.out.parts()]
 
     @classmethod

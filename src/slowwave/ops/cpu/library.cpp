@@ -7,6 +7,7 @@
 #include "delta_inputs.h"
 #include "delta_mix.h"
 #include "delta_rule.h"
+#include "int8.h"
 #include "linear.h"
 #include "norm.h"
 #include "rotary.h"
@@ -39,6 +40,8 @@ TORCH_LIBRARY(slowwave, library) {
       "delta_inputs_backward(Tensor x, Tensor kernel, Tensor tail, Tensor grad_keys, "
       "Tensor grad_values, int K) -> (Tensor, Tensor, Tensor)");
   library.def("linear(Tensor x, Tensor weight) -> Tensor");
+  library.def("int8_linear(Tensor x, Tensor numbers, Tensor scales) -> Tensor");
+  library.def("int8_expand(Tensor numbers, Tensor scales, int D) -> Tensor");
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
   library.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor");
   library.def("swiglu(Tensor up) -> Tensor");
@@ -53,6 +56,8 @@ TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
   library.impl("read_token", slowwave::read_token);
   library.impl("attend", slowwave::attend);
   library.impl("linear", slowwave::linear);
+  library.impl("int8_linear", slowwave::int8_linear);
+  library.impl("int8_expand", slowwave::int8_expand);
   library.impl("rms_norm", slowwave::rms_norm);
   library.impl("rotate", slowwave::rotate);
   library.impl("swiglu", slowwave::swiglu);

@@ -35,6 +35,27 @@ typename Simd<T>::vec load_vector(const S* from) {
   }
 }
 
+template <typename T>
+T sum_lanes(typename Simd<T>::vec x) {
+  T total = 0;
+  for (int64_t i = 0; i < Simd<T>::lanes; ++i) total += x[i];
+  return total;
+}
+
+template <>
+inline float sum_lanes<float>(Simd<float>::vec x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)x);
+#elif defined(__AVX2__)
+  const __m256 y = (__m256)x;
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#else
+  return x[0] + x[1] + x[2] + x[3];
+#endif
+}
+
 // ROWS outputs of every row of x, for as many rows of the weight.
 template <int ROWS, typename T, typename S>
 void dot_weights(const S* weight, int64_t D, const T* x, int64_t B, S* out, int64_t N) {

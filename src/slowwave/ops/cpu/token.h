@@ -11,6 +11,7 @@
 
 #include "attend.h"
 #include "delta_mix.h"
+#include "int8.h"
 #include "linear.h"
 #include "norm.h"
 #include "rotary.h"
@@ -50,9 +51,11 @@ class Cursor {
 
 // x times the next matrix, with its bias if it has one; nothing if the model has no such matrix.
 inline std::optional<at::Tensor> multiply_if_there(Cursor& weights, const at::Tensor& x) {
-  const auto weight = weights.next(), bias = weights.next();
+  const auto weight = weights.next(), scales = weights.next(), bias = weights.next();
   if (!weight.has_value()) return std::nullopt;
-  const at::Tensor product = slowwave::linear(x.to(weight->scalar_type()), *weight);
+  const at::Tensor product = scales.has_value()
+                                 ? int8_linear(x, *weight, *scales)
+                                 : slowwave::linear(x.to(weight->scalar_type()), *weight);
   return bias.has_value() ? product + bias->to(product.scalar_type()) : product;
 }
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
+from slowwave.entries import CompactKeyValues
 from slowwave.models.backbone import HybridLM
 from slowwave.models.block import Block
 from slowwave.models.config import LayerType, ModelConfig, RopeScaling, Traits
-from slowwave.models.mixers.mixer import Context
+from slowwave.models.mixers.mixer import Context, Watch
 from slowwave.models.one_call import suits
 from slowwave.ops.attention import Rope, rotation
 from slowwave.state import KeyValues, MemoryState
@@ -132,6 +133,44 @@ def in_dtype(model: HybridLM, dtype: torch.dtype) -> HybridLM:
     return model
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_compact_entries_are_seen(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, family: str
+) -> None:
+    """Some layers have entries, some heads none, and one layer lost them all."""
+    model = in_dtype(draw_family(family), dtype)
+    tokens = torch.randint(11, (2, 4), generator=torch.Generator().manual_seed(0))
+    with torch.enable_grad():
+        _, start = model.read(tokens[:, :3], model.initial_state(2))
+        state = remember(start.detach(), {0: [[3, 0], [1, 4]], 4: [[0, 0], [0, 0]]})
+        expected, expected_state = model.read(tokens[:, 3:], state)
+        alone, _ = model.read(tokens[:, 3:], start)
+    monkeypatch.setattr(Block, "forward", refuse)
+    with torch.no_grad():
+        actual, after = model.read(tokens[:, 3:], state)
+    assert_close(actual, expected, max(TOLERANCE[dtype], 1e-10))
+    assert (expected - alone).abs().max() > 0.1
+    assert after.tensors().keys() == expected_state.tensors().keys()
+
+
+def remember(state: MemoryState, lengths: dict[int, list[list[int]]]) -> MemoryState:
+    """With entries in some layers of attention, so many of each stream's heads."""
+    generator, layers = torch.Generator().manual_seed(2), list(state.layers)
+    for i, counts in lengths.items():
+        layer = layers[i]
+        assert isinstance(layer, KeyValues)
+        wide = torch.float64 if layer.keys.dtype == torch.float64 else torch.float32
+        entries = CompactKeyValues.empty(
+            2, max(map(sum, counts)), 2, 8, dtype=wide, device=torch.device("cpu")
+        )
+        for tensor in (entries.keys, entries.values, entries.bias):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+        entries.lengths.copy_(torch.tensor(counts))
+        layers[i] = KeyValues(layer.keys, layer.values, entries)
+    return dataclasses.replace(state, layers=tuple(layers))
+
+
 def draw_family(name: str) -> HybridLM:
     """A model in float64 whose norms and biases are drawn too."""
     sizes = dataclasses.replace(SIZES, layers=ATTENTION, attn_head_dim=8, traits=TRAITS[name])
@@ -213,6 +252,16 @@ def test_asking_takes_no_room_from_the_window() -> None:
         for each in (state, later)
     )
     assert before.data_ptr() == after.data_ptr()
+
+
+def test_what_a_sleep_asks_for_is_read_block_by_block() -> None:
+    """A fit of fast weights, and queries that are noted, are more than a token's reading."""
+    model = HybridLM(SIZES)
+    state, token = model.initial_state(1), torch.zeros(1, 1, 16)
+    with torch.no_grad():
+        for context in (Context(ridge=1.0), Context(watch=Watch())):
+            assert not suits(model._blocks, token, state, context)
+        assert suits(model._blocks, token, state, Context())
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

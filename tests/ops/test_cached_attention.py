@@ -5,11 +5,8 @@ import torch
 from torch import Tensor
 
 from numerics import TOLERANCE, assert_close
-from slowwave.ops.cached_attention import (
-    Entries,
-    cached_attention,
-    cached_attention_reference,
-)
+from slowwave.entries import CompactKeyValues
+from slowwave.ops.cached_attention import cached_attention, cached_attention_reference
 from slowwave.ops.norm import wide_dtype
 
 SCALE = 0.3
@@ -22,17 +19,21 @@ def draw(B: int, W: int, H: int, kv_heads: int, size: int) -> tuple[Tensor, Tens
     return q, keys, values
 
 
-def draw_entries(lengths: list[list[int]], size: int) -> Entries:
+def draw_entries(lengths: list[list[int]], size: int) -> CompactKeyValues:
     generator = torch.Generator().manual_seed(1)
-    E = max(sum(row) for row in lengths)
-    keys, values = torch.randn(2, len(lengths), E, size, generator=generator, dtype=torch.float64)
-    bias = torch.randn(len(lengths), E, generator=generator, dtype=torch.float64)
-    return Entries(keys, values, bias, torch.tensor(lengths))
+    B, E, kv_heads = len(lengths), max(sum(row) for row in lengths), len(lengths[0])
+    entries = CompactKeyValues.empty(
+        B, E, kv_heads, size, dtype=torch.float64, device=torch.device("cpu")
+    )
+    for tensor in (entries.keys, entries.values, entries.bias):
+        tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
+    entries.lengths.copy_(torch.tensor(lengths))
+    return entries
 
 
-def narrow(entries: Entries, dtype: torch.dtype) -> Entries:
+def narrow(entries: CompactKeyValues, dtype: torch.dtype) -> CompactKeyValues:
     wide = wide_dtype(dtype)
-    return Entries(*(each.to(wide) for each in entries[:3]), entries.lengths)
+    return entries.map(lambda tensor: tensor.to(wide) if tensor.is_floating_point() else tensor)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -62,7 +63,7 @@ def test_entries_of_heads_are_seen_with_their_biases(
     inputs, entries = draw(2, W, 6, 2, 32), draw_entries(lengths, 32)
     expected = cached_attention_reference(*inputs, SCALE, entries)
     for row, counts in enumerate(lengths):
-        for tensor in entries[:3]:
+        for tensor in (entries.keys, entries.values, entries.bias):
             tensor[row, sum(counts) :] = torch.nan
     actual = cached_attention(*(each.to(dtype) for each in inputs), SCALE, narrow(entries, dtype))
     assert_close(actual, expected, TOLERANCE[dtype])

@@ -50,9 +50,13 @@ class Int8Linear(Int8Weight):
         product = self.multiply(input)
         return product if self.bias is None else product + self.bias
 
-    def narrow_weight(self) -> Tensor:
+    def wide_weight(self) -> Tensor:
         """The weight in float32, made for this call."""
         return expand(self.matrix, self.shape[1])
+
+    def narrow_weight(self) -> Tensor:
+        """See `wide_weight`: products are float32."""
+        return self.wide_weight()
 
     def parts(self) -> list[Tensor | None]:
         """See `Linear.parts`."""

@@ -53,6 +53,10 @@ class Linear(nn.Linear):
         product = linear(input.to(weight.dtype), weight)
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
+    def wide_weight(self) -> Tensor:
+        """The weight as it was learned, or what is left of it."""
+        return self.weight
+
     def parts(self) -> list[Tensor | None]:
         """Weight, scales and bias as the compiled token takes them; only int8 has scales."""
         return [self.narrow_weight(), None, self.bias]

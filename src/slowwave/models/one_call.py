@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from slowwave.entries import CompactKeyValues
 from slowwave.models.block import Block
 from slowwave.models.config import ModelConfig
 from slowwave.models.mixers.attention import Attention, LocalAttention
@@ -17,6 +18,7 @@ from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import GatedDeltaNet
 from slowwave.ops import native
 from slowwave.ops.append import reserve
+from slowwave.ops.cached_attention import list_parts
 from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import FastWeights, KeyValues, LayerState, MemoryState
@@ -32,7 +34,7 @@ def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: 
         return False
     if any(given is not None for given in (context.mask, context.key_mask, context.band)):
         return False
-    if any(isinstance(layer, KeyValues) and layer.compact for layer in state.layers):
+    if context.ridge is not None or context.watch is not None:
         return False
     if any(type(block.mixer) not in LETTERS for block in blocks) or not native.can_read(hidden):
         return False
@@ -54,9 +56,11 @@ def read_token(
     traits, layers = sizes.traits, list(state.layers)
     caches: list[Tensor] = []
     recurrences: list[Tensor] = []
+    memories: list[CompactKeyValues | None] = []
     for layer in layers[span.start : span.stop]:
         if isinstance(layer, KeyValues):
             caches += [reserve(layer.keys, 1), reserve(layer.values, 1)]
+            memories.append(layer.compact)
         elif isinstance(layer, FastWeights):
             recurrences += [layer.weights, layer.conv_tail]
     hidden, written = torch.ops.slowwave.read_token(
@@ -67,7 +71,7 @@ def read_token(
         [weight for i in span for weight in blocks[i].weights()],
         caches,
         recurrences,
-        [],
+        _list_entries(memories),
         sizes.attn_heads,
         sizes.kv_heads,
         sizes.head_dim,
@@ -78,11 +82,20 @@ def read_token(
         traits.norm_eps,
         traits.out_norm_eps,
     )
-    attention, recurrent = iter(caches), iter(written)
+    attention, recurrent, kept = iter(caches), iter(written), iter(memories)
     layers[span.start : span.stop] = [
-        KeyValues(next(attention), next(attention))
+        KeyValues(next(attention), next(attention), next(kept))
         if kind != "g"
         else FastWeights(next(recurrent), next(recurrent))
         for kind in kinds
     ]
     return hidden, layers
+
+
+def _list_entries(memories: Sequence[CompactKeyValues | None]) -> list[Tensor | None]:
+    """What `list_parts` gives of each layer, or as many times None; empty if none has any."""
+    kept = [None if memory is None or memory.is_empty else memory for memory in memories]
+    if not any(kept):
+        return []
+    parts = ([None] * 4 if each is None else list_parts(each) for each in kept)
+    return [part for each in parts for part in each]

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from slowwave.entries import CompactKeyValues
 from slowwave.ops import native
 from slowwave.ops.norm import wide_dtype
 
 
-class Entries(NamedTuple):
-    """Compact keys and values, those of all KV heads in a row, head after head.
-
-    keys, values: (B, E, Dh), wide. bias: (B, E), wide, which scores are raised by. lengths:
-    (B, Hkv) int64, entries of each head; a row may have fewer than E in all.
-    """
-
-    keys: Tensor
-    values: Tensor
-    bias: Tensor
-    lengths: Tensor
-
-
 def cached_attention(
-    q: Tensor, keys: Tensor, values: Tensor, scale: float, entries: Entries | None = None
+    q: Tensor, keys: Tensor, values: Tensor, scale: float, entries: CompactKeyValues | None = None
 ) -> Tensor:
     """Each query attends to the whole cache, and to the entries of its head.
 
@@ -34,13 +20,18 @@ def cached_attention(
     is `cached_attention_reference`.
     """
     if native.can_read(q):
-        memory = [] if entries is None else list(entries)
+        memory = [] if entries is None else list_parts(entries)
         return torch.ops.slowwave.attend(q, keys, values, memory, scale)
     return cached_attention_reference(q, keys, values, scale, entries)
 
 
+def list_parts(entries: CompactKeyValues) -> list[Tensor]:
+    """What the compiled operators take of them."""
+    return [entries.keys, entries.values, entries.bias, entries.lengths]
+
+
 def cached_attention_reference(
-    q: Tensor, keys: Tensor, values: Tensor, scale: float, entries: Entries | None = None
+    q: Tensor, keys: Tensor, values: Tensor, scale: float, entries: CompactKeyValues | None = None
 ) -> Tensor:
     """As `cached_attention`: its definition, head by head, with softmax in float32 or wider."""
     wide = wide_dtype(q.dtype)
@@ -58,7 +49,7 @@ def cached_attention_reference(
 
 
 def _see_head(
-    keys: Tensor, values: Tensor, entries: Entries | None, b: int, g: int
+    keys: Tensor, values: Tensor, entries: CompactKeyValues | None, b: int, g: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keys, values (E + W, Dh) and biases (E + W,) that KV head g of row b has in all."""
     bias = keys.new_zeros(len(keys))

@@ -107,7 +107,7 @@ class Attention(Mixer):
 
         It measures what a value does to the residual stream; a gate is left out.
         """
-        out = self.out.weight.unflatten(1, (self.num_kv_heads, -1, self.head_dim))
+        out = self.out.wide_weight().unflatten(1, (self.num_kv_heads, -1, self.head_dim))
         return torch.einsum("dkgx,dkgy->kxy", out, out) * (self.num_kv_heads / self.num_heads)
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:

@@ -46,6 +46,18 @@ def test_merged_it_computes_the_same() -> None:
     assert (expected - before).abs().max() > 0.1
 
 
+@torch.no_grad()
+def test_a_token_alone_is_read_with_the_changes() -> None:
+    model = HybridLM(THREE_LAYERS)
+    generator = torch.Generator().manual_seed(0)
+    for change in adapt(model, 3, generator).values():
+        change.copy_(0.2 * torch.randn(change.shape, generator=generator))
+    expected, _ = model(draw_tokens())
+    _, state = model(draw_tokens()[:, :8])
+    actual, _ = model(draw_tokens()[:, 8:], state)
+    assert_close(actual, expected[:, 8:], FLOAT)
+
+
 def test_an_adapter_of_another_model_is_refused() -> None:
     model = HybridLM(THREE_LAYERS)
     down, up = torch.ones(2, 16), torch.ones(48, 2)

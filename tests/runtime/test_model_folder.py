@@ -9,6 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
+from slowwave.models.int8 import Int8Embedding
+from slowwave.models.linear import Embedding
 from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import TalkerConfig, load, save
 from slowwave.sleep.config import SleepConfig
@@ -54,6 +56,21 @@ def test_precision_is_kept(tmp_path: Path) -> None:
     model, _, _, chat = load(tmp_path)
     assert {s.narrow_dtype for s in model.initial_state(1).layers} == {torch.bfloat16}
     assert chat is None
+
+
+def test_weights_in_int8(tmp_path: Path) -> None:
+    """By the folder's config, or for one load; the file keeps float32."""
+    save(tmp_path / "exact", HybridLM(CONFIG.model), ByteTokenizer(), CONFIG)
+    config = dataclasses.replace(CONFIG, precision="int8")
+    save(tmp_path / "model", HybridLM(CONFIG.model), ByteTokenizer(), config)
+    models = [load(tmp_path / "model"), load(tmp_path / "exact", precision="int8")]
+    for loaded in models:
+        assert isinstance(loaded.model.embedding, Int8Embedding)
+        assert loaded.model.embedding.weight.dtype == torch.int8
+    assert isinstance(load(tmp_path / "model", precision="float32").model.embedding, Embedding)
+    tokens = torch.arange(9)[None]
+    with torch.no_grad():
+        assert torch.equal(*(loaded.model(tokens)[0] for loaded in models))
 
 
 def test_missing_files(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ class AdaptedLinear(Linear):
         dtype = product.dtype
         return product + (input.to(dtype) @ self.down.to(dtype).T) @ self.up.to(dtype).T
 
+    def parts(self) -> list[Tensor | None]:
+        """See `Linear.parts`: the weight with its change."""
+        weight = self.narrow_weight()
+        return [weight + (self.up @ self.down).to(weight.dtype), None, self.bias]
+
 
 def adapt(model: HybridLM, rank: int, generator: torch.Generator) -> dict[str, nn.Parameter]:
     """Freezes a model and gives each matrix of its blocks a change, which begins at zero.

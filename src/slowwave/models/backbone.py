@@ -13,11 +13,11 @@ from slowwave.models import one_call
 from slowwave.models.block import Block
 from slowwave.models.config import ModelConfig, Part
 from slowwave.models.flops import written_span
-from slowwave.models.linear import Linear, RMSNorm
+from slowwave.models.int8 import Int8Weight
+from slowwave.models.linear import Embedding, Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer, Watch
 from slowwave.ops.append import append
 from slowwave.ops.attention import Rope, Rotation, exact_rotation, rotation, window_rotation
-from slowwave.ops.linear import linear
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import MemoryState
 
@@ -37,7 +37,7 @@ class HybridLM(nn.Module):
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size is 0; set it, or build the model for a task")
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.embedding = Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config, kind) for kind in config.layers)
         self.final_norm = RMSNorm(config.width, eps=config.traits.norm_eps)
         self.head = None
@@ -81,8 +81,9 @@ class HybridLM(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Trainable numbers in the model."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Learned numbers in the model."""
+        quantized = (each.shape.numel() for each in self.modules() if isinstance(each, Int8Weight))
+        return sum(parameter.numel() for parameter in self.parameters()) + sum(quantized)
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +95,7 @@ class HybridLM(nn.Module):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; use 1 or more")
         mixers = [block.mixer for block in self._blocks]
-        dtype = self.embedding.weight.dtype  # of the residual stream
+        dtype = self.final_norm.weight.dtype  # of the residual stream
         return MemoryState(
             layers=tuple(mixer.initial_state(batch_size) for mixer in mixers),
             window_tokens=torch.zeros(batch_size, 0, dtype=torch.int64, device=self.device),
@@ -164,7 +165,7 @@ class HybridLM(nn.Module):
         span, last_writer = self.config.span(part), None
         if evicts:
             span, last_writer = written_span(span, [block.mixer for block in blocks])
-        if not evicts and one_call.suits(self.config, blocks, hidden, state, context):
+        if not evicts and one_call.suits(blocks, hidden, state, context):
             hidden, layers = one_call.read_token(self.config, blocks, hidden, state, context, span)
             return hidden, dataclasses.replace(state, layers=tuple(layers))
         for i in span:
@@ -243,7 +244,7 @@ class HybridLM(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., D) -> (..., vocab) float32 (float64 for a float64 model)."""
         normed = self.final_norm(hidden)
-        return linear(normed, self.embedding.weight) if self.head is None else self.head(normed)
+        return self.embedding.multiply(normed) if self.head is None else self.head(normed)
 
     @property
     def head_weight(self) -> Tensor:

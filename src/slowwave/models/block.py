@@ -42,10 +42,11 @@ class Block(nn.Module):
         self.mlp = GatedMLP(sizes.width, sizes.mlp_hidden, sizes.traits.activation)
         self.mlp_out_norm = _make_norm(sizes, norms != "before")
 
-    def weights(self) -> list[Tensor]:
-        """What `native` reads a token with, in its order."""
-        mlp = [self.mlp_norm.weight, self.mlp.up.narrow_weight(), self.mlp.out.narrow_weight()]
-        return [self.mixer_norm.weight, *self.mixer.weights(), *mlp]
+    def weights(self) -> list[Tensor | None]:
+        """What the compiled token reads with, in its order; None for what the model lacks."""
+        mixer = [_scale(self.mixer_norm), *self.mixer.weights(), _scale(self.mixed_norm)]
+        mlp = [*self.mlp.up.parts(), *self.mlp.out.parts()]
+        return [*mixer, _scale(self.mlp_norm), *mlp, _scale(self.mlp_out_norm)]
 
     def forward(self, x: Tensor, state: LayerState, context: Context) -> tuple[Tensor, LayerState]:
         """x (B, T, D) -> (out (B, T, D), state)."""
@@ -58,6 +59,10 @@ class Block(nn.Module):
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
         """As `forward` before an eviction, when the output is not read."""
         return self.mixer.write(self.mixer_norm(x), state, context)
+
+
+def _scale(norm: RMSNorm | nn.Identity) -> Tensor | None:
+    return norm.weight if isinstance(norm, RMSNorm) else None
 
 
 def _make_norm(sizes: ModelConfig, stands: bool) -> RMSNorm | nn.Identity:

@@ -1,4 +1,4 @@
-"""The two weight-holding primitives, with an explicit dtype policy instead of autocast.
+"""The weight-holding primitives, with an explicit dtype policy instead of autocast.
 
 Weights are float32 master weights. A model in bfloat16 casts the inputs and weights of its
 matrix products to bfloat16 and nothing else: norms, residual stream, decays, gates, fast weights
@@ -53,6 +53,14 @@ class Linear(nn.Linear):
         product = linear(input.to(weight.dtype), weight)
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
+    def wide_weight(self) -> Tensor:
+        """The weight as it was learned, or what is left of it."""
+        return self.weight
+
+    def parts(self) -> list[Tensor | None]:
+        """Weight, scales and bias as the compiled token takes them; only int8 has scales."""
+        return [self.narrow_weight(), None, self.bias]
+
     def narrow_weight(self) -> Tensor:
         """The weight in the compute dtype, cast once for all calls that want no gradient.
 
@@ -69,6 +77,14 @@ class Linear(nn.Linear):
         if self._cast is None or not self._cast.is_of(weight, dtype):
             self._cast = _Cast(weakref.ref(weight), weight._version, weight.to(dtype))
         return self._cast.cast
+
+
+class Embedding(nn.Embedding):
+    """A vector for every token id, which may also be the matrix that makes the logits."""
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., vocab)."""
+        return linear(x, self.weight)
 
 
 class RMSNorm(nn.Module):

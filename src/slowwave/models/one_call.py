@@ -10,55 +10,37 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from slowwave.entries import CompactKeyValues
 from slowwave.models.block import Block
-from slowwave.models.config import ModelConfig, Traits
-from slowwave.models.mixers.attention import Attention
+from slowwave.models.config import ModelConfig
+from slowwave.models.mixers.attention import Attention, LocalAttention
 from slowwave.models.mixers.mixer import Context
 from slowwave.models.mixers.recurrent import GatedDeltaNet
 from slowwave.ops import native
 from slowwave.ops.append import reserve
+from slowwave.ops.cached_attention import list_parts
 from slowwave.ops.linear import ONEDNN_ROWS
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import FastWeights, KeyValues, LayerState, MemoryState
 
-LETTERS = {Attention: "a", GatedDeltaNet: "g"}
+LETTERS = {Attention: "a", LocalAttention: "l", GatedDeltaNet: "g"}
 """The mixers that the call knows, by their names in it."""
 
 
-def suits(
-    sizes: ModelConfig,
-    blocks: Sequence[Block],
-    hidden: Tensor,
-    state: MemoryState,
-    context: Context,
-) -> bool:
+def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: Context) -> bool:
     """Whether this is one token a row, in few rows, of which all is kept and nothing hidden."""
-    if not _is_plain(sizes.traits) or context.rotary is None:
-        return False
     rows, T, _ = hidden.shape
     if T != 1 or not 0 < rows < ONEDNN_ROWS or not context.keep_state:
         return False
     if any(given is not None for given in (context.mask, context.key_mask, context.band)):
         return False
-    if any(isinstance(layer, KeyValues) and layer.compact for layer in state.layers):
+    if context.ridge is not None or context.watch is not None:
         return False
     if any(type(block.mixer) not in LETTERS for block in blocks) or not native.can_read(hidden):
         return False
     narrow = blocks[0].mlp.up.compute_dtype or hidden.dtype
     wide = hidden.dtype == wide_dtype(narrow) and narrow in native.DTYPES
     return wide and all(layer.narrow_dtype == narrow for layer in state.layers)
-
-
-def _is_plain(traits: Traits) -> bool:
-    """Whether a family's blocks compute what ours do: constants, angles and head aside."""
-    return (
-        traits.attn_norms == "before"
-        and traits.qk_norm == "none"
-        and traits.activation == "silu"
-        and traits.rotary_share == 1
-        and traits.attn_scale is None
-        and not (traits.qkv_bias or traits.attn_gate)
-    )
 
 
 def read_token(
@@ -70,35 +52,50 @@ def read_token(
     span: range,
 ) -> tuple[Tensor, list[LayerState]]:
     """As `HybridLM.run` of a span of blocks, without gradients: hidden, and the state's layers."""
-    assert context.rotary is not None
     kinds = [LETTERS[type(blocks[i].mixer)] for i in span]
-    layers = list(state.layers)
+    traits, layers = sizes.traits, list(state.layers)
     caches: list[Tensor] = []
     recurrences: list[Tensor] = []
+    memories: list[CompactKeyValues | None] = []
     for layer in layers[span.start : span.stop]:
         if isinstance(layer, KeyValues):
             caches += [reserve(layer.keys, 1), reserve(layer.values, 1)]
+            memories.append(layer.compact)
         elif isinstance(layer, FastWeights):
             recurrences += [layer.weights, layer.conv_tail]
     hidden, written = torch.ops.slowwave.read_token(
         hidden,
-        *context.rotary,
+        [] if context.rotary is None else list(context.rotary),
+        [] if context.local_rotary is None else list(context.local_rotary),
         "".join(kinds),
         [weight for i in span for weight in blocks[i].weights()],
         caches,
         recurrences,
+        _list_entries(memories),
         sizes.attn_heads,
         sizes.kv_heads,
         sizes.head_dim,
+        traits.attn_scale,
+        traits.local_window,
+        traits.activation == "gelu",
         sizes.max_beta,
-        sizes.traits.norm_eps,
-        sizes.traits.out_norm_eps,
+        traits.norm_eps,
+        traits.out_norm_eps,
     )
-    attention, recurrent = iter(caches), iter(written)
+    attention, recurrent, kept = iter(caches), iter(written), iter(memories)
     layers[span.start : span.stop] = [
-        KeyValues(next(attention), next(attention))
-        if kind == "a"
+        KeyValues(next(attention), next(attention), next(kept))
+        if kind != "g"
         else FastWeights(next(recurrent), next(recurrent))
         for kind in kinds
     ]
     return hidden, layers
+
+
+def _list_entries(memories: Sequence[CompactKeyValues | None]) -> list[Tensor | None]:
+    """What `list_parts` gives of each layer, or as many times None; empty if none has any."""
+    kept = [None if memory is None or memory.is_empty else memory for memory in memories]
+    if not any(kept):
+        return []
+    parts = ([None] * 4 if each is None else list_parts(each) for each in kept)
+    return [part for each in parts for part in each]

@@ -13,6 +13,7 @@ from slowwave.config import Config
 from slowwave.models.adapter import merge
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
+from slowwave.models.int8 import quantize_
 from slowwave.runtime.chat import Chat, TemplateChat
 from slowwave.runtime.config import ChatFormat, Role
 from slowwave.runtime.pretrained_model import ChatForm, load_pretrained
@@ -28,6 +29,9 @@ from slowwave.storage.tokenizer import ByteTokenizer, FileTokenizer, Tokenizer
 
 BESIDE = ("tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 """Files of Hugging Face's that say how texts are written."""
+
+
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 class TalkingModel(NamedTuple):
@@ -67,8 +71,8 @@ class TalkerConfig(Config):
     exact_tokens: bool = True
     """Whether the tokenizer gives back any text, and has as many tokens as the model: those of
     models from elsewhere may not."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Dtype of the matrix products."""
+    precision: Precision = "float32"
+    """Dtype of the matrix products; int8 is that of weights, whose products are float32."""
 
 
 def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: TalkerConfig) -> None:
@@ -86,13 +90,14 @@ def load(
     *,
     form: ChatForm = "auto",
     say: Callable[[str], object] | None = None,
+    precision: Precision | None = None,
 ) -> TalkingModel:
     """Reads what `save` wrote, or a model of other programs.
 
     path: a folder of ours or of Hugging Face's, a .gguf file, or a name on the hub, "org/model".
     form: of a conversation with a model of other programs; see `load_pretrained`. say: is told what
-    of such a model is lost or left out, a line each. Raises ValueError that says what is missing,
-    unfit, or no model.
+    of such a model is lost or left out, a line each. precision: see `TalkerConfig`; what the folder
+    says if None. Raises ValueError that says what is missing, unfit, or no model.
     """
     folder = find_model(path)
     if folder.suffix == ".gguf" or is_pretrained(folder):
@@ -100,14 +105,22 @@ def load(
         if say is not None:
             for note in loaded.notes:
                 say(note)
+        _set_precision(loaded.model, precision or "float32")
         return TalkingModel(loaded.model.to(device), loaded.tokenizer, loaded.sleep, loaded.chat)
     config = read_folder_config(folder, "talker", TalkerConfig)
     tokenizer = _load_tokenizer(folder / "tokenizer.json", config)
     model, weights = HybridLM(config.model, seed=None), folder / "model.safetensors"
     load_weights(model, load_tensors(weights), weights)
-    model.set_compute_dtype(torch.bfloat16 if config.precision == "bfloat16" else None)
+    _set_precision(model, precision or config.precision)
     chat = config.template or config.chat
     return TalkingModel(model.to(device), tokenizer, config.sleep, chat)
+
+
+def _set_precision(model: HybridLM, precision: Precision) -> None:
+    if precision == "int8":
+        quantize_(model)
+    else:
+        model.set_compute_dtype(torch.bfloat16 if precision == "bfloat16" else None)
 
 
 def convert(

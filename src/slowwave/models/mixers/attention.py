@@ -107,16 +107,18 @@ class Attention(Mixer):
 
         It measures what a value does to the residual stream; a gate is left out.
         """
-        out = self.out.weight.unflatten(1, (self.num_kv_heads, -1, self.head_dim))
+        out = self.out.wide_weight().unflatten(1, (self.num_kv_heads, -1, self.head_dim))
         return torch.einsum("dkgx,dkgy->kxy", out, out) * (self.num_kv_heads / self.num_heads)
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
         """See `Mixer.write`: nothing of the window outlives it."""
         return state
 
-    def weights(self) -> list[Tensor]:
+    def weights(self) -> list[Tensor | None]:
         """See `Mixer.weights`."""
-        return [self.qkv.narrow_weight(), self.out.narrow_weight()]
+        norms = [None if norm is None else norm.weight for norm in (self.q_norm, self.k_norm)]
+        gate = [None, None, None] if self.gate is None else self.gate.parts()
+        return [*self.qkv.parts(), *norms, *gate, *self.out.parts()]
 
     @classmethod
     def forward_flops(cls, sizes: ModelConfig, T: int, *, cached: int, context: Context) -> int:

@@ -90,8 +90,11 @@ class Mixer(nn.Module):
         """
         raise NotImplementedError
 
-    def weights(self) -> list[Tensor]:
-        """What `native` reads a token with, in its order; only a mixer it knows has that."""
+    def weights(self) -> list[Tensor | None]:
+        """What the compiled token reads with, in its order; None for what this mixer lacks.
+
+        Only mixers that it knows have that.
+        """
         raise NotImplementedError
 
     @classmethod

@@ -237,11 +237,11 @@ class GatedDeltaNet(ConvolvedLayer):
     mix_op = staticmethod(delta_mix)
     write_op = staticmethod(delta_write)
 
-    def weights(self) -> list[Tensor]:
+    def weights(self) -> list[Tensor | None]:
         """See `Mixer.weights`."""
-        projections = [layer.narrow_weight() for layer in (self.qkv, self.gates, self.out_gate)]
+        projections = [*self.qkv.parts(), *self.gates.parts(), *self.out_gate.parts()]
         learned = [self.conv, self.A_log, self.dt_bias, self.out_norm.weight]
-        return [*projections, *learned, self.out.narrow_weight()]
+        return [*projections, *learned, *self.out.parts()]
 
     @classmethod
     def rule_flops(cls, sizes: ModelConfig, T: int, *, keep_writes: bool) -> int:

@@ -3,9 +3,11 @@
 
 #include <torch/library.h>
 
+#include "attend.h"
 #include "delta_inputs.h"
 #include "delta_mix.h"
 #include "delta_rule.h"
+#include "int8.h"
 #include "linear.h"
 #include "norm.h"
 #include "rotary.h"
@@ -26,15 +28,20 @@ TORCH_LIBRARY(slowwave, library) {
       "Tensor A_log, Tensor dt_bias, Tensor norm, Tensor state, float max_beta, float norm_eps, "
       "int chunk_size, bool keep_writes) -> (Tensor, Tensor)");
   library.def(
-      "read_token(Tensor hidden, Tensor cos, Tensor sin, str kinds, Tensor[] weights, "
-      "Tensor(a!)[] caches, Tensor[] recurrences, int heads, int kv_heads, int head_dim, "
+      "read_token(Tensor hidden, Tensor[] angles, Tensor[] local_angles, str kinds, "
+      "Tensor?[] weights, Tensor(a!)[] caches, Tensor[] recurrences, Tensor?[] memories, "
+      "int heads, int kv_heads, int head_dim, float? scale, int local_window, bool gelu, "
       "float max_beta, float norm_eps, float out_norm_eps) -> (Tensor, Tensor[])");
+  library.def(
+      "attend(Tensor q, Tensor keys, Tensor values, Tensor[] memory, float scale) -> Tensor");
   library.def(
       "delta_inputs(Tensor x, Tensor kernel, Tensor tail, int keys, int K) -> (Tensor, Tensor)");
   library.def(
       "delta_inputs_backward(Tensor x, Tensor kernel, Tensor tail, Tensor grad_keys, "
       "Tensor grad_values, int K) -> (Tensor, Tensor, Tensor)");
   library.def("linear(Tensor x, Tensor weight) -> Tensor");
+  library.def("int8_linear(Tensor x, Tensor numbers, Tensor scales) -> Tensor");
+  library.def("int8_expand(Tensor numbers, Tensor scales, int D) -> Tensor");
   library.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
   library.def("rotate(Tensor x, Tensor cos, Tensor sin) -> Tensor");
   library.def("swiglu(Tensor up) -> Tensor");
@@ -47,7 +54,10 @@ TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
   library.impl("delta_inputs", slowwave::delta_inputs);
   library.impl("delta_inputs_backward", slowwave::delta_inputs_backward);
   library.impl("read_token", slowwave::read_token);
+  library.impl("attend", slowwave::attend);
   library.impl("linear", slowwave::linear);
+  library.impl("int8_linear", slowwave::int8_linear);
+  library.impl("int8_expand", slowwave::int8_expand);
   library.impl("rms_norm", slowwave::rms_norm);
   library.impl("rotate", slowwave::rotate);
   library.impl("swiglu", slowwave::swiglu);

@@ -35,6 +35,27 @@ typename Simd<T>::vec load_vector(const S* from) {
   }
 }
 
+template <typename T>
+T sum_lanes(typename Simd<T>::vec x) {
+  T total = 0;
+  for (int64_t i = 0; i < Simd<T>::lanes; ++i) total += x[i];
+  return total;
+}
+
+template <>
+inline float sum_lanes<float>(Simd<float>::vec x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)x);
+#elif defined(__AVX2__)
+  const __m256 y = (__m256)x;
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#else
+  return x[0] + x[1] + x[2] + x[3];
+#endif
+}
+
 // ROWS outputs of every row of x, for as many rows of the weight.
 template <int ROWS, typename T, typename S>
 void dot_weights(const S* weight, int64_t D, const T* x, int64_t B, S* out, int64_t N) {
@@ -60,7 +81,7 @@ void dot_weights(const S* weight, int64_t D, const T* x, int64_t B, S* out, int6
 
 // x (..., D), weight (N, D), of one dtype -> (..., N), summed wide.
 inline at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
-  constexpr int ROWS = 4;
+  constexpr int ROWS = 8;
   const int64_t N = weight.size(0), D = weight.size(1), B = D == 0 ? 0 : x.numel() / D;
   TORCH_CHECK(x.scalar_type() == weight.scalar_type(), "x and weight must have one dtype");
   TORCH_CHECK(x.size(-1) == D, "x must have as many columns as weight");
@@ -78,11 +99,10 @@ inline at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
       for (int64_t n = begin * ROWS; n < std::min(N, end * ROWS); n += ROWS) {
         const S* rows = weights.const_data_ptr<S>() + n * D;
         S* to = out.data_ptr<S>() + n;
-        switch (N - n) {
-          case 1: dot_weights<1, T, S>(rows, D, from, B, to, N); break;
-          case 2: dot_weights<2, T, S>(rows, D, from, B, to, N); break;
-          case 3: dot_weights<3, T, S>(rows, D, from, B, to, N); break;
-          default: dot_weights<ROWS, T, S>(rows, D, from, B, to, N);
+        if (N - n >= ROWS) {
+          dot_weights<ROWS, T, S>(rows, D, from, B, to, N);
+        } else {
+          for (int64_t r = 0; r < N - n; ++r) dot_weights<1, T, S>(rows + r * D, D, from, B, to + r, N);
         }
       }
     });

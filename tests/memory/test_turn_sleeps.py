@@ -8,9 +8,11 @@ from byte_tokenizer import ByteTokenizer
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
 from slowwave.memory.talker import Talker
+from slowwave.memory.turn import say
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime.config import ChatFormat
 from slowwave.sleep.config import Compact, SleepConfig
+from slowwave.state import CompactKeyValues, KeyValues
 from tiny_models import THREE_LAYERS
 
 SLEEP = SleepConfig(
@@ -66,3 +68,34 @@ def test_a_replay_sleeps_where_the_session_did(session: Session) -> None:
         again.state.tensors().values(), session.state.tensors().values(), strict=True
     ):
         assert mine.equal(theirs)
+
+
+def test_a_system_prompt_stays_outside_the_window_for_ever(session: Session) -> None:
+    talker = session.talker
+    assert talker.chat is not None
+    session.repeat(say(talker.tokenizer, talker.chat, "system", "be kind", "user"))
+    pinned = len("# be kind\n")
+    assert session.status().window_fill == 0
+    before = [kept.keys[:, :pinned] for kept in list_compact(session)]
+    for _ in range(12):
+        session.generate("twenty signs or more", max_new_tokens=4)
+    assert len(session.sleeps) > 5
+    for head, after in zip(before, list_compact(session), strict=True):
+        assert after.keys[:, :pinned].equal(head)
+    assert replay(talker.session, session.entries).state.nbytes == session.state.nbytes
+
+
+def test_a_later_one_is_a_message_like_any_other(session: Session) -> None:
+    talker = session.talker
+    assert talker.chat is not None
+    session.generate("hi", max_new_tokens=1)
+    filled = session.status().window_fill
+    session.repeat(say(talker.tokenizer, talker.chat, "system", "be kind", "user"))
+    assert session.status().window_fill > filled
+
+
+def list_compact(session: Session) -> list[CompactKeyValues]:
+    """What attention layers have kept."""
+    layers = session.state.layers
+    found = [layer.compact for layer in layers if isinstance(layer, KeyValues)]
+    return [each for each in found if each is not None]

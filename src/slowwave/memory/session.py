@@ -31,6 +31,8 @@ from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import NO_RULES, ReplyText, draw, make_generator
 from slowwave.sleep.awake import read_awake
+from slowwave.sleep.config import Compact
+from slowwave.sleep.pin import pin_window
 from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
@@ -316,6 +318,8 @@ class Session:
             for entry in entries:
                 for tokens in entry.calls:
                     hidden = yield from self._read(tokens)
+                if entry.role == "system":
+                    self._pin_system(entry)
                 if entry.kind == "sleep":
                     trigger = find_trigger(entry.source)
                     passes = entry.passes or self.talker.sleep.passes
@@ -400,6 +404,20 @@ class Session:
         self.state = state
         self.sleeps += reports
         return hidden[:, -1:]
+
+    @torch.inference_mode()
+    def _pin_system(self, entry: Entry) -> None:
+        """Keeps what sets up a conversation outside the window, where that can be.
+
+        It is what a stream begins with, before anything else was said or slept on.
+        """
+        sleep, state = self.talker.sleep, self.state
+        if not isinstance(sleep.consolidator, Compact) or sleep.eviction != "all":
+            return
+        pinned = 0 if state.position is None else int(state.position)
+        tokens_seen, num_sleeps, filled = state.counters
+        if num_sleeps == 0 and filled == len(entry.tokens) and tokens_seen == pinned + filled:
+            self.state = pin_window(self.talker.model, state)
 
     @torch.inference_mode()
     def _predict(self, hidden: Tensor) -> Tensor:

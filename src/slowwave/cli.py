@@ -36,6 +36,7 @@ COMMANDS = {
     "train": ("runs:train", "train by a recipe, or continue a run:", "recipes/depo-mini.toml"),
     "eval": ("runs:evaluate", "score a run on unseen examples:", "RUN --passes 1 2 4"),
     "export": ("runs:export", "make a model to talk to from a run:", "RUN OUT"),
+    "adapt": ("adapt:run", "train an adapter of a pretrained model:", "RECIPE MODEL OUT"),
     "convert": ("convert:run", "make a folder of ours from a pretrained model:", "MODEL OUT"),
     "probe": ("lab:probe", "find what each pass left in fast weights:", "RUN"),
     "reproduce": ("lab:reproduce", "make a figure, or list them:", "fig3 --jobs 2"),

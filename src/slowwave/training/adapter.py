@@ -9,7 +9,6 @@ answers holds the rest of what it says in place.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
@@ -23,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slowwave.config import Config
 from slowwave.models.adapter import AdaptedLinear, adapt
 from slowwave.models.backbone import HybridLM
+from slowwave.runtime.config import ChatFormat
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.awake import ask_awake, read_awake
 from slowwave.sleep.consolidate import consolidate
@@ -38,46 +37,11 @@ from slowwave.tasks.introductions.conversation import (
     draw_conversation,
     read_words,
 )
+from slowwave.training.adapter_config import AdapterConfig
 
 NO_TARGET = -100
 METRICS = "metrics.jsonl"
 HELD = ("exp_avg", "exp_avg_sq", "step")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AdapterConfig(Config):
-    """How an adapter is trained."""
-
-    rank: int = 16
-    """Of the change of every matrix."""
-    steps: int = 2000
-    """Optimizer steps, one conversation each."""
-    lr: float = 1e-3
-    """Peak learning rate of AdamW."""
-    warmup_steps: int = 30
-    """Steps of linear warm-up; the rate then falls as a cosine to a tenth."""
-    clip_norm: float = 1.0
-    """Largest norm of all gradients together."""
-    least_told: int = 3
-    """Things that a conversation tells, at least."""
-    most_told: int = 12
-    """Things that a conversation tells, at most."""
-    most_talk: int = 24
-    """Exchanges of small talk in a conversation, at most."""
-    repeats: int = 2
-    """How often each told thing is asked for."""
-    unknown: int = 3
-    """Questions about what was not told."""
-    anchors: int = 2
-    """Lines of small talk whose reply is held to that of the model without the adapter."""
-    anchor_weight: float = 0.3
-    """Weight of these in the loss."""
-    validate: int = 16
-    """Conversations of each validation."""
-    validate_every: int = 200
-    """Steps between validations."""
-    seed: int = 0
-    """Draws conversations and fresh weights."""
 
 
 class Asked(NamedTuple):
@@ -95,37 +59,35 @@ class Score(NamedTuple):
 
 
 def train_adapter(
-    talker: TalkingModel, config: AdapterConfig, folder: Path, *, threads: int | None = None
+    talker: TalkingModel, config: AdapterConfig, folder: Path, *, last: int | None = None
 ) -> None:
     """Trains, or goes on, in a folder: adapter.safetensors, progress.safetensors, metrics.jsonl.
 
-    The model is changed in place. Raises ValueError if the talker has no chat.
+    The model is changed in place. last: the step after which to stop for now. Raises ValueError if
+    the talker has no chat.
     """
     if talker.chat is None:
         raise ValueError("the model has no chat; load it with a template or a plain transcript")
-    if threads:
-        torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(_hash("weights", config.seed))
     changes = adapt(talker.model, config.rank, generator)
     optimizer = torch.optim.AdamW(changes.values(), lr=config.lr, betas=(0.9, 0.95))
     folder.mkdir(parents=True, exist_ok=True)
     begun = _load_progress(folder, changes, optimizer)
     _forget_lines(folder, begun)
-    for step in range(begun, config.steps):
+    for step in range(begun, config.steps if last is None else last):
         began = time.perf_counter()
-        conversation = draw_for(config, "train", step)
         _set_rate(optimizer, step, config)
-        loss, anchor = compute_loss(talker, conversation, config)
+        loss, anchor = compute_loss(talker, draw_for(config, "train", step), config)
         (loss + config.anchor_weight * anchor).backward()
         norm = torch.nn.utils.clip_grad_norm_(changes.values(), config.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
-        line = {"step": step, "loss": float(loss), "anchor": float(anchor), "norm": float(norm)}
-        _log(folder, line | {"seconds": time.perf_counter() - began})
+        measured = {"loss": loss, "anchor": anchor, "norm": norm}
+        line = {name: float(each.detach()) for name, each in measured.items()}
+        _log(folder, {"step": step, **line, "seconds": time.perf_counter() - began})
         if (step + 1) % config.validate_every == 0 or step + 1 == config.steps:
+            _log(folder, {"step": step, **validate(talker, config)._asdict()})
             _save_progress(folder, changes, optimizer, step + 1)
-            score = validate(talker, config)
-            _log(folder, {"step": step, **score._asdict()})
 
 
 def draw_for(config: AdapterConfig, split: str, index: int) -> Conversation:
@@ -231,12 +193,11 @@ def _encode_question(talker: TalkingModel, question: Question) -> tuple[list[int
     assert chat is not None
     told = _encode(talker, "user", question.text)
     reply = _encode(talker, "assistant", question.answer)
-    following = _encode(talker, "user", question.text)[: len(chat.open_reply(tokenizer))]
-    ends = reply[-1] in tokenizer.controls.stops or any(
-        token in tokenizer.controls.stops for token in reply
-    )
     start = len(told) + len(chat.open_reply(tokenizer))
-    return [*told, *reply, *([] if ends else following)], start
+    # A transcript's reply ends where the user's next line begins.
+    is_lines = isinstance(chat, ChatFormat) and chat.assistant_mark
+    following = tokenizer.encode(chat.user_mark.rstrip()) if is_lines else []
+    return [*told, *reply, *following], start
 
 
 def _encode(talker: TalkingModel, role: str, text: str) -> list[int]:

@@ -1,0 +1,43 @@
+"""How an adapter is trained; torch-free."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from slowwave.config import Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterConfig(Config):
+    """How an adapter is trained."""
+
+    rank: int = 16
+    """Of the change of every matrix."""
+    steps: int = 2000
+    """Optimizer steps, one conversation each."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 30
+    """Steps of linear warm-up; the rate then falls as a cosine to a tenth."""
+    clip_norm: float = 1.0
+    """Largest norm of all gradients together."""
+    least_told: int = 3
+    """Things that a conversation tells, at least."""
+    most_told: int = 12
+    """Things that a conversation tells, at most."""
+    most_talk: int = 24
+    """Exchanges of small talk in a conversation, at most."""
+    repeats: int = 2
+    """How often each told thing is asked for."""
+    unknown: int = 3
+    """Questions about what was not told."""
+    anchors: int = 2
+    """Lines of small talk whose reply is held to that of the model without the adapter."""
+    anchor_weight: float = 0.3
+    """Weight of these in the loss."""
+    validate: int = 16
+    """Conversations of each validation."""
+    validate_every: int = 200
+    """Steps between validations."""
+    seed: int = 0
+    """Draws conversations and fresh weights."""

@@ -176,7 +176,7 @@ def _list_told(session: Session, source: str) -> list[str]:
     from slowwave.memory.stored_session import StoredSession
 
     ledger = session.ledger() if isinstance(session, StoredSession) else []
-    return [entry.text for entry in ledger if entry.kind == "told" and entry.source == source]
+    return [entry.given for entry in ledger if entry.kind == "told" and entry.source == source]
 
 
 def _finish(

@@ -42,7 +42,7 @@ class Entry:
     """Who spoke in a chat; None of plain text and of sleeps."""
     said: str = ""
     """Of a line of a chat what its client sent, of a reply what it was shown: without mark, end of
-    line and stop text."""
+    line and stop text. Of other text what was given, where the tokens say it otherwise."""
     finish: Finish | None = None
     """Why a reply ended; None if it was broken off."""
     request: str = ""
@@ -50,6 +50,12 @@ class Entry:
     tokens: Many[int] = ()
     passes: int | None = None
     """Of a sleep; None is what the session's settings say."""
+
+    @property
+    def given(self) -> str:
+        """Its text or, of plain text that was told, what was given where that is another."""
+        is_plain = self.kind == "told" and self.role is None
+        return (self.said if is_plain else "") or self.text
 
     @property
     def is_models(self) -> bool:

@@ -69,7 +69,9 @@ def _write_anew(talker: TalkingModel, entry: Entry) -> Entry:
     """An entry as another model is told it: words as they are, messages in its chat's form."""
     chat, tokenizer = talker.chat, talker.tokenizer
     if chat is None or entry.role is None or chat.has_written(entry.text):
-        return dataclasses.replace(entry, tokens=tuple(tokenizer.encode(entry.text)))
+        tokens, text = tokenizer.encode(entry.given), entry.given
+        text = tokenizer.decode(tokens) if tokenizer.losses else text
+        return dataclasses.replace(entry, tokens=tuple(tokens), text=text)
     if entry.said.strip():
         pieces = chat.encode(tokenizer, entry.role, entry.said)
         tokens = [token for piece in pieces for token in piece]

@@ -88,7 +88,10 @@ def tell_by_step(
     tokens = yield from _join(tokenizer.encode_in_pieces(text), most)
     if not tokens:
         raise ValueError("the text is empty; give some text to read")
-    return _enter(tokenizer, tokens, source, text)
+    if not tokenizer.losses:
+        return _enter(tokens, source, text)
+    told = _enter(tokens, source, tokenizer.decode(tokens))
+    return told if told.text == text else dataclasses.replace(told, said=text)
 
 
 def say_by_step(
@@ -102,7 +105,8 @@ def say_by_step(
 ) -> Steps[Entry]:
     """As `say`, in steps as `tell_by_step`."""
     tokens = yield from _join(chat.encode(tokenizer, role, text), most)
-    return dataclasses.replace(_enter(tokenizer, tokens, source), role=role, said=text)
+    told = _enter(tokens, source, tokenizer.decode(tokens))
+    return dataclasses.replace(told, role=role, said=text)
 
 
 def _join(pieces: Iterable[list[int]], most: int | None) -> Steps[list[int]]:
@@ -116,9 +120,7 @@ def _join(pieces: Iterable[list[int]], most: int | None) -> Steps[list[int]]:
     return tokens
 
 
-def _enter(tokenizer: Tokenizer, tokens: list[int], source: str, text: str | None = None) -> Entry:
-    """What is told, with the text that the tokens say: it may be another than was given."""
-    text = tokenizer.decode(tokens) if text is None or tokenizer.losses else text
+def _enter(tokens: list[int], source: str, text: str) -> Entry:
     return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tuple(tokens))
 
 
@@ -127,7 +129,8 @@ def begin_stream(talker: TalkingModel, first: Entry) -> list[Entry]:
     tokens = talker.begin(first.role)
     if not tokens:
         return []
-    return [dataclasses.replace(_enter(talker.tokenizer, tokens, TEMPLATE), role="system")]
+    told = _enter(tokens, TEMPLATE, talker.tokenizer.decode(tokens))
+    return [dataclasses.replace(told, role="system")]
 
 
 def end_open_line(

@@ -7,7 +7,7 @@ import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from slowwave.memory.ledger import MODEL, USER, Entry
+from slowwave.memory.ledger import MODEL, TEMPLATE, USER, Entry
 from slowwave.runtime.config import Role, flatten
 
 FAR_BACK = 4096
@@ -82,7 +82,8 @@ class LastTurn(NamedTuple):
     @classmethod
     def find(cls, start: int, entries: Sequence[Entry]) -> LastTurn | None:
         """Made of the ledger's entries from a place on; None without a message or a reply."""
-        lines = [entry for entry in entries if entry.kind == "told"]
+        told = [entry for entry in entries if entry.kind == "told"]
+        lines = [entry for entry in told if entry.source != TEMPLATE]
         replies = [entry for entry in entries if entry.kind == "reply"]
         return cls(start, lines, replies[-1]) if lines and replies else None
 
@@ -118,7 +119,7 @@ def repeats_chat(
 def repeats_text(text: str, turn: LastTurn, *, is_retry: bool) -> bool:
     """Whether a text to be continued was read in the last turn, and the reply was lost."""
     is_lost = is_retry or turn.reply.finish is None
-    return is_lost and [(line.role, line.text) for line in turn.lines] == [(None, text)]
+    return is_lost and [(line.role, line.given) for line in turn.lines] == [(None, text)]
 
 
 def _read_back(

@@ -21,10 +21,10 @@ from slowwave.memory.turn import (
     Reply,
     Status,
     Steps,
-    begin_stream,
-    end_open_line,
+    ask,
     finish,
-    say,
+    lacks_room,
+    lead_in,
     tell,
 )
 from slowwave.runtime.config import Sampling
@@ -107,14 +107,8 @@ class Session:
             raise ValueError(f"max_new_tokens is {max_new_tokens}; use 1 or more")
         drawn = sampling or self.sampling
         drawn = drawn.change(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-        tokenizer, chat = self.talker.tokenizer, self.talker.chat
-        told = (
-            say(tokenizer, chat, "user", prompt, source)
-            if chat
-            else tell(tokenizer, prompt, source)
-        )
         steps = self.take_turn(
-            [told],
+            [ask(self.talker, prompt, source)],
             max_new_tokens=max_new_tokens,
             stop=[stop] if isinstance(stop, str) else stop,
             sampling=drawn,
@@ -150,14 +144,10 @@ class Session:
         if not told:
             raise ValueError("there is nothing to read; give some text to read")
         is_chat = told[-1].role is not None
-        _, tokenizer, _, chat = self.talker
-        rules = chat.reply_rules if chat and is_chat else NO_RULES
-        text = ReplyText(tokenizer, stop, rules=rules)
-        if chat and told[0].role is not None:
-            told = [*end_open_line(tokenizer, chat, self._recent), *told]
-        if not self.state.counters.tokens_seen:
-            told = [*begin_stream(self.talker, told[0]), *told]
-        if is_chat and self._lacks_room(told, max_new_tokens):
+        rules = self.talker.chat.reply_rules if self.talker.chat and is_chat else NO_RULES
+        text = ReplyText(self.talker.tokenizer, stop, rules=rules)
+        told = lead_in(self.talker, told, self._recent, is_new=not self.state.counters.tokens_seen)
+        if is_chat and lacks_room(self.talker.sleep, self.state.window_fill, told, max_new_tokens):
             told = [Entry(kind="sleep", time=time.time(), source="turn"), *told]
         before, known, slept = self.state, len(self.entries), len(self.sleeps)
         hidden = yield from self._go_through(told)
@@ -291,17 +281,6 @@ class Session:
         model, tokenizer, sleep, _ = self.talker
         self.state = load_memory(Path(path), model, tokenizer=tokenizer.fingerprint, sleep=sleep)
         self.entries, self.sleeps = [], []
-
-    def _lacks_room(self, told: Sequence[Entry], max_new_tokens: int) -> bool:
-        """Whether to sleep before a turn, so that the window does not end within it.
-
-        A reply is expected to take a quarter of a window at most.
-        """
-        sleep, filled = self.talker.sleep, self.state.window_fill
-        if not sleep.at_turns or sleep.eviction == "none" or 2 * filled < sleep.window:
-            return False
-        reply = min(max_new_tokens, sleep.window // 4)
-        return filled + sum(len(entry.tokens) for entry in told) + reply > sleep.window
 
     def _recent(self, count: int) -> list[Entry]:
         """The last entries of the ledger, so many at most."""

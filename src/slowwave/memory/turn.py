@@ -15,6 +15,7 @@ from slowwave.runtime.chat import Chat
 from slowwave.runtime.config import ChatFormat, Role
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import ReplyText
+from slowwave.sleep.config import SleepConfig
 from slowwave.storage.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -81,6 +82,13 @@ def say(tokenizer: Tokenizer, chat: Chat, role: Role, text: str, source: str) ->
     return finish(say_by_step(tokenizer, chat, role, text, source))
 
 
+def ask(talker: TalkingModel, prompt: str, source: str) -> Entry:
+    """A prompt as the model takes it: a message of the user in a chat, or a text as it is."""
+    if talker.chat is None:
+        return tell(talker.tokenizer, prompt, source)
+    return say(talker.tokenizer, talker.chat, "user", prompt, source)
+
+
 def tell_by_step(
     tokenizer: Tokenizer, text: str, source: str = USER, *, most: int | None = None
 ) -> Steps[Entry]:
@@ -122,6 +130,35 @@ def _join(pieces: Iterable[list[int]], most: int | None) -> Steps[list[int]]:
 
 def _enter(tokens: list[int], source: str, text: str) -> Entry:
     return Entry(kind="told", time=time.time(), source=source, text=text, tokens=tuple(tokens))
+
+
+def lead_in(
+    talker: TalkingModel,
+    told: Sequence[Entry],
+    recent: Callable[[int], list[Entry]],
+    *,
+    is_new: bool,
+) -> list[Entry]:
+    """What is told, with what the stream needs before it.
+
+    recent: the last entries of the ledger, so many at most. is_new: whether nothing was read yet.
+    """
+    if is_new:
+        return [*begin_stream(talker, told[0]), *told]
+    if talker.chat is None or told[0].role is None:
+        return [*told]
+    return [*end_open_line(talker.tokenizer, talker.chat, recent), *told]
+
+
+def lacks_room(sleep: SleepConfig, filled: int, told: Sequence[Entry], max_new_tokens: int) -> bool:
+    """Whether to sleep before a turn, so that the window does not end within it.
+
+    filled: tokens in the window. A reply is expected to take a quarter of a window at most.
+    """
+    if not sleep.at_turns or sleep.eviction == "none" or 2 * filled < sleep.window:
+        return False
+    reply = min(max_new_tokens, sleep.window // 4)
+    return filled + sum(len(entry.tokens) for entry in told) + reply > sleep.window
 
 
 def begin_stream(talker: TalkingModel, first: Entry) -> list[Entry]:

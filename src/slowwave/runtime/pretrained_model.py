@@ -37,7 +37,9 @@ def load_pretrained(path: Path, *, form: ChatForm = "auto") -> Loaded:
     opened = open_pretrained(path)
     notes: list[str] = []
     speech = _read_speech(path, opened.sizes, form, notes)
-    notes += [f"{path}: its tokenizer may change text, for {loss}" for loss in speech.tokenizer.losses]
+    notes += [
+        f"{path}: its tokenizer may change text, for {loss}" for loss in speech.tokenizer.losses
+    ]
     model, unused = opened.load(), opened.list_unused()
     if unused:
         notes.append(f"{path}: {len(unused)} tensors have no place here, such as {unused[0]:.80}")

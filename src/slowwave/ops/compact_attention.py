@@ -56,14 +56,14 @@ def watched_attention(
 
 
 class _Head(NamedTuple):
-    """One KV head: q (B, H / Hkv, T, Dh), its keys and values (B, W, Dh), its entries; visible (B
-    or 1, 1, T, W) bool."""
+    """One KV head: q (B, H / Hkv, T, Dh), its keys and values (B, W, Dh), its entries; unseen (B or
+    1, 1, T, W), added to scores: 0, or -inf for what a token does not see."""
 
     q: Tensor
     keys: Tensor
     values: Tensor
     entries: HeadEntries
-    visible: Tensor
+    unseen: Tensor
     scale: float
 
 
@@ -76,10 +76,11 @@ def _split_heads(
     scale: float | None,
 ) -> list[_Head]:
     visible = _see_window(q.shape[1], keys.shape[1], key_mask, q.device)
+    unseen = torch.zeros_like(visible, dtype=q.dtype).masked_fill(~visible, -torch.inf)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     grouped = q.unflatten(2, (len(memory), -1)).permute(2, 0, 3, 1, 4)
     parts = zip(grouped, keys.unbind(2), values.unbind(2), memory, strict=True)
-    return [_Head(*each, visible, scale) for each in parts]
+    return [_Head(*each, unseen, scale) for each in parts]
 
 
 def _see_window(T: int, W: int, key_mask: Tensor | None, device: torch.device) -> Tensor:
@@ -107,8 +108,7 @@ def _score(head: _Head) -> Tensor:
     q, entries = head.q, head.entries
     kept = q.to(entries.keys.dtype) @ entries.keys.mT[:, None] * head.scale
     new = (q @ head.keys.mT[:, None]).to(kept.dtype) * head.scale
-    new = new.masked_fill(~head.visible, -torch.inf)
-    return torch.cat([kept + entries.bias[:, None, None], new], dim=-1)
+    return torch.cat([kept + entries.bias[:, None, None], new + head.unseen], dim=-1)
 
 
 def _weigh(head: _Head, weights: Tensor) -> Tensor:
@@ -134,11 +134,10 @@ def _attend_fused_and_sum(head: _Head) -> tuple[Tensor, Tensor]:
 def _join(head: _Head) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values (B, H / Hkv, E + W, Dh), entries first, and a mask (B, H / Hkv, T, E + W) to
     be added; repeated without a copy."""
-    q, entries, visible = head.q, head.entries, head.visible
+    q, entries = head.q, head.entries
     B, groups, T, _ = q.shape
     bias = entries.bias.to(q.dtype)[:, None, None].expand(-1, -1, T, -1)
-    unseen = torch.zeros_like(visible, dtype=q.dtype).masked_fill(~visible, -torch.inf)
-    mask = torch.cat([bias, unseen.expand(B, -1, -1, -1)], dim=-1)
+    mask = torch.cat([bias, head.unseen.expand(B, -1, -1, -1)], dim=-1)
     keys = torch.cat([entries.keys.to(q.dtype), head.keys], dim=1)[:, None]
     values = torch.cat([entries.values.to(q.dtype), head.values], dim=1)[:, None]
     keys, values, mask = (each.expand(-1, groups, -1, -1) for each in (keys, values, mask))

@@ -95,6 +95,14 @@ class CompactKeyValues(Part):
         # No tensor twice: a file has a name for each.
         return cls(wide, wide.clone(), wide[..., 0].clone(), score, place, place.clone(), lengths)
 
+    @classmethod
+    def of_none(cls, keys: Tensor) -> Self:
+        """No entries, for as many streams and heads as keys (B, W, Hkv, Dh) have."""
+        B, _, heads, size = keys.shape
+        wide = torch.float64 if keys.dtype == torch.float64 else torch.float32
+        none = cls.empty(B, 0, heads, size, dtype=wide, device=keys.device)
+        return dataclasses.replace(none, lengths=torch.zeros_like(none.lengths))
+
     @property
     def num_entries(self) -> Tensor:
         """(B,) int64: entries of all heads together."""

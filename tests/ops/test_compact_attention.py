@@ -15,6 +15,7 @@ from slowwave.ops.compact_attention import (
     FEW_TOKENS,
     compact_attention,
     compact_attention_reference,
+    watched_attention,
 )
 
 SIZE = 6
@@ -82,6 +83,29 @@ def test_fast_equals_the_definition(
     for fast, exact in zip(*gradients, strict=True):
         if fast.numel():
             assert_close(fast.double(), exact, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("grad", [False, True], ids=["fused", "explicit"])
+@pytest.mark.parametrize("lengths", [[[3, 7]], [[0, 4], [5, 2]], [[0, 0]]], ids=str)
+def test_watched_attention_says_what_it_divides_by(lengths: list[list[int]], grad: bool) -> None:
+    """Attention to each key follows from its score and the sum: values that are one-hot show it."""
+    B, T, W = len(lengths), 5, 8
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(B, T, 4, SIZE, generator=generator, dtype=torch.float64)
+    keys, values = torch.randn(2, B, W, 2, SIZE, generator=generator, dtype=torch.float64)
+    mask = torch.arange(B * W).view(B, W) % 5 > 0
+    heads = draw_memory(lengths, torch.float64).heads()
+    with torch.set_grad_enabled(grad):
+        read, log_sums = watched_attention(q, keys, values, heads, mask)
+    assert_close(read, compact_attention_reference(q, keys, values, heads, mask), 1e-12)
+    ones = torch.ones_like(values)
+    to_entries = [each._replace(values=torch.ones_like(each.values)) for each in heads]
+    shares = compact_attention_reference(q, keys, torch.zeros_like(ones), to_entries, mask)
+    for h, each in enumerate(heads):
+        group = slice(2 * h, 2 * h + 2)
+        scores = torch.einsum("bthd,bed->bthe", q[:, :, group], each.keys) * SIZE**-0.5
+        attention = (scores + each.bias[:, None, None] - log_sums[:, :, group, None]).exp()
+        assert_close(attention.sum(-1), shares[:, :, group, 0], 1e-12)
 
 
 def test_an_entry_with_a_bias_stands_for_as_many_keys() -> None:

@@ -148,9 +148,9 @@ def test_budgets_are_kept(sizes: list[int], count: int, least: int) -> None:
 
 def test_scores_of_queries() -> None:
     attention = torch.tensor([[0.6, 0.0], [0.0, 0.4], [0.0, 0.4], [0.0, 0.4]])
-    assert score_entries(attention, "max").tolist() == pytest.approx([0.6, 0.4])
-    assert score_entries(attention, "mean").tolist() == pytest.approx([0.15, 0.3])
-    assert score_entries(attention, "rms").tolist() == pytest.approx([0.3, 0.12**0.5])
+    assert score_entries(attention.log(), "max").tolist() == pytest.approx([0.6, 0.4])
+    assert score_entries(attention.log(), "mean").tolist() == pytest.approx([0.15, 0.3])
+    assert score_entries(attention.log(), "rms").tolist() == pytest.approx([0.3, 0.12**0.5])
 
 
 def test_spread_is_what_a_matrix_makes_of_the_distance() -> None:

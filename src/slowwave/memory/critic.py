@@ -24,6 +24,16 @@ LASTING = (
     "Milk upsets my stomach.",
     "My grandfather was a miner.",
     "I speak Welsh with my aunt.",
+    "I broke my arm as a child.",
+    "My husband works at sea.",
+    "On Mondays I sing in a choir.",
+    "I was born in a small village.",
+    "My bicycle is called Thunder.",
+    "I can't stand the smell of garlic.",
+    "I teach swimming.",
+    "I grew up with six brothers.",
+    "My favourite season is spring.",
+    "I have worn glasses since I was nine.",
 )
 PASSING = (
     "How far away is the sun?",
@@ -35,6 +45,16 @@ PASSING = (
     "Explain how magnets work.",
     "The shop was crowded today.",
     "What should I read next?",
+    "Who discovered penicillin?",
+    "What is the capital of Peru?",
+    "Tell me about volcanoes.",
+    "I need a title for an essay.",
+    "Thanks, that was helpful.",
+    "Could you say that again?",
+    "There was a strange noise outside.",
+    "Suggest a film for tonight.",
+    "My computer is slow today.",
+    "How many people live in China?",
 )
 LASTING_TOO = (
     "Our son is called Theo.",

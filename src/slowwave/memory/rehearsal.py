@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from slowwave.memory.critic import find_critic
 from slowwave.runtime.chat import Chat
@@ -41,9 +40,8 @@ def rehearse(talker: TalkingModel, state: MemoryState) -> Replay | None:
     if config.replay == "critic":
         texts = [talker.tokenizer.decode(tokens[each.start : each.stop]).strip() for each in said]
         worth = find_critic(talker.model, talker.tokenizer).judge(talker.model, texts)
-    (nats,) = measure_surprise(talker.model, state.window_hidden, state.window_tokens)
     chosen = [pair for pair in zip(said, worth, strict=True) if pair[1] >= LEAST_SURE]
-    return _write(talker, talker.chat, tokens, nats, chosen)
+    return _write(talker, talker.chat, state, chosen)
 
 
 def find_messages(talker: TalkingModel, chat: Chat, tokens: Sequence[int]) -> list[range]:
@@ -62,8 +60,7 @@ def find_messages(talker: TalkingModel, chat: Chat, tokens: Sequence[int]) -> li
 def _write(
     talker: TalkingModel,
     chat: Chat,
-    tokens: Sequence[int],
-    nats: Tensor,
+    state: MemoryState,
     chosen: Sequence[tuple[range, float]],
 ) -> Replay:
     """The question, then messages as its answer. Each token counts as it was a surprise when the
@@ -75,12 +72,16 @@ def _write(
     line_end = tokenizer.encode("\n")
     for places, worth in chosen:
         # The token before a message leads to its first one, and its last one to nothing of it.
-        before = float(nats[places.start - 1]) if places.start else 0.0
-        within = [*nats[places.start : places.stop - 1].tolist(), 0.0]
-        counts[-1] = before * worth**2
-        counts += [each * worth**2 for each in within] + [0.0] * len(line_end)
-        replayed += [*tokens[places.start : places.stop], *line_end]
-    device = nats.device
+        first = max(places.start - 1, 0)
+        read, tokens = (
+            each[:, first : places.stop] for each in (state.window_hidden, state.window_tokens)
+        )
+        (nats,) = (worth**2 * measure_surprise(talker.model, read, tokens)).tolist()
+        before = places.start - first
+        counts[-1] = sum(nats[:before])
+        counts += nats[before:] + [0.0] * len(line_end)
+        replayed += [*tokens[0, before:].tolist(), *line_end]
+    device = state.window_tokens.device
     return Replay(
         torch.tensor([replayed], device=device), None, torch.tensor([counts], device=device)
     )

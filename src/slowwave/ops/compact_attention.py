@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.entries import HeadEntries
-from slowwave.ops.norm import wide_dtype
 
 FEW_TOKENS = 16
 """Up to so many tokens, scores are held in full; copies for a fused kernel would take longer."""
@@ -26,22 +26,61 @@ def compact_attention(
     """Each token attends to all entries of its head, to the window before it and to itself.
 
     q: (B, T, H, Dh), the last T tokens of the window. keys, values: (B, W, Hkv, Dh) with W >= T and
-    H a multiple of Hkv. memory: the entries of every KV head; at score scale q k + bias.
-    key_mask: (B, W) bool, False is unseen, as in `windowed_attention`. scale: 1 / sqrt(Dh) if not
-    given. Returns (B, T, H, Dh).
+    H a multiple of Hkv. memory: the entries of every KV head; at score scale q k + bias. key_mask:
+    (B, W) bool, False is unseen, as in `windowed_attention`. scale: 1 / sqrt(Dh) if not given.
+    Returns (B, T, H, Dh).
     """
-    T, W = q.shape[1], keys.shape[1]
-    visible = _see_window(T, W, key_mask, q.device)
+    attend = _attend_explicitly if q.shape[1] <= FEW_TOKENS else _attend_fused
+    heads = _split_heads(q, keys, values, memory, key_mask, scale)
+    return torch.cat([attend(head) for head in heads], dim=1).transpose(1, 2)
+
+
+def watched_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    memory: Sequence[HeadEntries],
+    key_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `compact_attention`, and the log of the sum that each token's attention is divided by.
+
+    Returns ((B, T, H, Dh), (B, T, H)); with it, attention to any key is known from its score.
+    """
+    attend = _attend_explicitly_and_sum
+    if q.is_cpu and not torch.is_grad_enabled():
+        attend = _attend_fused_and_sum
+    heads = [attend(head) for head in _split_heads(q, keys, values, memory, key_mask, scale)]
+    read, log_sums = (torch.cat(each, dim=1).transpose(1, 2) for each in zip(*heads, strict=True))
+    return read, log_sums
+
+
+class _Head(NamedTuple):
+    """One KV head: q (B, H / Hkv, T, Dh), its keys and values (B, W, Dh), its entries; unseen (B or
+    1, 1, T, W), added to scores: 0, or -inf for what a token does not see."""
+
+    q: Tensor
+    keys: Tensor
+    values: Tensor
+    entries: HeadEntries
+    unseen: Tensor
+    scale: float
+
+
+def _split_heads(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    memory: Sequence[HeadEntries],
+    key_mask: Tensor | None,
+    scale: float | None,
+) -> list[_Head]:
+    visible = _see_window(q.shape[1], keys.shape[1], key_mask, q.device)
+    unseen = torch.zeros_like(visible, dtype=q.dtype).masked_fill(~visible, -torch.inf)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    attend = _attend_explicitly if T <= FEW_TOKENS else _attend_fused
     grouped = q.unflatten(2, (len(memory), -1)).permute(2, 0, 3, 1, 4)
-    parts = [
-        attend(
-            queries, keys[:, :, h], values[:, :, h], entries, visible, scale or q.shape[-1] ** -0.5
-        )
-        for h, (queries, entries) in enumerate(zip(grouped, memory, strict=True))
-    ]
-    return torch.cat(parts, dim=1).transpose(1, 2)
+    parts = zip(grouped, keys.unbind(2), values.unbind(2), memory, strict=True)
+    return [_Head(*each, unseen, scale) for each in parts]
 
 
 def _see_window(T: int, W: int, key_mask: Tensor | None, device: torch.device) -> Tensor:
@@ -53,48 +92,56 @@ def _see_window(T: int, W: int, key_mask: Tensor | None, device: torch.device) -
     return (visible & key_mask[:, None, None, :]) | itself
 
 
-def _attend_explicitly(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    entries: HeadEntries,
-    visible: Tensor,
-    scale: float,
-) -> Tensor:
-    """Query heads of a group, q (B, H / Hkv, T, Dh), on one head; softmax in float32."""
-    wide = wide_dtype(q.dtype)
-    kept = q.to(entries.keys.dtype) @ entries.keys.mT[:, None] * scale
-    new = (q @ keys.mT[:, None]).to(wide) * scale
-    scores = [kept + entries.bias[:, None, None], new.masked_fill(~visible, -torch.inf)]
-    weights = torch.cat(scores, dim=-1).softmax(-1)
-    of_kept, of_new = weights.split([kept.shape[-1], new.shape[-1]], dim=-1)
-    read = of_kept @ entries.values[:, None]
-    return (read + (of_new.to(values.dtype) @ values[:, None])).to(q.dtype)
+def _attend_explicitly(head: _Head) -> Tensor:
+    """What a head reads, (B, H / Hkv, T, Dh); softmax in float32, and nothing is copied."""
+    return _weigh(head, _score(head).softmax(-1))
 
 
-def _attend_fused(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    entries: HeadEntries,
-    visible: Tensor,
-    scale: float,
-) -> Tensor:
+def _attend_explicitly_and_sum(head: _Head) -> tuple[Tensor, Tensor]:
+    """As `_attend_explicitly`, and the log of the sum, (B, H / Hkv, T)."""
+    scores = _score(head)
+    return _weigh(head, scores.softmax(-1)), scores.logsumexp(-1)
+
+
+def _score(head: _Head) -> Tensor:
+    """(B, H / Hkv, T, E + W), -inf for what a token does not see."""
+    q, entries = head.q, head.entries
+    kept = q.to(entries.keys.dtype) @ entries.keys.mT[:, None] * head.scale
+    new = (q @ head.keys.mT[:, None]).to(kept.dtype) * head.scale
+    return torch.cat([kept + entries.bias[:, None, None], new + head.unseen], dim=-1)
+
+
+def _weigh(head: _Head, weights: Tensor) -> Tensor:
+    of_kept, of_new = weights.split([head.entries.keys.shape[1], head.keys.shape[1]], dim=-1)
+    read = of_kept @ head.entries.values[:, None]
+    return (read + (of_new.to(head.values.dtype) @ head.values[:, None])).to(head.q.dtype)
+
+
+def _attend_fused(head: _Head) -> Tensor:
     """As `_attend_explicitly`."""
+    keys, values, mask = _join(head)
+    return F.scaled_dot_product_attention(head.q, keys, values, attn_mask=mask, scale=head.scale)
+
+
+def _attend_fused_and_sum(head: _Head) -> tuple[Tensor, Tensor]:
+    """As `_attend_explicitly_and_sum`, without gradients, on a CPU."""
+    keys, values, mask = _join(head)
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        head.q, keys, values, 0.0, False, attn_mask=mask, scale=head.scale
+    )
+
+
+def _join(head: _Head) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values (B, H / Hkv, E + W, Dh), entries first, and a mask (B, H / Hkv, T, E + W) to
+    be added; repeated without a copy."""
+    q, entries = head.q, head.entries
     B, groups, T, _ = q.shape
     bias = entries.bias.to(q.dtype)[:, None, None].expand(-1, -1, T, -1)
-    unseen = torch.zeros_like(visible, dtype=q.dtype).masked_fill(~visible, -torch.inf)
-    mask = torch.cat([bias, unseen.expand(B, -1, -1, -1)], dim=-1)
-    keys = torch.cat([entries.keys.to(q.dtype), keys], dim=1)
-    values = torch.cat([entries.values.to(q.dtype), values], dim=1)
-    # One head to the kernel: its query heads are queries one after the other.
-    return F.scaled_dot_product_attention(
-        q.flatten(1, 2)[:, None],
-        keys[:, None],
-        values[:, None],
-        attn_mask=mask.repeat(1, 1, groups, 1),
-        scale=scale,
-    ).unflatten(2, (groups, T))[:, 0]
+    mask = torch.cat([bias, head.unseen.expand(B, -1, -1, -1)], dim=-1)
+    keys = torch.cat([entries.keys.to(q.dtype), head.keys], dim=1)[:, None]
+    values = torch.cat([entries.values.to(q.dtype), head.values], dim=1)[:, None]
+    keys, values, mask = (each.expand(-1, groups, -1, -1) for each in (keys, values, mask))
+    return keys, values, mask
 
 
 def compact_attention_reference(

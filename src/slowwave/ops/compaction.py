@@ -24,20 +24,20 @@ LEAST_WEIGHT, MOST_WEIGHT = 0.05, 20.0
 ROUNDS = 20
 
 
-def score_entries(attention: Tensor, score: Score) -> Tensor:
-    """How much each candidate is looked up, (J,). attention: (n, J).
+def score_entries(log_attention: Tensor, score: Score) -> Tensor:
+    """How much each candidate is looked up, (J,). log_attention: (n, J).
 
     score: how n queries make one figure; no queries make 0.
     """
-    if not len(attention):
-        return attention.new_zeros(attention.shape[1])
+    if not len(log_attention):
+        return log_attention.new_zeros(log_attention.shape[1])
     match score:
         case "max":
-            return attention.amax(0)
+            return log_attention.amax(0).exp()
         case "rms":
-            return attention.square().mean(0).sqrt()
+            return (2 * log_attention).exp().mean(0).sqrt()
         case "mean":
-            return attention.mean(0)
+            return log_attention.exp().mean(0)
 
 
 def measure_spread(values: Tensor, center: Tensor, metric: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def choose_sleep(sizes: ModelConfig) -> SleepConfig:
     """Settings of sleep for a model that was not trained with any."""
     length = sizes.traits.context_length or 4 * WINDOW
     window = max(1, min(WINDOW, length // 4))
-    compact = Compact(span=max(1, length - 2 * window))
+    compact = Compact(span=max(1, length - 2 * window), replay="critic")
     return SleepConfig(window=window, passes=2, consolidator=compact, at_turns=True)
 
 

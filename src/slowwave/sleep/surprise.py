@@ -17,10 +17,9 @@ def measure_surprise(model: HybridLM, hidden: Tensor, tokens: Tensor) -> Tensor:
 
     hidden: (B, T, D), what reading tokens (B, T) put out.
     """
-    nats = [
-        F.cross_entropy(model.logits(read).mT.float(), after, reduction="none")
-        for read, after in zip(
-            hidden[:, :-1].split(PIECE, dim=1), tokens[:, 1:].split(PIECE, dim=1), strict=True
-        )
-    ]
+    nats: list[Tensor] = []
+    pieces = hidden[:, :-1].split(PIECE, dim=1), tokens[:, 1:, None].split(PIECE, dim=1)
+    for read, after in zip(*pieces, strict=True):
+        logits = model.logits(read)
+        nats.append(logits.logsumexp(-1) - logits.gather(-1, after)[..., 0])
     return F.pad(torch.cat([hidden.new_zeros(len(tokens), 0), *nats], dim=1), (0, 1))

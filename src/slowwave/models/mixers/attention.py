@@ -7,12 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from slowwave.entries import CompactKeyValues
 from slowwave.models.config import ModelConfig
 from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer, product_flops
 from slowwave.ops.append import append, concatenate
 from slowwave.ops.attention import Rotation, rotate, windowed_attention
-from slowwave.ops.compact_attention import compact_attention
+from slowwave.ops.compact_attention import compact_attention, watched_attention
 from slowwave.state import Band, KeyValues, LayerState
 
 
@@ -53,25 +54,43 @@ class Attention(Mixer):
         q, keys, values = self.qkv(x).split(self.qkv.sizes, dim=-1)
         q, keys = self._prepare(q, self.q_norm, context), self._prepare(keys, self.k_norm, context)
         values = values.unflatten(-1, (-1, self.head_dim))
-        if context.watch is not None and self.keeps_entries:
-            context.watch.queries.append(q)
         forks = x.shape[0] // state.keys.shape[0]
         # A question must not take the window's room.
         grow = append if context.keep_state else concatenate
         keys = grow(_share(state.keys, forks), keys)
         values = grow(_share(state.values, forks), values)
-        if state.compact is None or state.compact.is_empty:
-            band = self.find_band(context)
-            read = windowed_attention(q, keys, values, context.key_mask, band, self.scale)
-        else:
-            compact = state.compact if forks == 1 else state.compact.map(lambda t: _share(t, forks))
-            memory = compact.heads()
-            read = compact_attention(q, keys, values, memory, context.key_mask, self.scale)
+        read = self._attend(q, keys, values, state.compact, forks, context)
         read = read.flatten(2)
         if self.gate is not None:
             read = read * torch.sigmoid(self.gate(x))
         after = KeyValues(keys, values, state.compact) if context.keep_state else state
         return self.out(read), after
+
+    def _attend(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        compact: CompactKeyValues | None,
+        forks: int,
+        context: Context,
+    ) -> Tensor:
+        """What tokens read of the window, and of entries if there are any."""
+        watch, mask = context.watch if self.keeps_entries else None, context.key_mask
+        is_empty = compact is None or compact.is_empty
+        if is_empty and watch is None:
+            band = self.find_band(context)
+            return windowed_attention(q, keys, values, mask, band, self.scale)
+        if compact is None:
+            compact = CompactKeyValues.of_none(keys)
+        elif forks > 1:
+            compact = compact.map(lambda tensor: _share(tensor, forks))
+        if watch is None:
+            return compact_attention(q, keys, values, compact.heads(), mask, self.scale)
+        read, log_sums = watched_attention(q, keys, values, compact.heads(), mask, self.scale)
+        watch.queries.append(q)
+        watch.log_sums.append(log_sums)
+        return read
 
     def find_rotary(self, context: Context) -> Rotation | None:
         """Angles of the tokens' positions."""

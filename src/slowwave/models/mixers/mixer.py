@@ -19,11 +19,13 @@ from slowwave.state import Band, LayerState
 class Watch:
     """What a sleep wants to know of a pass, left by the layers that keep entries, in their order.
 
-    queries: (B, T, H, Dh) as they are turned. stream_norms: (B,), the length of the residual stream
+    queries: (B, T, H, Dh) as they are turned. log_sums: (B, T, H), of all that each saw, which its
+    attention is divided by. stream_norms: (B,), the length of the residual stream
     on average, before the layer.
     """
 
     queries: list[Tensor] = dataclasses.field(default_factory=list[Tensor])
+    log_sums: list[Tensor] = dataclasses.field(default_factory=list[Tensor])
     stream_norms: list[Tensor] = dataclasses.field(default_factory=list[Tensor])
 
 

@@ -56,30 +56,24 @@ def list_candidates(model: HybridLM, read: MemoryState, i: int) -> list[Candidat
 
 
 def list_readings(
-    model: HybridLM,
-    watch: Watch,
-    after: MemoryState | None,
-    real: Tensor,
-    weights: Tensor,
-    i: int,
+    model: HybridLM, watch: Watch, real: Tensor, weights: Tensor, i: int, *, of_window: bool
 ) -> list[Reading]:
     """What T tokens of the stream at place `i` asked each head when they were read.
 
-    watch: what was seen of that pass. after: the state after it, whose keys end in theirs; None if
-    they are the window. real: (T,) bool, False is padding. weights: (T,), how much the query of
-    each counts, not at all where it is 0.
+    watch: what was seen of that pass. real: (T,) bool, False is padding. weights: (T,), how much
+    the query of each counts, not at all where it is 0. of_window: whether they are the window.
     """
-    T, weights = len(real), weights[real]
+    weights = weights[real]
     asking = weights.nonzero()[:, 0]
+    places = asking if of_window else None
     listed: list[Reading] = []
-    layers = zip(watch.queries, watch.stream_norms, find_keepers(model).items(), strict=True)
-    for queries, norms, (at, mixer) in layers:
-        asked = queries[i, real][asking].unflatten(1, (mixer.num_kv_heads, -1)).permute(1, 2, 0, 3)
-        keys = [None] * mixer.num_kv_heads
-        if after is not None:
-            keys = _cache(after, at).keys[i, -T:][real].unbind(1)
-        for of_head, own in zip(asked, keys, strict=True):
-            listed.append(Reading(of_head, asking, own, weights[asking], norms[i]))
+    seen = zip(watch.queries, watch.log_sums, watch.stream_norms, strict=True)
+    for (queries, log_sums, norms), mixer in zip(seen, find_keepers(model).values(), strict=True):
+        heads = (mixer.num_kv_heads, -1)
+        asked = queries[i, real][asking].unflatten(1, heads).permute(1, 2, 0, 3)
+        sums = log_sums[i, real][asking].unflatten(1, heads).permute(1, 2, 0)
+        for each in zip(asked, sums, strict=True):
+            listed.append(Reading(*each, places, weights[asking], norms[i]))
     return listed
 
 

@@ -129,7 +129,7 @@ class CompactConsolidator(Consolidator):
         rereads, watch = self.config.queries == "reread", Watch()
         replay = replay if rereads and replay is not None else self._replay_window(model, read)
         # They come back in lists, which compiled and checkpointed runs do not fill.
-        _, after = model.run(
+        model.run(
             model.embed(replay.tokens),
             begun if rereads else read.evict(),
             mask=replay.mask,
@@ -137,7 +137,7 @@ class CompactConsolidator(Consolidator):
         )
         for i, heads in enumerate(asked):
             real, weights = find_real(replay.tokens, replay.mask)[i], replay.surprise[i].sqrt()
-            made = list_readings(model, watch, after if rereads else None, real, weights, i)
+            made = list_readings(model, watch, real, weights, i, of_window=not rereads)
             for readings, reading in zip(heads, made, strict=True):
                 readings.append(reading)
 

@@ -37,14 +37,15 @@ class Candidates(NamedTuple):
 class Reading(NamedTuple):
     """What a reading asked one KV head: the R queries of each query head of its group.
 
-    queries: (H / Hkv, R, Dh). places: (R,) int64, of their tokens in what was read. keys: (T, Dh),
-    those of all T tokens that were read; None if that was the window itself. A token sees no later
-    one. weights: (R,), how much each query counts.
+    queries: (H / Hkv, R, Dh). log_sums: (H / Hkv, R), of all that each saw. places: (R,) int64,
+    where they are in the window, if that is what was read: they see no later token. None if it was
+    read before. weights: (R,), how much each query counts. stream_norm: (), the length of the
+    residual stream that the layer adds to.
     """
 
     queries: Tensor
-    places: Tensor
-    keys: Tensor | None
+    log_sums: Tensor
+    places: Tensor | None
     weights: Tensor
     stream_norm: Tensor
 
@@ -52,13 +53,12 @@ class Reading(NamedTuple):
 class Found(NamedTuple):
     """What n queries of a head found in the window.
 
-    queries: (n, Dh), scaled. log_sum: (n,), of all that each saw. weights: (n,). share: (n,),
-    attention to the window. target: (n, Dh), what was read of it. The last two are weighted.
+    queries: (n, Dh), scaled. offset: (n,), what makes the log of weighted attention of a score.
+    share: (n,), weighted attention to the window. target: (n, Dh), what was read of it with that.
     """
 
     queries: Tensor
-    log_sum: Tensor
-    weights: Tensor
+    offset: Tensor
     share: Tensor
     target: Tensor
 
@@ -115,11 +115,10 @@ def _score(
     if config.score == "recent":
         found, score = None, torch.cat([old.score, 1 + new.place.to(old.score)])
     else:
-        looks = [_look(head, reading, config) for reading in readings]
-        attention = torch.cat([weighted for weighted, _ in looks])
-        parts = zip(*(look for _, look in looks), strict=True)
-        found = Found(*map(torch.cat, parts)) if config.fits else None
-        score = _measure(head, attention.detach(), config).to(old.score)
+        asked = [_ask(head, reading, config) for reading in readings]
+        log_attention = torch.cat([_look(head, *each) for each in asked])
+        found = _find(head, asked, log_attention) if config.fits else None
+        score = _measure(head, log_attention.detach(), config).to(old.score)
     was, worth = score.split([len(old.place), len(new.place)])
     worth = worth.clone()
     if not len(old.place):
@@ -128,43 +127,44 @@ def _score(
     return head._replace(old=old._replace(score=was), new=new._replace(score=worth)), found
 
 
-def _measure(head: Candidates, attention: Tensor, config: Compact) -> Tensor:
-    """(E + W,) what all candidates are worth. attention: (n, E + W), weighted."""
+def _measure(head: Candidates, log_attention: Tensor, config: Compact) -> Tensor:
+    """(E + W,) what all candidates are worth. log_attention: (n, E + W), weighted."""
     assert config.score != "recent"
-    worth = score_entries(attention, config.score)
+    worth = score_entries(log_attention, config.score)
     if not config.by_value:
         return worth
     values = torch.cat([head.old.values, head.new.values]).detach()
     return worth * measure_spread(values, head.new.values.detach().mean(0), head.metric)
 
 
-def _look(head: Candidates, reading: Reading, config: Compact) -> tuple[Tensor, Found]:
-    """The weighted attention (n, E + W) of a reading's queries to the candidates, and the rest."""
-    old, new, W = head.old, head.new, len(head.new.place)
-    keys, bias = torch.cat([old.keys, new.keys]), torch.cat([old.bias, new.bias])
-    queries = reading.queries.to(keys.dtype) * head.scale  # (H / Hkv, R, Dh)
-    scores = queries @ keys.mT + bias
-    if reading.keys is None:
-        sees = _see(reading.places, W)
-        scores = scores.masked_fill(
-            ~torch.cat([sees.new_ones(len(sees), len(bias) - W), sees], 1), -torch.inf
-        )
-        log_sum = scores.logsumexp(-1)
-    else:
-        own = queries @ reading.keys.to(keys.dtype).mT
-        own = own.masked_fill(~_see(reading.places, len(reading.keys)), -torch.inf)
-        log_sum = torch.logaddexp(scores.logsumexp(-1), own.logsumexp(-1))
+Asked = tuple[Tensor, Tensor, Tensor | None]
+"""Queries (n, Dh), scaled, their offset (n,) as in `Found`, and places (n,) as in `Reading`."""
+
+
+def _ask(head: Candidates, reading: Reading, config: Compact) -> Asked:
+    queries = reading.queries.to(head.new.keys.dtype) * head.scale
     weights = reading.weights / reading.stream_norm if config.by_value else reading.weights
-    weights = weights.to(keys.dtype).detach().repeat(len(queries))
-    attention = (scores - log_sum[..., None]).exp().flatten(0, 1) * weights[:, None]
-    of_window = attention[:, len(bias) - W :]
-    share, target = of_window.sum(1), of_window @ new.values
-    return attention, Found(queries.flatten(0, 1), log_sum.flatten(), weights, share, target)
+    offset = weights.detach().to(queries.dtype).log() - reading.log_sums
+    places = None if reading.places is None else reading.places.repeat(len(queries))
+    return queries.flatten(0, 1), offset.flatten(), places
 
 
-def _see(places: Tensor, count: int) -> Tensor:
-    """(R, count) bool: which of the tokens those at some places see."""
-    return torch.arange(count, device=places.device) <= places[:, None]
+def _look(head: Candidates, queries: Tensor, offset: Tensor, places: Tensor | None) -> Tensor:
+    """The log of weighted attention (n, E + W) to the candidates."""
+    keys = torch.cat([head.old.keys, head.new.keys])
+    bias = torch.cat([head.old.bias, head.new.bias])
+    looked = queries @ keys.mT + bias + offset[:, None]
+    if places is None:
+        return looked
+    of_old, of_new = looked.split([len(head.old.place), len(head.new.place)], dim=1)
+    later = torch.arange(of_new.shape[1], device=places.device) > places[:, None]
+    return torch.cat([of_old, of_new.masked_fill(later, -torch.inf)], dim=1)
+
+
+def _find(head: Candidates, asked: Sequence[Asked], log_attention: Tensor) -> Found:
+    of_window = log_attention[:, len(head.old.place) :].exp()
+    queries, offset = (torch.cat(each) for each in list(zip(*asked, strict=True))[:2])
+    return Found(queries, offset, of_window.sum(1), of_window @ head.new.values)
 
 
 def _fit(entries: Entries, is_new: Tensor, found: Found) -> Entries:
@@ -189,5 +189,4 @@ def _fit(entries: Entries, is_new: Tensor, found: Found) -> Entries:
 
 def _attend(found: Found, keys: Tensor) -> Tensor:
     """Weighted attention (n, t) to keys (t, Dh) of the window."""
-    scores = found.queries @ keys.mT - found.log_sum[:, None]
-    return scores.exp() * found.weights[:, None]
+    return (found.queries @ keys.mT + found.offset[:, None]).exp()

@@ -7,11 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from slowwave.entries import CompactKeyValues
 from slowwave.models.config import ModelConfig
 from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer, product_flops
+from slowwave.ops import native
 from slowwave.ops.append import append, concatenate
 from slowwave.ops.attention import Rotation, rotate, windowed_attention
+from slowwave.ops.cached_attention import cached_attention
 from slowwave.ops.compact_attention import compact_attention
 from slowwave.state import Band, KeyValues, LayerState
 
@@ -65,13 +68,25 @@ class Attention(Mixer):
             read = windowed_attention(q, keys, values, context.key_mask, band, self.scale)
         else:
             compact = state.compact if forks == 1 else state.compact.map(lambda t: _share(t, forks))
-            memory = compact.heads()
-            read = compact_attention(q, keys, values, memory, context.key_mask, self.scale)
+            read = self._read_entries(q, keys, values, compact, context.key_mask)
         read = read.flatten(2)
         if self.gate is not None:
             read = read * torch.sigmoid(self.gate(x))
         after = KeyValues(keys, values, state.compact) if context.keep_state else state
         return self.out(read), after
+
+    def _read_entries(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        compact: CompactKeyValues,
+        key_mask: Tensor | None,
+    ) -> Tensor:
+        """The window and the entries before it."""
+        if key_mask is None and native.can_read(q):
+            return cached_attention(q, keys, values, self.score_scale, entries=compact)
+        return compact_attention(q, keys, values, compact.heads(), key_mask, self.scale)
 
     def find_rotary(self, context: Context) -> Rotation | None:
         """Angles of the tokens' positions."""

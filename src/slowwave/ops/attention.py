@@ -11,11 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.ops import native
+from slowwave.ops.cached_attention import cached_attention
 from slowwave.ops.linear import small_matmul
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import Band
 
 SHORT_WINDOW = 64
+LONG_WINDOW = 128
+"""Over longer ones the compiled operators read; over others what torch computes stays to the bit.
+The compiled token knows the same number."""
 
 
 class Rotation(NamedTuple):
@@ -116,6 +120,11 @@ def windowed_attention(
     Dh ** -0.5 if None. Returns (B, T, H, Dh).
     """
     T, W = q.shape[1], keys.shape[1]
+    is_plain = key_mask is None and (band is None or band.sinks == 0)
+    if is_plain and W > LONG_WINDOW and native.can_read(q):
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        reach = None if band is None else band.reach
+        return cached_attention(q, keys, values, scale, reach=reach)
     q, keys, values = q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
     if key_mask is None and band is None and (_reads_one(q) or (T == W > SHORT_WINDOW)):
         return _attend_fused(q, keys, values, None, scale, causal=T > 1).transpose(1, 2)

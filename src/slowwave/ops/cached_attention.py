@@ -1,4 +1,4 @@
-"""One query a head on all that is cached, and on compact entries beside it; without gradients."""
+"""Attention over what is cached and over compact entries beside it, compiled; without gradients."""
 
 from __future__ import annotations
 
@@ -11,18 +11,30 @@ from slowwave.ops.norm import wide_dtype
 
 
 def cached_attention(
-    q: Tensor, keys: Tensor, values: Tensor, scale: float, entries: CompactKeyValues | None = None
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scale: float,
+    *,
+    entries: CompactKeyValues | None = None,
+    reach: int | None = None,
 ) -> Tensor:
-    """Each query attends to the whole cache, and to the entries of its head.
+    """Each token attends to itself, to what precedes it in the cache, and to entries of its head.
 
-    q: (B, 1, H, Dh). keys, values: (B, W, Hkv, Dh), H a multiple of Hkv; W is 1 or more. scale: of
-    the products, not of biases. Returns (B, 1, H, Dh). Where the compiled operator cannot work this
-    is `cached_attention_reference`.
+    q: (B, T, H, Dh), the last T tokens of the cache. keys, values: (B, W, Hkv, Dh) with W >= T and
+    H a multiple of Hkv. scale: of the products, not of biases. reach: of the cache a token sees
+    itself and so many less one before it; None for all. Returns (B, T, H, Dh). Where the compiled
+    operators cannot work this is `cached_attention_reference`.
     """
-    if native.can_read(q):
-        memory = [] if entries is None else list_parts(entries)
-        return torch.ops.slowwave.attend(q, keys, values, memory, scale)
-    return cached_attention_reference(q, keys, values, scale, entries)
+    if not native.can_read(q):
+        return cached_attention_reference(q, keys, values, scale, entries=entries, reach=reach)
+    memory = [] if entries is None else list_parts(entries)
+    T, W = q.shape[1], keys.shape[1]
+    seen = W if reach is None else reach
+    if T > 1:
+        return torch.ops.slowwave.read_window(q, keys, values, memory, scale, seen)
+    first = max(0, W - seen)
+    return torch.ops.slowwave.attend(q, keys[:, first:], values[:, first:], memory, scale)
 
 
 def list_parts(entries: CompactKeyValues) -> list[Tensor]:
@@ -31,20 +43,28 @@ def list_parts(entries: CompactKeyValues) -> list[Tensor]:
 
 
 def cached_attention_reference(
-    q: Tensor, keys: Tensor, values: Tensor, scale: float, entries: CompactKeyValues | None = None
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scale: float,
+    *,
+    entries: CompactKeyValues | None = None,
+    reach: int | None = None,
 ) -> Tensor:
     """As `cached_attention`: its definition, head by head, with softmax in float32 or wider."""
-    wide = wide_dtype(q.dtype)
-    per_group = q.shape[2] // keys.shape[2]
-    read = torch.empty(q.shape, dtype=wide)
-    for b in range(q.shape[0]):
-        runs = [
-            _see_head(keys[b, :, g], values[b, :, g], entries, b, g) for g in range(keys.shape[2])
-        ]
-        for h in range(q.shape[2]):
-            seen_keys, seen_values, bias = (each.to(wide) for each in runs[h // per_group])
-            scores = seen_keys @ q[b, 0, h].to(wide) * scale + bias
-            read[b, 0, h] = scores.softmax(0) @ seen_values
+    (B, T, H, _), (W, heads), wide = q.shape, keys.shape[1:3], wide_dtype(q.dtype)
+    is_seen = torch.ones(T, W, dtype=torch.bool, device=q.device).tril(W - T)
+    if reach is not None:
+        is_seen = is_seen.triu(W - T - reach + 1)
+    read = torch.empty(q.shape, dtype=wide, device=q.device)
+    for b in range(B):
+        for h in range(H):
+            g = h * heads // H
+            run = _see_head(keys[b, :, g], values[b, :, g], entries, b, g)
+            all_keys, all_values, bias = (each.to(wide) for each in run)
+            scores = q[b, :, h].to(wide) @ all_keys.T * scale + bias
+            scores[:, -W:].masked_fill_(~is_seen, -torch.inf)
+            read[b, :, h] = scores.softmax(-1) @ all_values
     return read.to(q.dtype)
 
 

@@ -11,8 +11,10 @@ from slowwave.entries import CompactKeyValues
 from slowwave.models.config import ModelConfig
 from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, Mixer, product_flops
+from slowwave.ops import native
 from slowwave.ops.append import append, concatenate
 from slowwave.ops.attention import Rotation, rotate, windowed_attention
+from slowwave.ops.cached_attention import cached_attention
 from slowwave.ops.compact_attention import compact_attention, watched_attention
 from slowwave.state import Band, KeyValues, LayerState
 
@@ -85,6 +87,8 @@ class Attention(Mixer):
             compact = CompactKeyValues.of_none(keys)
         elif forks > 1:
             compact = compact.map(lambda tensor: _share(tensor, forks))
+        if watch is None and mask is None and native.can_read(q):
+            return cached_attention(q, keys, values, self.score_scale, entries=compact)
         if watch is None:
             return compact_attention(q, keys, values, compact.heads(), mask, self.scale)
         read, log_sums = watched_attention(q, keys, values, compact.heads(), mask, self.scale)

@@ -277,6 +277,12 @@ inline at::Tensor rows_of_tokens(const at::Tensor& x) {
   return is_dense || x.numel() == 0 ? x : x.contiguous();
 }
 
+inline Memory find_memory(const std::vector<at::Tensor>& parts, at::ScalarType wide) {
+  if (parts.empty()) return {};
+  return {parts.at(0).to(wide).contiguous(), parts.at(1).to(wide).contiguous(),
+          parts.at(2).to(wide).contiguous(), parts.at(3).contiguous()};
+}
+
 // q (B, 1, H, Dh); keys, values (B, W, Hkv, Dh), all of which are seen. memory: none, or keys and
 // values (B, E, Dh) and bias (B, E), wide, and lengths (B, Hkv), entries of every head in a row.
 // Returns (B, 1, H, Dh).
@@ -286,15 +292,11 @@ inline at::Tensor attend(
   TORCH_CHECK(q.size(1) == 1, "one query a head");
   TORCH_CHECK(q.scalar_type() == keys.scalar_type(), "q and keys must have one dtype");
   const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  Memory entries;
-  if (!memory.empty()) {
-    entries = {memory.at(0).to(wide).contiguous(), memory.at(1).to(wide).contiguous(),
-               memory.at(2).to(wide).contiguous(), memory.at(3).contiguous()};
-  }
   const at::Tensor out = at::empty(q.sizes(), q.options(), at::MemoryFormat::Contiguous);
   dispatch(wide, q, [&](auto wide_number, auto narrow_number) {
     attend_all<decltype(wide_number), decltype(narrow_number)>(
-        q, rows_of_tokens(keys), rows_of_tokens(values), entries, scale, out);
+        q, rows_of_tokens(keys), rows_of_tokens(values), find_memory(memory, wide),
+        scale, out);
   });
   return out;
 }

@@ -10,6 +10,7 @@
 #include "int8.h"
 #include "linear.h"
 #include "norm.h"
+#include "read_window.h"
 #include "rotary.h"
 #include "swiglu.h"
 #include "token.h"
@@ -35,6 +36,9 @@ TORCH_LIBRARY(slowwave, library) {
   library.def(
       "attend(Tensor q, Tensor keys, Tensor values, Tensor[] memory, float scale) -> Tensor");
   library.def(
+      "read_window(Tensor q, Tensor keys, Tensor values, Tensor[] memory, float scale, int reach) "
+      "-> Tensor");
+  library.def(
       "delta_inputs(Tensor x, Tensor kernel, Tensor tail, int keys, int K) -> (Tensor, Tensor)");
   library.def(
       "delta_inputs_backward(Tensor x, Tensor kernel, Tensor tail, Tensor grad_keys, "
@@ -55,6 +59,7 @@ TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
   library.impl("delta_inputs_backward", slowwave::delta_inputs_backward);
   library.impl("read_token", slowwave::read_token);
   library.impl("attend", slowwave::attend);
+  library.impl("read_window", slowwave::read_window);
   library.impl("linear", slowwave::linear);
   library.impl("int8_linear", slowwave::int8_linear);
   library.impl("int8_expand", slowwave::int8_expand);

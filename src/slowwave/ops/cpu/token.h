@@ -21,7 +21,8 @@ namespace slowwave {
 
 using Slots = c10::List<std::optional<at::Tensor>>;
 
-// Up to so many tokens torch's own kernel reads a cache: what it gave stays the same to the bit.
+// Up to so many tokens torch's own kernel reads a cache, as in ../attention.py: what it gave stays
+// the same to the bit.
 constexpr int64_t SHORT_CACHE = 128;
 
 // Sizes and constants that all blocks of a model share.

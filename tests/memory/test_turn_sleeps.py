@@ -1,12 +1,14 @@
 """Where a model was never trained to be cut anywhere, windows end between turns."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from byte_tokenizer import ByteTokenizer
 from slowwave.memory.replay import replay
 from slowwave.memory.session import Session
+from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker
 from slowwave.memory.turn import say
 from slowwave.models.backbone import HybridLM
@@ -92,6 +94,29 @@ def test_a_later_one_is_a_message_like_any_other(session: Session) -> None:
     filled = session.status().window_fill
     session.repeat(say(talker.tokenizer, talker.chat, "system", "be kind", "user"))
     assert session.status().window_fill > filled
+
+
+def test_a_store_keeps_what_was_pinned(session: Session, tmp_path: Path) -> None:
+    talker = session.talker
+    assert talker.chat is not None
+    told = say(talker.tokenizer, talker.chat, "system", "be kind", "user")
+    with Store(tmp_path) as store:
+        with store.open("ann", talker, create=True) as stored:
+            stored.repeat(told)
+            for _ in range(4):
+                stored.generate("twenty signs or more", max_new_tokens=4)
+        slept = [each.report.trigger for each in store.sleeps("ann")]
+        assert slept[:2] == ["system", "turn"]
+        with store.open("ann", talker) as again:
+            assert again.status().num_sleeps == len(slept)
+            again.generate("twenty signs or more", max_new_tokens=4)
+            replayed = replay(talker.session, store.entries("ann"))
+            for mine, theirs in zip(
+                replayed.state.tensors().values(), again.state.tensors().values(), strict=True
+            ):
+                assert mine.equal(theirs)
+        store.export("ann", tmp_path / "ann.memory")
+        assert store.import_session(tmp_path / "ann.memory", "ben").num_sleeps == len(slept) + 1
 
 
 def list_compact(session: Session) -> list[CompactKeyValues]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
-from slowwave.memory.sleep_report import SleepReport, Trigger, find_trigger
+from slowwave.memory.sleep_report import SleepReport, Trigger, find_trigger, report_pin
 from slowwave.memory.transaction import sleep_by_pass
 from slowwave.memory.turn import (
     Progress,
@@ -31,8 +31,7 @@ from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import NO_RULES, ReplyText, draw, make_generator
 from slowwave.sleep.awake import read_awake
-from slowwave.sleep.config import Compact
-from slowwave.sleep.pin import pin_window
+from slowwave.sleep.pin import can_pin, is_pinned, pin_window
 from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
@@ -297,8 +296,10 @@ class Session:
             for entry in entries:
                 for tokens in entry.calls:
                     hidden = yield from self._read(tokens)
-                if entry.role == "system":
-                    self._pin_system(entry)
+                pinned = self._pin_system(entry) if entry.role == "system" else None
+                if pinned is not None:
+                    self.sleeps.append(pinned)
+                    yield pinned
                 if entry.kind == "sleep":
                     trigger = find_trigger(entry.source)
                     passes = entry.passes or self.talker.sleep.passes
@@ -385,18 +386,18 @@ class Session:
         return hidden[:, -1:]
 
     @torch.inference_mode()
-    def _pin_system(self, entry: Entry) -> None:
+    def _pin_system(self, entry: Entry) -> SleepReport | None:
         """Keeps what sets up a conversation outside the window, where that can be.
 
         It is what a stream begins with, before anything else was said or slept on.
         """
-        sleep, state = self.talker.sleep, self.state
-        if not isinstance(sleep.consolidator, Compact) or sleep.eviction != "all":
-            return
-        pinned = 0 if state.position is None else int(state.position)
-        tokens_seen, num_sleeps, filled = state.counters
-        if num_sleeps == 0 and filled == len(entry.tokens) and tokens_seen == pinned + filled:
-            self.state = pin_window(self.talker.model, state)
+        before = self.state
+        has_just_begun = before.window_fill == len(entry.tokens) and is_pinned(before)
+        if not has_just_begun or not can_pin(self.talker.sleep):
+            return None
+        began = time.perf_counter()
+        self.state = pin_window(self.talker.model, before).after_sleep()
+        return report_pin(before, self.state, 1000 * (time.perf_counter() - began))
 
     @torch.inference_mode()
     def _predict(self, hidden: Tensor) -> Tensor:

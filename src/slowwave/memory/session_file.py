@@ -28,7 +28,7 @@ from slowwave.memory.ledger import (
 )
 from slowwave.memory.names import Damaged
 from slowwave.memory.owner import make_owner
-from slowwave.memory.sleep_report import SleepReport, Slept
+from slowwave.memory.sleep_report import WITHIN, SleepReport, Slept
 from slowwave.memory.state_files import StateFiles
 from slowwave.sleep.config import SleepConfig
 from slowwave.storage.archive import read_archive
@@ -292,7 +292,7 @@ class _Way:
         if (
             [report.number for report in node.sleeps] != numbers
             or not self.slept <= stop <= tokens
-            or any((report.trigger == "full") == is_sleep for report in node.sleeps)
+            or any((report.trigger in WITHIN) == is_sleep for report in node.sleeps)
             or (is_sleep and len(node.sleeps) != 1)
         ):
             raise ValueError("its sleeps are out of order; export it again")

@@ -55,7 +55,11 @@ class Verdict:
     """What measuring and judging took."""
 
 
-Trigger = Literal["full", "asked", "idle", "turn"]
+Trigger = Literal["full", "asked", "idle", "turn", "system"]
+
+
+WITHIN = ("full", "system")
+"""Of sleeps that no entry called for: they happen within the entry that was read."""
 
 
 def find_trigger(source: str) -> Trigger:
@@ -78,7 +82,8 @@ class SleepReport:
 
     trigger: Trigger
     """The window was full, a client asked for it, nothing had been said for a while, or the next
-    turn had no room in the window."""
+    turn had no room in the window; system is no sleep: the window was a system prompt, and all of
+    it stays."""
     number: int
     """Of this sleep among all of the stream, from 1. One that was called for and rejected never
     was, so the next has its number again."""
@@ -172,6 +177,22 @@ class Provenance(NamedTuple):
     window: list[Span]
 
 
+def report_pin(before: MemoryState, after: MemoryState, milliseconds: float) -> SleepReport:
+    """Of a window that was pinned."""
+    return SleepReport(
+        trigger="system",
+        number=after.counters.num_sleeps,
+        tokens=before.window_fill,
+        passes=1,
+        milliseconds=milliseconds,
+        bytes_before=before.nbytes,
+        bytes_after=after.nbytes,
+        changes=measure_changes(before, after),
+        consolidator="pin",
+        entries=after.num_entries,
+    )
+
+
 def place_sleeps(
     entries: Iterable[Entry], reports: Iterable[SleepReport], *, start: int = 0, slept: int = 0
 ) -> list[list[Slept]]:
@@ -186,7 +207,7 @@ def place_sleeps(
         start += len(entry.tokens)
         mine: list[Slept] = []
         # What was called for has an entry of its own; a full window sleeps where it is filled.
-        while pending and (pending[0].trigger == "full") == (entry.kind != "sleep"):
+        while pending and (pending[0].trigger in WITHIN) == (entry.kind != "sleep"):
             stop = slept + pending[0].num_evicted
             if stop > start:
                 break

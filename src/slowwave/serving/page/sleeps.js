@@ -6,6 +6,8 @@ const TRIGGERS = {
   full: "the window was full",
   asked: "it was asked to",
   idle: "nobody had said anything for a while",
+  turn: "the next turn had no room in the window",
+  system: "a system prompt, all of which stays",
 };
 const MOST_ENTRIES = 12;
 const MOMENT = 100; // milliseconds

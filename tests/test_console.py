@@ -49,7 +49,7 @@ def test_doctor_says_which_extra_is_missing(
     doctor.run([])
     shown = capsys.readouterr().out
     assert "/opt/[red]/g++" in shown
-    for extra in ("plot", "text", "models", "serve", "bench", "cuda"):
+    for extra in ("plot", "text", "models", "serve", "bench", "eval", "cuda"):
         assert f"pip install -e '.[{extra}]'" in shown
 
 

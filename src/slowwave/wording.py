@@ -11,7 +11,7 @@ MOST_GUESSES = 2
 LEAST_LIKENESS = 0.7
 
 # slowwave is in no package index, so what brings an optional part is a checkout.
-Extra = Literal["plot", "text", "serve", "models", "bench", "cuda"]
+Extra = Literal["plot", "text", "serve", "models", "bench", "eval", "cuda"]
 
 # The target of the Makefile that installs an extra, where there is one.
 _TARGETS: dict[Extra, str] = {
@@ -32,6 +32,7 @@ MODULES: dict[str, Extra] = {
     "uvicorn": "serve",
     "prometheus_client": "serve",
     "transformers": "bench",
+    "lm_eval": "eval",
     "fla": "cuda",
 }
 """Which extra brings a module."""

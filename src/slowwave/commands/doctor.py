@@ -22,6 +22,7 @@ OPTIONAL = {
     "huggingface_hub": "models by their name on the hub",
     "fastapi": "slowwave serve",
     "transformers": "peers of slowwave bench",
+    "lm_eval": "scores on other tasks (docs/models.md)",
     "fla": "CUDA kernels",
 }
 """Optional modules, and their use."""

@@ -192,6 +192,7 @@ def test_entries_say_where_they_are_from(draw_tokens: DrawTokens) -> None:
     assert isinstance(layer, KeyValues)
     for h, head in enumerate(entries(state)[0].list_heads()):
         assert len(head.place) == len(set(head.place.tolist()))
+        assert torch.equal(head.position, head.place), "the span is far"
         assert_close(head.values, layer.values[0, head.place, h], 1e-12)
     assert {int(place) // WINDOW for place in entries(state)[0].place[0]} == {0, 1, 2}
 

@@ -121,8 +121,10 @@ def list_windows(talker: Talker, person: int, count: int) -> list[list[int]]:
     for said, replied in write_chat(person, spacing=4 * WINDOW / 50 / len(PEOPLE[person])):
         turn = [
             token
-            for role, text in (("user", said), ("assistant", replied))
-            for piece in talker.chat.encode(talker.tokenizer, role, text)
+            for piece in (
+                *talker.chat.encode(talker.tokenizer, "user", said),
+                *talker.chat.encode(talker.tokenizer, "assistant", replied),
+            )
             for token in piece
         ]
         if len(windows[-1]) + len(turn) > WINDOW:

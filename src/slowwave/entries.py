@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -130,7 +130,7 @@ class CompactKeyValues(Part):
         return alone._per_entry(lambda tensor: tensor[:, :count])
 
     @classmethod
-    def stack(cls, parts: Sequence[Self]) -> Self:
+    def stack(cls, parts: Sequence[Any]) -> Self:
         """The streams of several batches side by side, padded to the one with most entries."""
         rows = [part.row(i) for part in parts for i in range(len(part.lengths))]
         if len(rows) == 1:
@@ -147,7 +147,8 @@ class CompactKeyValues(Part):
     def of_stream(cls, heads: Sequence[Entries]) -> Self:
         """The entries of every KV head of one stream."""
         lengths = torch.tensor([[len(head.place) for head in heads]], device=heads[0].place.device)
-        return cls(*(tensor[None] for tensor in Entries.join(heads)), lengths)
+        joined = Entries.join(heads)._asdict().items()
+        return cls(**{name: tensor[None] for name, tensor in joined}, lengths=lengths)
 
     def list_heads(self) -> list[Entries]:
         """The entries of every KV head of the only stream."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -33,8 +35,15 @@ def draw_memory(lengths: list[list[int]], dtype: torch.dtype, seed: int = 0) -> 
     B = len(lengths)
     place = torch.arange(E).expand(B, E)
     score = normal(B, E).float()
-    wide = normal(B, E, SIZE), normal(B, E, SIZE), normal(B, E)
-    return CompactKeyValues(*wide, score, place, place, counts)
+    return CompactKeyValues(
+        keys=normal(B, E, SIZE),
+        values=normal(B, E, SIZE),
+        bias=normal(B, E),
+        score=score,
+        position=place,
+        place=place,
+        lengths=counts,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -72,9 +81,8 @@ def test_fast_equals_the_definition(
             for each in (*drawn, memory.keys, memory.values, memory.bias)
         ]
         q, keys, values, *entries = inputs
-        kept = CompactKeyValues(
-            *entries, memory.score, memory.position, memory.place, memory.lengths
-        )
+        fields = dict(zip(("keys", "values", "bias"), entries, strict=True))
+        kept = dataclasses.replace(memory, **fields)
         read = attend(q, keys, values, kept.heads(), mask, scale)
         cotangent = torch.randn(read.shape, generator=torch.Generator().manual_seed(1)).to(wide)
         results.append(read)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from numerics import assert_close
-from slowwave.entries import PINNED, CompactKeyValues
+from slowwave.entries import PINNED, CompactKeyValues, Entries
 from slowwave.models.backbone import HybridLM, find_rope
 from slowwave.models.config import ModelConfig, RopeScaling, Traits
 from slowwave.models.mixers.mixer import Watch
@@ -18,6 +18,7 @@ from slowwave.sleep.config import PRESETS, Compact, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.consolidators.candidates import turn_stream
 from slowwave.sleep.consolidators.consolidator import Replay
+from slowwave.sleep.consolidators.entry_choice import Candidates, Reading, choose_entries
 from slowwave.sleep.pin import pin_window
 from slowwave.sleep.positions import turn_keys
 from slowwave.sleep.stream import read_stream
@@ -191,6 +192,7 @@ def test_entries_say_where_they_are_from(draw_tokens: DrawTokens) -> None:
     assert isinstance(layer, KeyValues)
     for h, head in enumerate(entries(state)[0].list_heads()):
         assert len(head.place) == len(set(head.place.tolist()))
+        assert torch.equal(head.position, head.place), "the span is far"
         assert_close(head.values, layer.values[0, head.place, h], 1e-12)
     assert {int(place) // WINDOW for place in entries(state)[0].place[0]} == {0, 1, 2}
 
@@ -231,6 +233,30 @@ def test_further_readings_see_what_is_kept(draw_tokens: DrawTokens) -> None:
         entries(consolidate(model, read, passes=n, sleep=sleep_with(fits=True))) for n in (2, 3)
     )
     assert any(not torch.equal(a.bias, b.bias) for a, b in zip(twice, thrice, strict=True))
+
+
+def test_queries_that_saw_few_are_asked_about_all() -> None:
+    """What they saw of the kept is taken out of the sum, and all candidates are put in."""
+    generator = torch.Generator().manual_seed(0)
+    keys, own = torch.randn(2, 9, 4, generator=generator, dtype=torch.float64)
+    place = torch.arange(9)
+    tokens = Entries.of_tokens(keys, keys, place, place)
+    heads = Candidates(tokens.take(place[:3]), tokens.take(place[3:]), torch.eye(4).double(), 0.5)
+    seen = tokens.take(torch.tensor([0, 2, 5]))
+    queries = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    sums = [(0.5 * queries @ torch.cat([each, own]).mT).logsumexp(-1) for each in (seen.keys, keys)]
+    weights = torch.ones(5, dtype=torch.float64)
+    kept = choose_scores(heads, Reading(queries, sums[0], None, weights, weights[0], seen))
+    full = choose_scores(heads, Reading(queries, sums[1], None, weights, weights[0], None))
+    assert_close(kept, full, 1e-10)
+
+
+def choose_scores(head: Candidates, reading: Reading) -> Tensor:
+    """Scores of all that a head has after a sleep in which everything may stay."""
+    everything = Compact(ratio=1.0, capacity=9.0)
+    loose = head._replace(old=head.old._replace(score=0 * head.old.score))
+    (chosen,) = choose_entries([loose], [[reading]], everything, 99)
+    return chosen.score
 
 
 def test_local_layers_keep_no_entries(draw_tokens: DrawTokens) -> None:

@@ -419,6 +419,38 @@ def test_masks_and_places_that_do_not_fit(tmp_path: Path) -> None:
         load(path, sleep=sleep)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("layers.0.compact.lengths", -1, r"layers\.0\.compact\.lengths are not of \d+ entries"),
+        ("layers.0.compact.lengths", 9, r"layers\.0\.compact\.lengths are not of \d+ entries"),
+        ("layers.2.compact.place", 99, r"layers\.2\.compact\.place is no place in the stream"),
+        ("layers.2.compact.position", -1, r"compact\.position is no place in the stream"),
+        ("position", 99, "position is no place in the stream"),
+    ],
+)
+def test_entries_that_cannot_be(tmp_path: Path, name: str, value: int, message: str) -> None:
+    sleep, path = SLEEPS["compact"], tmp_path / "memory"
+    with torch.inference_mode():
+        _, state = read_stream(MODEL, draw_tokens(1, 8), MODEL.initial_state(1), sleep)
+    save(path, state, sleep=sleep)
+    assert load(path, sleep=sleep).num_entries == state.num_entries > 0
+    replace_tensor(path, name, fill(value))
+    with pytest.raises(ValueError, match=message):
+        load(path, sleep=sleep)
+
+
+def test_layers_that_keep_none_have_no_entries(tmp_path: Path) -> None:
+    sleep, path = SLEEPS["compact"], tmp_path / "memory"
+    with torch.inference_mode():
+        _, state = read_stream(MODEL, draw_tokens(1, 8), MODEL.initial_state(1), sleep)
+    for entries in ([4, 1, 4, 0], [4, 0, 4]):
+        save(path, state, sleep=sleep)
+        rewrite(path, lambda values, counts=entries: values.update(entries=counts))
+        with pytest.raises(ValueError, match="which its layers do not keep"):
+            load(path, sleep=sleep)
+
+
 def test_other_models_and_settings(saved: Path) -> None:
     with pytest.raises(ValueError, match="the memory of another model"):
         load(saved, HybridLM(SIZES, seed=9))

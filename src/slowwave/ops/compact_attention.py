@@ -77,10 +77,10 @@ def _split_heads(
 ) -> list[_Head]:
     visible = _see_window(q.shape[1], keys.shape[1], key_mask, q.device)
     unseen = torch.zeros_like(visible, dtype=q.dtype).masked_fill(~visible, -torch.inf)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
     grouped = q.unflatten(2, (len(memory), -1)).permute(2, 0, 3, 1, 4)
     parts = zip(grouped, keys.unbind(2), values.unbind(2), memory, strict=True)
-    return [_Head(*each, unseen, scale) for each in parts]
+    return [_Head(*each, unseen, factor) for each in parts]
 
 
 def _see_window(T: int, W: int, key_mask: Tensor | None, device: torch.device) -> Tensor:
@@ -159,13 +159,13 @@ def compact_attention_reference(
         itself = torch.eye(W, dtype=torch.bool, device=q.device)[W - q.shape[1] :]
         sees = (sees & key_mask[:, None]) | itself
     groups = q.shape[2] // keys.shape[2]
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
     heads: list[Tensor] = []
     for h in range(q.shape[2]):
         entries = memory[h // groups]
         seen_keys = torch.cat([entries.keys, keys[:, :, h // groups]], dim=1)
         seen_values = torch.cat([entries.values, values[:, :, h // groups]], dim=1)
-        scores = q[:, :, h] @ seen_keys.mT * scale
+        scores = q[:, :, h] @ seen_keys.mT * factor
         bias = torch.where(sees, 0.0, -torch.inf).to(scores.dtype).expand(len(q), -1, -1)
         biases = entries.bias[:, None].expand(-1, q.shape[1], -1)
         weights = (scores + torch.cat([biases, bias], dim=-1)).softmax(-1)

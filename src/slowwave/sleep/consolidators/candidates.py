@@ -56,24 +56,32 @@ def list_candidates(model: HybridLM, read: MemoryState, i: int) -> list[Candidat
 
 
 def list_readings(
-    model: HybridLM, watch: Watch, real: Tensor, weights: Tensor, i: int, *, of_window: bool
+    model: HybridLM,
+    watch: Watch,
+    real: Tensor,
+    weights: Tensor,
+    i: int,
+    *,
+    of_window: bool,
+    seen: Sequence[Entries | None],
 ) -> list[Reading]:
     """What T tokens of the stream at place `i` asked each head when they were read.
 
     watch: what was seen of that pass. real: (T,) bool, False is padding. weights: (T,), how much
     the query of each counts, not at all where it is 0. of_window: whether they are the window.
+    seen: of each head, see `Reading`.
     """
     weights = weights[real]
     asking = weights.nonzero()[:, 0]
     places = asking if of_window else None
     listed: list[Reading] = []
-    seen = zip(watch.queries, watch.log_sums, watch.stream_norms, strict=True)
-    for (queries, log_sums, norms), mixer in zip(seen, find_keepers(model).values(), strict=True):
+    layers = zip(watch.queries, watch.log_sums, watch.stream_norms, strict=True)
+    for (queries, log_sums, norms), mixer in zip(layers, find_keepers(model).values(), strict=True):
         heads = (mixer.num_kv_heads, -1)
         asked = queries[i, real][asking].unflatten(1, heads).permute(1, 2, 0, 3)
         sums = log_sums[i, real][asking].unflatten(1, heads).permute(1, 2, 0)
         for each in zip(asked, sums, strict=True):
-            listed.append(Reading(*each, places, weights[asking], norms[i]))
+            listed.append(Reading(*each, places, weights[asking], norms[i], seen[len(listed)]))
     return listed
 
 

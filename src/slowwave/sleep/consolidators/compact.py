@@ -97,7 +97,7 @@ class CompactConsolidator(Consolidator):
         asked: list[list[list[Reading]]] = [[[] for _ in heads] for heads in streams]
         kept: list[list[Entries]] = []
         for _ in range(passes - 1):
-            self._ask(model, read, begun, replay, asked)
+            self._ask(model, read, begun, replay, asked, kept)
             kept = [self._choose(*each) for each in zip(streams, asked, strict=True)]
             begun = put_entries(model, read.evict(), kept)
             begun = dataclasses.replace(begun, position=count_positions(read))
@@ -122,8 +122,12 @@ class CompactConsolidator(Consolidator):
         begun: MemoryState,
         replay: Replay | None,
         asked: Sequence[Sequence[list[Reading]]],
+        kept: Sequence[Sequence[Entries]],
     ) -> None:
-        """Reads once more, from `begun`, and adds to what each head was asked."""
+        """Reads once more, from `begun`, and adds to what each head was asked.
+
+        kept: what each stream's heads have in `begun`; none before the first further reading.
+        """
         if self.config.score == "recent":
             return
         rereads, watch = self.config.queries == "reread", Watch()
@@ -137,7 +141,8 @@ class CompactConsolidator(Consolidator):
         )
         for i, heads in enumerate(asked):
             real, weights = find_real(replay.tokens, replay.mask)[i], replay.surprise[i].sqrt()
-            made = list_readings(model, watch, real, weights, i, of_window=not rereads)
+            seen = kept[i] if kept and rereads else [None] * len(heads)
+            made = list_readings(model, watch, real, weights, i, of_window=not rereads, seen=seen)
             for readings, reading in zip(heads, made, strict=True):
                 readings.append(reading)
 

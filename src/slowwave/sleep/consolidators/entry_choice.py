@@ -40,7 +40,8 @@ class Reading(NamedTuple):
     queries: (H / Hkv, R, Dh). log_sums: (H / Hkv, R), of all that each saw. places: (R,) int64,
     where they are in the window, if that is what was read: they see no later token. None if it was
     read before. weights: (R,), how much each query counts. stream_norm: (), the length of the
-    residual stream that the layer adds to.
+    residual stream that the layer adds to. seen: entries that the queries saw in place of all
+    candidates; None if they saw these.
     """
 
     queries: Tensor
@@ -48,6 +49,7 @@ class Reading(NamedTuple):
     places: Tensor | None
     weights: Tensor
     stream_norm: Tensor
+    seen: Entries | None
 
 
 class Found(NamedTuple):
@@ -144,9 +146,23 @@ Asked = tuple[Tensor, Tensor, Tensor | None]
 def _ask(head: Candidates, reading: Reading, config: Compact) -> Asked:
     queries = reading.queries.to(head.new.keys.dtype) * head.scale
     weights = reading.weights / reading.stream_norm if config.by_value else reading.weights
-    offset = weights.detach().to(queries.dtype).log() - reading.log_sums
+    log_sums = _sum_all(head, reading.seen, queries, reading.log_sums)
+    offset = weights.detach().to(queries.dtype).log() - log_sums
     places = None if reading.places is None else reading.places.repeat(len(queries))
     return queries.flatten(0, 1), offset.flatten(), places
+
+
+def _sum_all(head: Candidates, seen: Entries | None, queries: Tensor, log_sums: Tensor) -> Tensor:
+    """The log of the sum over what queries saw, with all candidates in place of `seen`."""
+    if seen is None:
+        return log_sums
+    of_seen, of_all = (
+        (queries @ each.keys.mT + each.bias).logsumexp(-1)
+        for each in (seen, Entries.join([head.old, head.new]))
+    )
+    others = -torch.expm1((of_seen - log_sums).clamp(max=0))
+    tiny = torch.finfo(others.dtype).tiny
+    return torch.logaddexp(log_sums + others.clamp(min=tiny).log(), of_all)
 
 
 def _look(head: Candidates, queries: Tensor, offset: Tensor, places: Tensor | None) -> Tensor:

@@ -6,6 +6,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <optional>
+
 #include "attend.h"
 
 namespace slowwave {
@@ -31,6 +33,8 @@ class QueryBlock {
         read_(space_.tile(columns_, size)),
         keys_(space_.tile(KEY_TOKENS, size)),
         values_(space_.tile(KEY_TOKENS, size)) {}
+
+  int64_t tokens() const { return tokens_; }
 
   // token, head: strides of q, which is at the block's first token and the group's first head.
   template <typename S>
@@ -169,18 +173,19 @@ void read_window_all(
   std::vector<Sources<T, S>> sources;
   for (int64_t b = 0; b < B; ++b) sources.emplace_back(keys, values, memory, b);
   at::parallel_for(0, B * heads * blocks, 1, [&](int64_t begin, int64_t end) {
+    std::optional<QueryBlock<T>> block;  // its memory serves all tasks of a thread
     for (int64_t task = begin; task < end; ++task) {
       // First and last blocks in turn: the last see most, and every thread gets some of both.
       const int64_t b = task / blocks / heads, g = task / blocks % heads, turn = task % blocks;
       const int64_t start = (turn % 2 ? blocks - 1 - turn / 2 : turn / 2) * QUERY_TOKENS;
       const int64_t tokens = std::min(QUERY_TOKENS, T_ - start);
       const int64_t place = b * q.stride(0) + start * q.stride(1) + g * group * q.stride(2);
-      QueryBlock<T> block(group, tokens, size);
-      block.start(q.const_data_ptr<S>() + place, q.stride(1), q.stride(2), static_cast<T>(scale));
+      if (!block || block->tokens() != tokens) block.emplace(group, tokens, size);
+      block->start(q.const_data_ptr<S>() + place, q.stride(1), q.stride(2), static_cast<T>(scale));
       const Run<T, T>* entries = memory.keys.defined() ? &sources[b].memory[g] : nullptr;
-      read_for_block<T, S>(block, sources[b].window[g], entries, W - T_ + start, tokens, reach);
+      read_for_block<T, S>(*block, sources[b].window[g], entries, W - T_ + start, tokens, reach);
       const int64_t target = b * out.stride(0) + start * out.stride(1) + g * group * out.stride(2);
-      block.finish(out.data_ptr<S>() + target, out.stride(1), out.stride(2));
+      block->finish(out.data_ptr<S>() + target, out.stride(1), out.stride(2));
     }
   });
 }

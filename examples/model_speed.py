@@ -4,10 +4,10 @@
     python examples/model_speed.py --threads 1 --llama PYTHON FILE.gguf
 
 Two threads, on the clock; of one thread the processor's time is taken, which other jobs on the
-machine disturb less. Weights are random, and so are the keys and values that a token finds: neither changes
-what is computed. Every program runs in processes of its own, in turns, and the fastest call of all
-processes counts. transformers is measured where it is installed, llama.cpp by a Python that has
-llama-cpp-python. Sets of instructions are left out by ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA and
+machine disturb less. Weights are random, and so are the keys and values that a token finds:
+neither changes what is computed. Every program runs in processes of its own, in turns, and the
+fastest call of all counts. transformers is measured where it is installed, llama.cpp by a Python
+that has llama-cpp-python. Instructions are left out by ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA and
 MKL_ENABLE_INSTRUCTIONS (all three: avx2, AVX2, AVX2).
 """
 

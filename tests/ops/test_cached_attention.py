@@ -7,7 +7,12 @@ from torch import Tensor
 from numerics import TOLERANCE, assert_close
 from slowwave.entries import CompactKeyValues
 from slowwave.ops.attention import windowed_attention
-from slowwave.ops.cached_attention import cached_attention, cached_attention_reference
+from slowwave.ops.cached_attention import (
+    cached_attention,
+    cached_attention_and_sum,
+    cached_attention_reference,
+)
+from slowwave.ops.compact_attention import watched_attention
 from slowwave.ops.norm import wide_dtype
 from slowwave.state import Band
 
@@ -111,6 +116,18 @@ def test_a_view_of_a_cache_with_room() -> None:
             parts = keys[:, seen], values[:, seen]
             expected = cached_attention_reference(q, *parts, SCALE)
             assert_close(cached_attention(fused, *parts, SCALE), expected, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@torch.no_grad()
+def test_what_attention_divides_by(dtype: torch.dtype) -> None:
+    """The logarithms of the sums, of rows that have more entries and fewer."""
+    (q, keys, values), entries = draw(2, 90, 6, 2, 16, 70), draw_entries([[5, 90], [70, 0]], 16)
+    expected = watched_attention(q, keys, values, entries.heads(), None, SCALE)
+    given = [each.to(dtype) for each in (q, keys, values)]
+    actual = cached_attention_and_sum(*given, SCALE, narrow(entries, dtype))
+    for mine, other in zip(actual, expected, strict=True):
+        assert_close(mine, other, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("T", [1, 5])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from numerics import TOLERANCE, assert_close
-from slowwave.ops.norm import l2_norm, rms_norm, wide_dtype
+from slowwave.ops.norm import l2_norm, log_sum, rms_norm, wide_dtype
 
 
 @pytest.fixture(params=[False, True], ids=["compiled", "composed"], autouse=True)
@@ -52,3 +52,15 @@ def test_norms_are_computed_and_returned_wide(dtype: torch.dtype) -> None:
         assert out.dtype == wide
     norms = l2_norm(x).square().sum(-1)
     assert_close(norms, torch.ones(2, 3), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 700])
+@pytest.mark.parametrize("shift", [0, 300, -300])
+def test_log_sums(shift: float, size: int, dtype: torch.dtype) -> None:
+    """Of rows whose exponentials would overflow, or vanish."""
+    generator = torch.Generator().manual_seed(0)
+    x = 4 * torch.randn(2, 3, size, generator=generator, dtype=torch.float64) + shift
+    actual = log_sum(x.to(dtype))
+    assert actual.dtype == dtype
+    assert_close(actual, x.logsumexp(-1), 1e-12 if dtype == torch.float64 else 1e-6)

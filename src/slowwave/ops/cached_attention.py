@@ -32,9 +32,20 @@ def cached_attention(
     T, W = q.shape[1], keys.shape[1]
     seen = W if reach is None else reach
     if T > 1:
-        return torch.ops.slowwave.read_window(q, keys, values, memory, scale, seen)
+        return torch.ops.slowwave.read_window(q, keys, values, memory, scale, seen)[0]
     first = max(0, W - seen)
     return torch.ops.slowwave.attend(q, keys[:, first:], values[:, first:], memory, scale)
+
+
+def cached_attention_and_sum(
+    q: Tensor, keys: Tensor, values: Tensor, scale: float, entries: CompactKeyValues
+) -> tuple[Tensor, Tensor]:
+    """As `cached_attention`, and the log of the sum that each token's attention is divided by.
+
+    For tensors that `native.can_read` takes. Returns ((B, T, H, Dh), (B, T, H)).
+    """
+    memory = list_parts(entries)
+    return torch.ops.slowwave.read_window(q, keys, values, memory, scale, keys.shape[1])
 
 
 def list_parts(entries: CompactKeyValues) -> list[Tensor]:

@@ -28,6 +28,13 @@ def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
+def log_sum(x: Tensor) -> Tensor:
+    """log(sum(exp(x))) of x (..., N), finite: (...)."""
+    if native.can_read(x) and x.dtype == wide_dtype(x.dtype):
+        return torch.ops.slowwave.log_sum(x)
+    return x.logsumexp(-1)
+
+
 def gelu_gate(up: Tensor) -> Tensor:
     """gelu(gate) * value, gelu by tanh: up (..., 2 h), gates before values -> (..., h)."""
     gate, value = up.chunk(2, dim=-1)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.models.backbone import HybridLM
+from slowwave.ops.norm import log_sum
 
 PIECE = 256
 """Tokens whose logits are held at once."""
@@ -21,5 +22,5 @@ def measure_surprise(model: HybridLM, hidden: Tensor, tokens: Tensor) -> Tensor:
     pieces = hidden[:, :-1].split(PIECE, dim=1), tokens[:, 1:, None].split(PIECE, dim=1)
     for read, after in zip(*pieces, strict=True):
         logits = model.logits(read)
-        nats.append(logits.logsumexp(-1) - logits.gather(-1, after)[..., 0])
+        nats.append(log_sum(logits) - logits.gather(-1, after)[..., 0])
     return F.pad(torch.cat([hidden.new_zeros(len(tokens), 0), *nats], dim=1), (0, 1))

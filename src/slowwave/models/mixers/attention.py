@@ -14,7 +14,7 @@ from slowwave.models.mixers.mixer import Context, Mixer, product_flops
 from slowwave.ops import native
 from slowwave.ops.append import append, concatenate
 from slowwave.ops.attention import Rotation, rotate, windowed_attention
-from slowwave.ops.cached_attention import cached_attention
+from slowwave.ops.cached_attention import cached_attention, cached_attention_and_sum
 from slowwave.ops.compact_attention import compact_attention, watched_attention
 from slowwave.state import Band, KeyValues, LayerState
 
@@ -91,7 +91,11 @@ class Attention(Mixer):
             return cached_attention(q, keys, values, self.score_scale, entries=compact)
         if watch is None:
             return compact_attention(q, keys, values, compact.heads(), mask, self.scale)
-        read, log_sums = watched_attention(q, keys, values, compact.heads(), mask, self.scale)
+        if mask is None and native.can_read(q):
+            scale = self.score_scale
+            read, log_sums = cached_attention_and_sum(q, keys, values, scale, compact)
+        else:
+            read, log_sums = watched_attention(q, keys, values, compact.heads(), mask, self.scale)
         watch.queries.append(q)
         watch.log_sums.append(log_sums)
         return read

@@ -9,6 +9,7 @@
 #include "delta_rule.h"
 #include "int8.h"
 #include "linear.h"
+#include "log_sum.h"
 #include "norm.h"
 #include "read_window.h"
 #include "rotary.h"
@@ -37,7 +38,8 @@ TORCH_LIBRARY(slowwave, library) {
       "attend(Tensor q, Tensor keys, Tensor values, Tensor[] memory, float scale) -> Tensor");
   library.def(
       "read_window(Tensor q, Tensor keys, Tensor values, Tensor[] memory, float scale, int reach) "
-      "-> Tensor");
+      "-> (Tensor, Tensor)");
+  library.def("log_sum(Tensor x) -> Tensor");
   library.def(
       "delta_inputs(Tensor x, Tensor kernel, Tensor tail, int keys, int K) -> (Tensor, Tensor)");
   library.def(
@@ -60,6 +62,7 @@ TORCH_LIBRARY_IMPL(slowwave, CPU, library) {
   library.impl("read_token", slowwave::read_token);
   library.impl("attend", slowwave::attend);
   library.impl("read_window", slowwave::read_window);
+  library.impl("log_sum", slowwave::log_sum);
   library.impl("linear", slowwave::linear);
   library.impl("int8_linear", slowwave::int8_linear);
   library.impl("int8_expand", slowwave::int8_expand);

@@ -6,6 +6,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <optional>
+
 #include "attend.h"
 
 namespace slowwave {
@@ -31,6 +33,8 @@ class QueryBlock {
         read_(space_.tile(columns_, size)),
         keys_(space_.tile(KEY_TOKENS, size)),
         values_(space_.tile(KEY_TOKENS, size)) {}
+
+  int64_t tokens() const { return tokens_; }
 
   // token, head: strides of q, which is at the block's first token and the group's first head.
   template <typename S>
@@ -67,10 +71,13 @@ class QueryBlock {
     multiply<T>(transposed(scores_), values, read_, columns_, run.count, 1);
   }
 
+  // log_sums: (tokens, H), at the block's first token and the group's first head.
   template <typename S>
-  void finish(S* out, int64_t token, int64_t head) const {
+  void finish(S* out, int64_t token, int64_t head, T* log_sums, int64_t heads) const {
     for (int64_t c = 0; c < group_ * tokens_; ++c) {
-      S* to = out + c % tokens_ * token + c / tokens_ * head;
+      const int64_t i = c % tokens_, h = c / tokens_;
+      log_sums[i * heads + h] = highest_[0][c] + std::log(sums_[0][c]);
+      S* to = out + i * token + h * head;
       for (int64_t j = 0; j < size_; ++j) to[j] = static_cast<S>(read_[c][j] / sums_[0][c]);
     }
   }
@@ -162,44 +169,49 @@ void read_for_block(
 template <typename T, typename S>
 void read_window_all(
     const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values, const Memory& memory,
-    double scale, int64_t reach, const at::Tensor& out) {
+    double scale, int64_t reach, const at::Tensor& out, const at::Tensor& log_sums) {
   const int64_t B = q.size(0), T_ = q.size(1), W = keys.size(1), heads = keys.size(2);
   const int64_t size = q.size(3), group = q.size(2) / heads;
   const int64_t blocks = (T_ + QUERY_TOKENS - 1) / QUERY_TOKENS;
   std::vector<Sources<T, S>> sources;
   for (int64_t b = 0; b < B; ++b) sources.emplace_back(keys, values, memory, b);
   at::parallel_for(0, B * heads * blocks, 1, [&](int64_t begin, int64_t end) {
+    std::optional<QueryBlock<T>> block;  // its memory serves all tasks of a thread
     for (int64_t task = begin; task < end; ++task) {
       // First and last blocks in turn: the last see most, and every thread gets some of both.
       const int64_t b = task / blocks / heads, g = task / blocks % heads, turn = task % blocks;
       const int64_t start = (turn % 2 ? blocks - 1 - turn / 2 : turn / 2) * QUERY_TOKENS;
       const int64_t tokens = std::min(QUERY_TOKENS, T_ - start);
       const int64_t place = b * q.stride(0) + start * q.stride(1) + g * group * q.stride(2);
-      QueryBlock<T> block(group, tokens, size);
-      block.start(q.const_data_ptr<S>() + place, q.stride(1), q.stride(2), static_cast<T>(scale));
+      if (!block || block->tokens() != tokens) block.emplace(group, tokens, size);
+      block->start(q.const_data_ptr<S>() + place, q.stride(1), q.stride(2), static_cast<T>(scale));
       const Run<T, T>* entries = memory.keys.defined() ? &sources[b].memory[g] : nullptr;
-      read_for_block<T, S>(block, sources[b].window[g], entries, W - T_ + start, tokens, reach);
+      read_for_block<T, S>(*block, sources[b].window[g], entries, W - T_ + start, tokens, reach);
       const int64_t target = b * out.stride(0) + start * out.stride(1) + g * group * out.stride(2);
-      block.finish(out.data_ptr<S>() + target, out.stride(1), out.stride(2));
+      T* sums = log_sums.data_ptr<T>() + (b * T_ + start) * q.size(2) + g * group;
+      block->finish(
+          out.data_ptr<S>() + target, out.stride(1), out.stride(2), sums, q.size(2));
     }
   });
 }
 
 // q (B, T, H, Dh), the last T of the W tokens of keys and values (B, W, Hkv, Dh); each sees itself and
-// reach - 1 tokens before it. memory: as `attend`. Returns (B, T, H, Dh).
-inline at::Tensor read_window(
+// reach - 1 tokens before it. memory: as `attend`. Returns (B, T, H, Dh), and the logarithms of what
+// each softmax divides by, (B, T, H), wide.
+inline std::tuple<at::Tensor, at::Tensor> read_window(
     const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
     const std::vector<at::Tensor>& memory, double scale, int64_t reach) {
   TORCH_CHECK(q.scalar_type() == keys.scalar_type(), "q and keys must have one dtype");
   TORCH_CHECK(q.size(1) <= keys.size(1), "the window ends with the queries' tokens");
   const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor out = at::empty(q.sizes(), q.options(), at::MemoryFormat::Contiguous);
+  const at::Tensor log_sums = at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(wide));
   dispatch(wide, q, [&](auto wide_number, auto narrow_number) {
     read_window_all<decltype(wide_number), decltype(narrow_number)>(
         rows_of_numbers(q), rows_of_tokens(keys), rows_of_tokens(values), find_memory(memory, wide),
-        scale, reach, out);
+        scale, reach, out, log_sums);
   });
-  return out;
+  return {out, log_sums};
 }
 
 }  // namespace slowwave

@@ -13,6 +13,7 @@ from slowwave.models.backbone import HybridLM
 from slowwave.storage.tokenizer import Tokenizer
 
 QUESTION = "Does the message tell a lasting fact about its writer?"
+BEGIN, END = 'Message: "', '"\nAnswer:'
 # Examples to begin with, and others whose answers say where a model draws the line.
 LASTING = (
     "My flat is on the third floor.",
@@ -78,7 +79,7 @@ PASSING_TOO = (
 )
 MOST_TOKENS = 128
 """Of a message that are looked at."""
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 8
 SHARPNESS = 2.0
 
 _CRITICS: weakref.WeakKeyDictionary[HybridLM, Critic] = weakref.WeakKeyDictionary()
@@ -95,8 +96,8 @@ class Critic:
         self.tokenizer = tokenizer
         examples = [(each, "Yes") for each in LASTING] + [(each, "No") for each in PASSING]
         random.Random(0).shuffle(examples)
-        shown = "".join(f"{_ask(each)} {answer}\n\n" for each, answer in examples)
-        prompt = torch.tensor([tokenizer.encode(shown + _ask("").removesuffix(_ask_end()))])
+        shown = "".join(f"{BEGIN}{each}{END} {answer}\n\n" for each, answer in examples)
+        prompt = torch.tensor([tokenizer.encode(f"{QUESTION}\n\n{shown}{BEGIN}")])
         _, self.prompted = model.read(prompt.to(model.device), model.initial_state(1))
         self.answers = [tokenizer.encode(f" {answer}")[-1] for answer in ("Yes", "No")]
         lasting, passing = (self._answer(model, each).mean() for each in (LASTING_TOO, PASSING_TOO))
@@ -120,7 +121,7 @@ class Critic:
         return torch.cat(found)
 
     def _answer_few(self, model: HybridLM, messages: Sequence[str]) -> Tensor:
-        end = self.tokenizer.encode(_ask_end())
+        end = self.tokenizer.encode(END)
         asked = [[*self.tokenizer.encode(each)[:MOST_TOKENS], *end] for each in messages]
         longest = max(map(len, asked))
         padded = torch.tensor([[each + [0] * (longest - len(each)) for each in asked]])
@@ -135,11 +136,3 @@ def find_critic(model: HybridLM, tokenizer: Tokenizer) -> Critic:
     if model not in _CRITICS:
         _CRITICS[model] = Critic(model, tokenizer)
     return _CRITICS[model]
-
-
-def _ask(message: str) -> str:
-    return f'Message: "{message}{_ask_end()}'
-
-
-def _ask_end() -> str:
-    return f'"\n{QUESTION}'

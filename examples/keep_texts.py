@@ -100,68 +100,36 @@ FILLER_TAILS = (
 )
 PEOPLE = (
     (
-        Told(
-            "Hi, I'm Marta, by the way.",
-            "What is my name?",
-            "marta",
-        ),
+        Told("Hi, I'm Marta, by the way.", "What is my name?", "marta"),
         Told(
             "I moved to Lisbon last spring and I'm still getting used to it.",
             "Which city do I live in?",
             "lisbon",
         ),
         Told(
-            "My cat Milo keeps me company while I write to you.",
-            "What is my cat called?",
-            "milo",
+            "My cat Milo keeps me company while I write to you.", "What is my cat called?", "milo"
         ),
         Told(
             "I can't have peanuts, they make my throat swell.",
             "Which food am I allergic to?",
             "peanut",
         ),
+        Told("I earn my living as a dentist.", "What is my job?", "dentist"),
         Told(
-            "I earn my living as a dentist.",
-            "What is my job?",
-            "dentist",
-        ),
-        Told(
-            "My brother Tomas is getting married next month.",
-            "What is my brother's name?",
-            "tomas",
+            "My brother Tomas is getting married next month.", "What is my brother's name?", "tomas"
         ),
         Told(
             "Whenever I have a free evening I practise the cello.",
             "Which instrument do I play?",
             "cello",
         ),
-        Told(
-            "I drive an old Volvo that refuses to die.",
-            "What car do I drive?",
-            "volvo",
-        ),
-        Told(
-            "I turned 34 in August.",
-            "How old am I?",
-            "34",
-        ),
-        Told(
-            "My favourite dish of all is lasagna.",
-            "What do I like to eat best?",
-            "lasagna",
-        ),
+        Told("I drive an old Volvo that refuses to die.", "What car do I drive?", "volvo"),
+        Told("I turned 34 in August.", "How old am I?", "34"),
+        Told("My favourite dish of all is lasagna.", "What do I like to eat best?", "lasagna"),
     ),
     (
-        Told(
-            "You can call me Henrik.",
-            "What is my name?",
-            "henrik",
-        ),
-        Told(
-            "Home for me is Oslo, always has been.",
-            "Where do I live?",
-            "oslo",
-        ),
+        Told("You can call me Henrik.", "What is my name?", "henrik"),
+        Told("Home for me is Oslo, always has been.", "Where do I live?", "oslo"),
         Told(
             "I've got a parrot at home, his name is Captain.",
             "What is the name of my parrot?",
@@ -172,88 +140,36 @@ PEOPLE = (
             "What must I not eat?",
             "shellfish",
         ),
-        Told(
-            "I teach chemistry at a school.",
-            "Which subject do I teach?",
-            "chemistry",
-        ),
-        Told(
-            "My wife's name is Ingrid.",
-            "What is my wife called?",
-            "ingrid",
-        ),
-        Told(
-            "On weekends I go climbing in the hills.",
-            "What do I do on weekends?",
-            "climb",
-        ),
-        Told(
-            "I get to work by ferry every morning.",
-            "How do I get to work?",
-            "ferry",
-        ),
-        Told(
-            "We have three children, all boys.",
-            "How many children do I have?",
-            "three",
-        ),
-        Told(
-            "Green is my favourite colour.",
-            "Which colour do I like best?",
-            "green",
-        ),
+        Told("I teach chemistry at a school.", "Which subject do I teach?", "chemistry"),
+        Told("My wife's name is Ingrid.", "What is my wife called?", "ingrid"),
+        Told("On weekends I go climbing in the hills.", "What do I do on weekends?", "climb"),
+        Told("I get to work by ferry every morning.", "How do I get to work?", "ferry"),
+        Told("We have three children, all boys.", "How many children do I have?", "three"),
+        Told("Green is my favourite colour.", "Which colour do I like best?", "green"),
     ),
     (
-        Told(
-            "My name is Priya, nice to meet you.",
-            "Do you remember my name?",
-            "priya",
-        ),
+        Told("My name is Priya, nice to meet you.", "Do you remember my name?", "priya"),
         Told(
             "I'm writing from Toronto, where I settled years ago.",
             "In which city am I living?",
             "toronto",
         ),
-        Told(
-            "Our dog Biscuit just woke me up.",
-            "What is my dog's name?",
-            "biscuit",
-        ),
-        Told(
-            "Pollen makes me sneeze all through May.",
-            "What makes me sneeze?",
-            "pollen",
-        ),
-        Told(
-            "I work night shifts as a nurse.",
-            "What do I do for work?",
-            "nurse",
-        ),
-        Told(
-            "My daughter Anika starts school this year.",
-            "What is my daughter called?",
-            "anika",
-        ),
+        Told("Our dog Biscuit just woke me up.", "What is my dog's name?", "biscuit"),
+        Told("Pollen makes me sneeze all through May.", "What makes me sneeze?", "pollen"),
+        Told("I work night shifts as a nurse.", "What do I do for work?", "nurse"),
+        Told("My daughter Anika starts school this year.", "What is my daughter called?", "anika"),
         Told(
             "I've been learning Japanese for a while now.",
             "Which language am I learning?",
             "japanese",
         ),
-        Told(
-            "I ride a red bicycle everywhere.",
-            "What colour is my bicycle?",
-            "red",
-        ),
+        Told("I ride a red bicycle everywhere.", "What colour is my bicycle?", "red"),
         Told(
             "My birthday is on the second of November.",
             "In which month is my birthday?",
             "november",
         ),
-        Told(
-            "I only ever drink green tea.",
-            "What do I like to drink?",
-            "tea",
-        ),
+        Told("I only ever drink green tea.", "What do I like to drink?", "tea"),
     ),
 )
 REPLIES = (

@@ -339,3 +339,4 @@ def test_h2o_asks_what_the_window_itself_did(draw_tokens: DrawTokens) -> None:
     for mean, head in zip(seen, kept, strict=True):
         mean[0] = 1  # the first token stays beside them
         assert head.place.tolist() == sorted(mean.topk(4).indices.tolist())
+        assert_close(head.score[1:].double(), mean[head.place[1:]], 1e-6)

@@ -440,6 +440,20 @@ def test_entries_that_cannot_be(tmp_path: Path, name: str, value: int, message: 
         load(path, sleep=sleep)
 
 
+def test_no_head_has_less_than_no_entry(tmp_path: Path) -> None:
+    sleep, path = SLEEPS["compact"], tmp_path / "memory"
+    with torch.inference_mode():
+        _, state = read_stream(MODEL, draw_tokens(1, 8), MODEL.initial_state(1), sleep)
+    save(path, state, sleep=sleep)
+    replace_tensor(
+        path,
+        "layers.0.compact.lengths",
+        lambda t: torch.stack([-t[:, 0], t[:, 1] + 2 * t[:, 0]], 1),
+    )
+    with pytest.raises(ValueError, match=r"lengths are not of \d+ entries"):
+        load(path, sleep=sleep)
+
+
 def test_layers_that_keep_none_have_no_entries(tmp_path: Path) -> None:
     sleep, path = SLEEPS["compact"], tmp_path / "memory"
     with torch.inference_mode():

@@ -42,10 +42,10 @@ def test_corrections_come_after_what_they_correct() -> None:
 
 def test_words_are_whole() -> None:
     for name, attribute in read_words().attributes.items():
-        assert set(attribute) == {"tell", "ask", "answer", "values"}, name
-        assert all("{v}" in text for text in attribute["tell"] + attribute["answer"]), name
-        assert not any("{" in text for text in attribute["ask"]), name
-        assert len(set(attribute["values"])) > 3, name
+        assert all("{v}" in text for text in [*attribute.tell, attribute.answer]), name
+        assert not any("{" in text for text in attribute.ask), name
+        assert len(attribute.tell) > 2 and len(attribute.ask) > 1, name
+        assert len(set(attribute.values)) > 3, name
 
 
 def test_equal_seeds_draw_alike() -> None:

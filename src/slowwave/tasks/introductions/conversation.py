@@ -46,13 +46,23 @@ class Conversation(NamedTuple):
     questions: list[Question]
 
 
+class Attribute(NamedTuple):
+    """Something that people tell of themselves: ways to tell it and to ask for it, and the answer,
+    with {v} for one of the values."""
+
+    tell: list[str]
+    ask: list[str]
+    answer: str
+    values: list[str]
+
+
 class Words(NamedTuple):
     """All that conversations are made of."""
 
-    attributes: dict[str, dict[str, list[str]]]
+    attributes: dict[str, Attribute]
     talk: list[tuple[str, str]]
     noted: list[str]
-    unknown: list[str]
+    unknown: str
     correct: list[str]
 
 
@@ -60,10 +70,11 @@ class Words(NamedTuple):
 def read_words() -> Words:
     """The words of the TOML files."""
     lists = _fill_lists(_read("lists.toml"))
-    attributes = _read("attributes.toml")
-    for attribute in attributes.values():
-        if isinstance(attribute["values"], str):
-            attribute["values"] = lists[attribute["values"]]
+    attributes: dict[str, Attribute] = {}
+    for name, read in _read("attributes.toml").items():
+        values = read["values"]
+        listed = lists[values] if isinstance(values, str) else values
+        attributes[name] = Attribute(read["tell"], read["ask"], read["answer"], listed)
     others = _read("small_talk.toml")
     talk = [cast(tuple[str, str], tuple(pair)) for pair in others["talk"]]
     return Words(attributes, talk, others["noted"], others["unknown"], others["correct"])
@@ -83,7 +94,7 @@ def draw_conversation(
     events: list[tuple[float, list[Turn]]] = []
     questions: list[Question] = []
     for group in _group(generator, names[:told]):
-        said = [generator.choice(words.attributes[name]["tell"]) for name in group]
+        said = [generator.choice(words.attributes[name].tell) for name in group]
         text = " ".join(tell.format(v=held[name]) for tell, name in zip(said, group, strict=True))
         at = generator.random()
         events.append((at, _exchange(generator, words, text)))
@@ -91,16 +102,15 @@ def draw_conversation(
             value, kind = held[name], "told"
             if generator.random() < CORRECTED:
                 value, kind = _draw_value(generator, words, name, unlike=value), "corrected"
-                anew = generator.choice(words.attributes[name]["tell"]).format(v=value)
+                anew = generator.choice(words.attributes[name].tell).format(v=value)
                 text = generator.choice(words.correct).format(said=anew)
                 events.append((generator.uniform(at, 1), _exchange(generator, words, text)))
-            answers = words.attributes[name]["answer"]
-            for asked in _sample(generator, words.attributes[name]["ask"], repeats):
-                answer = generator.choice(answers).format(v=value)
+            for asked in _sample(generator, words.attributes[name].ask, repeats):
+                answer = words.attributes[name].answer.format(v=value)
                 questions.append(Question(asked, answer, value, kind))
     for name in names[told:]:
-        asked = generator.choice(words.attributes[name]["ask"])
-        questions.append(Question(asked, generator.choice(words.unknown), "", "unknown"))
+        asked = generator.choice(words.attributes[name].ask)
+        questions.append(Question(asked, words.unknown, "", "unknown"))
     for question, reply in _sample(generator, words.talk, talk):
         turns = [Turn("user", question), Turn("assistant", reply)]
         events.append((generator.random(), turns))
@@ -124,7 +134,7 @@ def _exchange(generator: random.Random, words: Words, said: str) -> list[Turn]:
 
 
 def _draw_value(generator: random.Random, words: Words, name: str, *, unlike: str = "") -> str:
-    values = words.attributes[name]["values"]
+    values = words.attributes[name].values
     while (value := generator.choice(values)) == unlike:
         pass
     return value

@@ -15,7 +15,8 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.sleep.stream import read_stream
 from tiny_models import TWO_LAYERS
 
-pytest.importorskip("lm_eval")  # with its forty packages, for those who use it
+lm_eval: Any = pytest.importorskip("lm_eval")  # with its forty packages, for those who use it
+tasks: Any = pytest.importorskip("lm_eval.tasks")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of those packages
 
 MODEL = HybridLM(TWO_LAYERS, seed=1)
@@ -56,9 +57,6 @@ def score(context: str, continuation: str) -> float:
 
 @torch.no_grad()
 def test_a_task_of_a_file_is_scored_as_the_model_scores(folder: Path, tmp_path: Path) -> None:
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
     from slowwave.evaluation.harness import HarnessModel
 
     questions = ["A context that is longer than a window of sixteen. Q", "Short"]
@@ -68,10 +66,11 @@ def test_a_task_of_a_file_is_scored_as_the_model_scores(folder: Path, tmp_path: 
     data.write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "tiny.yaml").write_text(TASK.format(file=data))
+    known = tasks.TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
     found: Any = lm_eval.simple_evaluate(
         model=HarnessModel(str(folder)),
         tasks=["tiny"],
-        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+        task_manager=known,
         bootstrap_iters=0,
     )
     for sample, question in zip(found["samples"]["tiny"], questions, strict=True):

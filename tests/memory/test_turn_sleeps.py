@@ -64,7 +64,7 @@ def test_without_the_setting_windows_are_filled() -> None:
 def test_a_replay_sleeps_where_the_session_did(session: Session) -> None:
     for line in ("twenty signs or more", "and twelve..", "once again"):
         session.generate(line, max_new_tokens=4)
-    again = replay(session.talker.session, session.entries)
+    again = replay(lambda: Session(session.talker), session.entries)
     assert session.sleeps
     for mine, theirs in zip(
         again.state.tensors().values(), session.state.tensors().values(), strict=True
@@ -84,7 +84,7 @@ def test_a_system_prompt_stays_outside_the_window_for_ever(session: Session) -> 
     assert len(session.sleeps) > 5
     for head, after in zip(before, list_compact(session), strict=True):
         assert after.keys[:, :pinned].equal(head)
-    assert replay(talker.session, session.entries).state.nbytes == session.state.nbytes
+    assert replay(lambda: Session(talker), session.entries).state.nbytes == session.state.nbytes
 
 
 def test_a_later_one_is_a_message_like_any_other(session: Session) -> None:
@@ -110,7 +110,7 @@ def test_a_store_keeps_what_was_pinned(session: Session, tmp_path: Path) -> None
         with store.open("ann", talker) as again:
             assert again.status().num_sleeps == len(slept)
             again.generate("twenty signs or more", max_new_tokens=4)
-            replayed = replay(talker.session, store.entries("ann"))
+            replayed = replay(lambda: Session(talker), store.entries("ann"))
             for mine, theirs in zip(
                 replayed.state.tensors().values(), again.state.tensors().values(), strict=True
             ):

@@ -7,8 +7,9 @@ runs it; further arguments are the harness's own.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,14 +22,19 @@ from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 from slowwave.wording import say_how_to_install
 
-try:
-    from lm_eval.api.model import TemplateLM
-    from lm_eval.api.registry import register_model
-except ModuleNotFoundError:
-    raise ValueError(
-        f"the lm-eval package is not installed; {say_how_to_install('eval')}"
-    ) from None
 
+def _find(module: str, name: str) -> Any:
+    """Something of the harness, whose package is not a requirement."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"the lm-eval package is not installed; {say_how_to_install('eval')}"
+        ) from None
+
+
+TemplateLM: Any = _find("lm_eval.api.model", "TemplateLM")
+register_model: Any = _find("lm_eval.api.registry", "register_model")
 MOST_NEW_TOKENS = 256
 EXACT = Sampling()
 
@@ -140,9 +146,7 @@ class HarnessModel(TemplateLM):
 
 def main() -> None:
     """Runs the harness's own command, which knows the model "slowwave" then."""
-    from lm_eval.__main__ import cli_evaluate
-
-    cast(Any, cli_evaluate)()
+    _find("lm_eval.__main__", "cli_evaluate")()
 
 
 if __name__ == "__main__":

@@ -195,8 +195,8 @@ def _encode_question(talker: TalkingModel, question: Question) -> tuple[list[int
     reply = _encode(talker, "assistant", question.answer)
     start = len(told) + len(chat.open_reply(tokenizer))
     # A transcript's reply ends where the user's next line begins.
-    is_lines = isinstance(chat, ChatFormat) and chat.assistant_mark
-    following = tokenizer.encode(chat.user_mark.rstrip()) if is_lines else []
+    mark = chat.user_mark.rstrip() if isinstance(chat, ChatFormat) and chat.assistant_mark else ""
+    following = tokenizer.encode(mark)
     return [*told, *reply, *following], start
 
 

@@ -28,6 +28,13 @@ def draw(
     return q, keys, values
 
 
+def cast(
+    inputs: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, keys, values = (each.to(dtype) for each in inputs)
+    return q, keys, values
+
+
 def draw_entries(lengths: list[list[int]], size: int) -> CompactKeyValues:
     generator = torch.Generator().manual_seed(1)
     B, E, kv_heads = len(lengths), max(sum(row) for row in lengths), len(lengths[0])
@@ -60,7 +67,7 @@ def test_is_the_definition(
 ) -> None:
     inputs = draw(2, W, H, kv_heads, size, T)
     expected = cached_attention_reference(*inputs, SCALE, reach=reach)
-    actual = cached_attention(*(each.to(dtype) for each in inputs), SCALE, reach=reach)
+    actual = cached_attention(*cast(inputs, dtype), SCALE, reach=reach)
     assert actual.dtype == dtype
     assert_close(actual, expected, TOLERANCE[dtype])
 
@@ -80,8 +87,7 @@ def test_entries_of_heads_are_seen_with_their_biases(
     for row, counts in enumerate(lengths):
         for tensor in (entries.keys, entries.values, entries.bias):
             tensor[row, sum(counts) :] = torch.nan
-    given = [each.to(dtype) for each in inputs]
-    actual = cached_attention(*given, SCALE, entries=narrow(entries, dtype))
+    actual = cached_attention(*cast(inputs, dtype), SCALE, entries=narrow(entries, dtype))
     assert_close(actual, expected, TOLERANCE[dtype])
 
 
@@ -124,7 +130,7 @@ def test_what_attention_divides_by(dtype: torch.dtype) -> None:
     """The logarithms of the sums, of rows that have more entries and fewer."""
     (q, keys, values), entries = draw(2, 90, 6, 2, 16, 70), draw_entries([[5, 90], [70, 0]], 16)
     expected = watched_attention(q, keys, values, entries.heads(), None, SCALE)
-    given = [each.to(dtype) for each in (q, keys, values)]
+    given = cast((q, keys, values), dtype)
     actual = cached_attention_and_sum(*given, SCALE, narrow(entries, dtype))
     for mine, other in zip(actual, expected, strict=True):
         assert_close(mine, other, TOLERANCE[dtype])
@@ -147,7 +153,7 @@ def test_great_scores_and_entries_that_nobody_sees(T: int) -> None:
 @pytest.mark.parametrize("T", [1, 300])
 @torch.no_grad()
 def test_threads_do_not_change_a_bit(T: int) -> None:
-    inputs = [each.float() for each in draw(1, 1500, 9, 3, 64, T)]
+    inputs = cast(draw(1, 1500, 9, 3, 64, T), torch.float32)
     alone = cached_attention(*inputs, SCALE)
     threads = torch.get_num_threads()
     try:

@@ -122,9 +122,9 @@ def windowed_attention(
     T, W = q.shape[1], keys.shape[1]
     is_plain = key_mask is None and (band is None or band.sinks == 0)
     if is_plain and W > LONG_WINDOW and native.can_read(q):
-        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        factor = q.shape[-1] ** -0.5 if scale is None else scale
         reach = None if band is None else band.reach
-        return cached_attention(q, keys, values, scale, reach=reach)
+        return cached_attention(q, keys, values, factor, reach=reach)
     q, keys, values = q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
     if key_mask is None and band is None and (_reads_one(q) or (T == W > SHORT_WINDOW)):
         return _attend_fused(q, keys, values, None, scale, causal=T > 1).transpose(1, 2)

@@ -28,6 +28,13 @@ def draw(B: int, W: int, H: int, kv_heads: int, size: int, T: int = 1) -> Inputs
     return q, keys, values
 
 
+def cast(
+    inputs: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, keys, values = (each.to(dtype) for each in inputs)
+    return q, keys, values
+
+
 def draw_entries(lengths: list[list[int]], size: int) -> CompactKeyValues:
     generator = torch.Generator().manual_seed(1)
     B, E, kv_heads = len(lengths), max(sum(row) for row in lengths), len(lengths[0])

@@ -28,9 +28,7 @@ def draw(B: int, W: int, H: int, kv_heads: int, size: int, T: int = 1) -> Inputs
     return q, keys, values
 
 
-def cast(
-    inputs: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
+def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
     q, keys, values = (each.to(dtype) for each in inputs)
     return q, keys, values
 
@@ -45,11 +43,6 @@ def draw_entries(lengths: list[list[int]], size: int) -> CompactKeyValues:
         tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
     entries.lengths.copy_(torch.tensor(lengths))
     return entries
-
-
-def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    q, keys, values = inputs
-    return q.to(dtype), keys.to(dtype), values.to(dtype)
 
 
 def narrow(entries: CompactKeyValues, dtype: torch.dtype) -> CompactKeyValues:

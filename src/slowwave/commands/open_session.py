@@ -33,7 +33,8 @@ class SessionOptions:
     """Whom to talk to, in which memory, and how replies are drawn."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """Folder of a model: config.json, model.safetensors and perhaps tokenizer.json."""
+    """A model to talk to: a folder of slowwave's or of Hugging Face's, a .gguf file, a name on the
+    hub (org/model), or smollm2 (docs/models.md)."""
     memory: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the session to go on with, made if it is new; all is forgotten if not given."""
     memory_dir: Directory = dataclasses.field(default_factory=default_directory)

@@ -23,8 +23,8 @@ class ServeOptions:
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """Folder of a model to talk to: model.safetensors, config.json and, unless it reads bytes,
-    tokenizer.json."""
+    """A model to talk to: a folder of slowwave's or of Hugging Face's, a .gguf file, a name on the
+    hub (org/model), or smollm2 (docs/models.md)."""
     memory_dir: Path = dataclasses.field(default_factory=default_directory)
     """Directory of the memories, which is made if it is not there; SLOWWAVE_MEMORY_DIR, else
     memories in the current directory."""

@@ -13,7 +13,7 @@ from slowwave.config import Config
 from slowwave.models.adapter import merge
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
-from slowwave.models.int8 import quantize_
+from slowwave.models.int8 import Int8Weight, quantize_
 from slowwave.runtime.chat import Chat, TemplateChat
 from slowwave.runtime.config import ChatFormat, Role
 from slowwave.runtime.pretrained_model import ChatForm, load_pretrained
@@ -76,8 +76,16 @@ class TalkerConfig(Config):
 
 
 def save(folder: str | Path, model: HybridLM, tokenizer: Tokenizer, config: TalkerConfig) -> None:
-    """Writes model.safetensors, config.json and, unless bytes are read, tokenizer.json."""
+    """Writes model.safetensors, config.json and, unless bytes are read, tokenizer.json.
+
+    Raises ValueError for a model of int8 weights, which are made when it is loaded.
+    """
     folder = Path(folder)
+    if any(isinstance(module, Int8Weight) for module in model.modules()):
+        raise ValueError(
+            "the model has int8 weights, of which the exact ones cannot be made; save the model "
+            'that they were made of, with precision "int8" in its config'
+        )
     if isinstance(tokenizer, FileTokenizer):
         write_atomically(folder / "tokenizer.json", tokenizer.content)
     save_tensors(folder / "model.safetensors", model.state_dict())
@@ -124,12 +132,18 @@ def _set_precision(model: HybridLM, precision: Precision) -> None:
 
 
 def convert(
-    source: str | Path, out: Path, *, form: ChatForm = "auto", adapter: Path | None = None
+    source: str | Path,
+    out: Path,
+    *,
+    form: ChatForm = "auto",
+    adapter: Path | None = None,
+    precision: Precision = "float32",
 ) -> list[str]:
     """Writes a model of other programs as a folder of ours; returns what is lost or left out.
 
-    adapter: a file of changes that are added to the weights (`models.adapter`). Raises ValueError
-    as `load`, if `out` is there already, or if the adapter is not of this model.
+    adapter: a file of changes that are added to the weights (`models.adapter`). precision: with
+    which the folder will be loaded; its weights are float32 in any case. Raises ValueError as
+    `load`, if `out` is there already, or if the adapter is not of this model.
     """
     _require_new(out)
     loaded = load_pretrained(find_model(source), form=form)
@@ -146,6 +160,7 @@ def convert(
         template=chat if isinstance(chat, TemplateChat) else None,
         controls=loaded.tokenizer.controls,
         exact_tokens=False,
+        precision=precision,
     )
     save(out, loaded.model, loaded.tokenizer, config)
     return [*loaded.notes]

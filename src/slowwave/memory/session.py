@@ -14,8 +14,8 @@ from torch import Tensor
 
 from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
-from slowwave.memory.sleep_report import SleepReport, Trigger, find_trigger, report_pin
-from slowwave.memory.transaction import sleep_by_pass
+from slowwave.memory.sleep_report import SleepReport, Trigger, find_trigger
+from slowwave.memory.transaction import pin_system, sleep_by_pass
 from slowwave.memory.turn import (
     Progress,
     Reply,
@@ -31,7 +31,6 @@ from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import NO_RULES, ReplyText, draw, make_generator
 from slowwave.sleep.awake import read_awake
-from slowwave.sleep.pin import can_pin, is_pinned, pin_window
 from slowwave.sleep.schedule import cut_stream
 from slowwave.state import MemoryState
 from slowwave.storage.memory_file import load_memory, save_memory
@@ -296,10 +295,10 @@ class Session:
             for entry in entries:
                 for tokens in entry.calls:
                     hidden = yield from self._read(tokens)
-                pinned = self._pin_system(entry) if entry.role == "system" else None
-                if pinned is not None:
-                    self.sleeps.append(pinned)
-                    yield pinned
+                if entry.role == "system":
+                    self.state, pinned = pin_system(self.talker, self.state, len(entry.tokens))
+                    self.sleeps += pinned
+                    yield from pinned
                 if entry.kind == "sleep":
                     trigger = find_trigger(entry.source)
                     passes = entry.passes or self.talker.sleep.passes
@@ -384,20 +383,6 @@ class Session:
         self.state = state
         self.sleeps += reports
         return hidden[:, -1:]
-
-    @torch.inference_mode()
-    def _pin_system(self, entry: Entry) -> SleepReport | None:
-        """Keeps what sets up a conversation outside the window, where that can be.
-
-        It is what a stream begins with, before anything else was said or slept on.
-        """
-        before = self.state
-        has_just_begun = before.window_fill == len(entry.tokens) and is_pinned(before)
-        if not has_just_begun or not can_pin(self.talker.sleep):
-            return None
-        began = time.perf_counter()
-        self.state = pin_window(self.talker.model, before).after_sleep()
-        return report_pin(before, self.state, 1000 * (time.perf_counter() - began))
 
     @torch.inference_mode()
     def _predict(self, hidden: Tensor) -> Tensor:

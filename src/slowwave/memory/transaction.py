@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from slowwave.memory.config import GateConfig
 from slowwave.memory.gate import judge
 from slowwave.memory.rehearsal import rehearse
-from slowwave.memory.sleep_report import SleepReport, Trigger, Verdict, measure_changes
+from slowwave.memory.sleep_report import SleepReport, Trigger, Verdict, measure_changes, report_pin
 from slowwave.memory.turn import Progress, Steps
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.consolidate import consolidate, consolidate_by_pass
+from slowwave.sleep.pin import can_pin, is_pinned, pin_window
 from slowwave.state import MemoryState
 
 
@@ -72,6 +75,23 @@ def sleep_by_pass(
         replayed=0 if replay is None else replay.tokens.shape[1],
         entries=after.num_entries,
     )
+
+
+@torch.inference_mode()
+def pin_system(
+    talker: TalkingModel, state: MemoryState, num_tokens: int
+) -> tuple[MemoryState, list[SleepReport]]:
+    """Keeps what sets up a conversation, the last tokens read, outside the window for ever.
+
+    It is what a stream begins with, before anything else was said or slept on, of a model whose
+    sleeps keep entries. The state that goes on, and what happened, if anything.
+    """
+    has_just_begun = state.window_fill == num_tokens and is_pinned(state)
+    if not has_just_begun or not can_pin(talker.sleep):
+        return state, []
+    began = time.perf_counter()
+    pinned = pin_window(talker.model, state).after_sleep()
+    return pinned, [report_pin(state, pinned, 1000 * (time.perf_counter() - began))]
 
 
 def _judge(

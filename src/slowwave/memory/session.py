@@ -23,7 +23,6 @@ from slowwave.memory.turn import (
     Steps,
     ask,
     finish,
-    lacks_room,
     lead_in,
     tell,
 )
@@ -144,9 +143,7 @@ class Session:
         is_chat = told[-1].role is not None
         rules = self.talker.chat.reply_rules if self.talker.chat and is_chat else NO_RULES
         text = ReplyText(self.talker.tokenizer, stop, rules=rules)
-        told = lead_in(self.talker, told, self._recent, is_new=not self.state.counters.tokens_seen)
-        if is_chat and lacks_room(self.talker.sleep, self.state.window_fill, told, max_new_tokens):
-            told = [Entry(kind="sleep", time=time.time(), source="turn"), *told]
+        told = lead_in(self.talker, told, self._recent, self.state.counters, max_new_tokens)
         before, known, slept = self.state, len(self.entries), len(self.sleeps)
         hidden = yield from self._go_through(told)
         if not max_new_tokens:

@@ -16,6 +16,7 @@ from slowwave.runtime.config import ChatFormat, Role
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import ReplyText
 from slowwave.sleep.config import SleepConfig
+from slowwave.state import Counters
 from slowwave.storage.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -136,21 +137,26 @@ def lead_in(
     talker: TalkingModel,
     told: Sequence[Entry],
     recent: Callable[[int], list[Entry]],
-    *,
-    is_new: bool,
+    counters: Counters,
+    max_new_tokens: int,
 ) -> list[Entry]:
     """What is told, with what the stream needs before it.
 
-    recent: the last entries of the ledger, so many at most. is_new: whether nothing was read yet.
+    recent: the last entries of the ledger, so many at most. counters: where the stream stands.
     """
-    if is_new:
+    if not counters.tokens_seen:
         return [*begin_stream(talker, told[0]), *told]
-    if talker.chat is None or told[0].role is None:
-        return [*told]
-    return [*end_open_line(talker.tokenizer, talker.chat, recent), *told]
+    if talker.chat is not None and told[0].role is not None:
+        told = [*end_open_line(talker.tokenizer, talker.chat, recent), *told]
+    is_chat = told[-1].role is not None
+    if is_chat and _lacks_room(talker.sleep, counters.window_fill, told, max_new_tokens):
+        return [Entry(kind="sleep", time=time.time(), source="turn"), *told]
+    return [*told]
 
 
-def lacks_room(sleep: SleepConfig, filled: int, told: Sequence[Entry], max_new_tokens: int) -> bool:
+def _lacks_room(
+    sleep: SleepConfig, filled: int, told: Sequence[Entry], max_new_tokens: int
+) -> bool:
     """Whether to sleep before a turn, so that the window does not end within it.
 
     filled: tokens in the window. A reply is expected to take a quarter of a window at most.

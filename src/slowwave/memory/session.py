@@ -16,16 +16,7 @@ from slowwave.memory.config import GateConfig, require_sleep
 from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
 from slowwave.memory.sleep_report import SleepReport, Trigger, find_trigger
 from slowwave.memory.transaction import pin_system, sleep_by_pass
-from slowwave.memory.turn import (
-    Progress,
-    Reply,
-    Status,
-    Steps,
-    ask,
-    finish,
-    lead_in,
-    tell,
-)
+from slowwave.memory.turn import Progress, Reply, Status, Steps, ask, finish, lead_in, tell
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import NO_RULES, ReplyText, draw, make_generator

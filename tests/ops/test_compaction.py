@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -50,6 +50,7 @@ def descend(gram: Tensor, wanted: Tensor, lower: float, upper: float) -> Tensor:
 
 @settings(max_examples=40)
 @given(t=st.integers(1, 8), n=st.integers(1, 12), seed=st.integers(0, 99))
+@example(t=8, n=2, seed=50)  # where block pivoting goes round in circles
 def test_bounded_squares_are_what_coordinate_descent_finds(t: int, n: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(n, t, generator=generator, dtype=torch.float64)

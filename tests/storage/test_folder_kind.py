@@ -80,7 +80,9 @@ def test_what_is_neither(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_said(tmp_path / "empty", "has no config.json")
     foreign = write(tmp_path / "hf", {"model_type": "qwen3", "architectures": ["Qwen3"]})
-    assert_said(foreign, "is a model of transformers, which slowwave cannot read")
+    talk, score = refusals(foreign)
+    assert talk == f"{foreign / 'config.json'}: hidden_size is missing; restore the file"
+    assert score == f"{foreign}: is a pretrained model, not a run; {mends[1]}"
     for values in ({}, [1], None, {"a": 1}):
         talk, score = refusals(write(tmp_path / "odd", values))
         assert "has a config.json that is not of a model to talk to;" in talk

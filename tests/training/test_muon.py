@@ -102,7 +102,8 @@ def test_layers_say_which_matrices_they_fuse() -> None:
         if isinstance(module, Linear) and len(module.sizes) > 1
     }
     recurrent = {"mixer.qkv": (12, 12, 40), "mixer.gates": (4, 4)}
-    mixers = {"attn": {"mixer.qkv": (24, 12, 12)}}
+    attention = {"mixer.qkv": (24, 12, 12)}
+    mixers = {"attn": attention, "local": attention}
     expected = {
         f"blocks.{i}.{name}": sizes
         for i, kind in enumerate(SIZES.layers)

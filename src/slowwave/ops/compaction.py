@@ -21,7 +21,9 @@ PENALTY = 1e-3
 """Of a fit, against staying as it was, in units of what the queries weigh on average."""
 LEAST_WEIGHT, MOST_WEIGHT = 0.05, 20.0
 """Keys that an entry stands for: e^-3 to e^3."""
-ROUNDS = 20
+ROUNDS = 100
+BLOCK_TRIES = 3
+"""Rounds without progress that mend all wrong guesses at once."""
 
 
 def score_entries(log_attention: Tensor, score: Score) -> Tensor:
@@ -77,20 +79,29 @@ def fit_weights(kept: Tensor, share: Tensor) -> Tensor:
 def solve_within(gram: Tensor, wanted: Tensor, lower: float, upper: float) -> Tensor:
     """Minimises x gram x / 2 - wanted x over lower <= x <= upper; gram (t, t) positive definite.
 
-    By block pivoting: which x are at a bound is guessed, the rest solved for, and the guess mended.
-    Differentiable as long as the same bounds hold.
+    By block pivoting: which x are at a bound is guessed, the rest solved for, and the guess mended;
+    where that goes round in circles, one x at a time, which comes to an end (Judice and Pires,
+    Computers & Operations Research 21, 1994). Differentiable as long as the same bounds hold.
     """
     with torch.no_grad():
         bound = torch.zeros_like(wanted)  # -1 at the lower bound, 1 at the upper
+        fewest, num_tries = len(wanted) + 1, BLOCK_TRIES
         for _ in range(ROUNDS):
             x = _solve_free(gram, wanted, bound, lower, upper)
             slope = gram @ x - wanted
             is_free = bound == 0
             over, under = is_free & (x > upper), is_free & (x < lower)
             released = ((bound < 0) & (slope < 0)) | ((bound > 0) & (slope > 0))
-            if not bool((over | under | released).any()):
+            wrong = over | under | released
+            num_wrong = int(wrong.sum())
+            if not num_wrong:
                 break
-            bound = (bound + over.to(bound) - under.to(bound)).masked_fill(released, 0)
+            num_tries = BLOCK_TRIES if num_wrong < fewest else num_tries - 1
+            fewest = min(fewest, num_wrong)
+            if num_tries < 0:
+                wrong = torch.arange(len(wrong), device=wrong.device) == wrong.nonzero().max()
+            guessed = (bound + over.to(bound) - under.to(bound)).masked_fill(released, 0)
+            bound = torch.where(wrong, guessed, bound)
     return _solve_free(gram, wanted, bound, lower, upper).clamp(lower, upper)
 
 

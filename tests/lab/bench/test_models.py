@@ -52,7 +52,7 @@ def test_the_hybrid_is_the_same_every_time_and_leaves_torch_alone() -> None:
 def test_the_peer_generates_from_the_same_context_every_time() -> None:
     with torch.no_grad():
         hybrid = models.transformers_hybrid(MODEL, max_tokens=64)
-        cache = hybrid(torch.arange(20)[None], use_cache=True).past_key_values
+        cache = hybrid(torch.arange(20)[None], use_cache=True).cache
         for _ in range(2):
             taken = copy.deepcopy(cache)
             read._generate_with_peer(hybrid, torch.zeros(1, 1, dtype=torch.int64), taken)

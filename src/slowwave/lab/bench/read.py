@@ -100,7 +100,7 @@ def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row
             moved[_ours(passes)] = moved_nbytes(model, state)
         if hybrid is not None:
             tokens = draw_tokens(model, context)
-            cache = hybrid(tokens, use_cache=True, logits_to_keep=1).past_key_values
+            cache = hybrid(tokens, use_cache=True, logits_to_keep=1).cache
             works[PEER] = Work(
                 functools.partial(_generate_with_peer, hybrid, tokens[:, :1]),
                 prepare=functools.partial(copy.deepcopy, cache),
@@ -126,7 +126,7 @@ def _time_generation(model: HybridLM, hybrid: Any, machine: Machine) -> list[Row
 def _generate_with_peer(hybrid: Any, token: Tensor, cache: Any) -> None:
     """GENERATED tokens through transformers, without the overhead of its `generate`."""
     for _ in range(GENERATED):
-        logits = hybrid(token, past_key_values=cache, use_cache=True).logits
+        logits = hybrid(token, cache=cache, use_cache=True).logits
         token = logits[:, -1:].argmax(-1)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from slowwave.models.backbone import HybridLM
 from slowwave.runtime.config import PLAIN
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.config import Compact, SleepConfig
-from slowwave.storage.checkpoint import load_tensors
+from slowwave.storage.checkpoint import load_tensors, save_tensors
 from slowwave.training.adapter import (
     NO_TARGET,
     compute_loss,
@@ -107,3 +108,30 @@ def test_a_model_without_a_chat_is_refused(tmp_path: Path) -> None:
     talker = make_talker()._replace(chat=None)
     with pytest.raises(ValueError, match="the model has no chat; load it with a template"):
         train_adapter(talker, CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rank": 0}, "adapter.rank is 0; use 1 or more"),
+        ({"warmup_steps": 0}, "adapter.warmup_steps is 0; use 1 or more"),
+        ({"anchors": -1}, "adapter.anchors is -1; use 0 or more"),
+        ({"lr": 0.0}, "adapter.lr is 0.0; use a positive number"),
+        ({"least_told": 5, "most_told": 4}, "adapter.most_told is 4 with adapter.least_told 5"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        AdapterConfig.from_dict(change)
+
+
+def test_a_run_with_another_rank_is_not_gone_on_with(tmp_path: Path) -> None:
+    train_adapter(make_talker(), CONFIG, tmp_path, last=2)
+    other = dataclasses.replace(CONFIG, rank=3)
+    with pytest.raises(ValueError, match=r"go on with the recipe and the model it began with"):
+        train_adapter(make_talker(), other, tmp_path)
+    tensors = load_tensors(tmp_path / "progress.safetensors")
+    del tensors["steps"]
+    save_tensors(tmp_path / "progress.safetensors", tensors)
+    with pytest.raises(ValueError, match=r"is not whole; restore the file, or name a new OUT"):
+        train_adapter(make_talker(), CONFIG, tmp_path)

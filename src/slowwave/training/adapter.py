@@ -271,6 +271,15 @@ def _load_progress(
     if not path.exists():
         return 0
     tensors = load_tensors(path)
+    for name, change in changes.items():
+        keys = (name, *(f"{name}:{key}" for key in HELD))
+        if any(key not in tensors for key in (*keys, "steps")):
+            raise ValueError(f"{path}: {name} is not whole; restore the file, or name a new OUT")
+        if any(tensors[key].shape != change.shape for key in keys[:3]):
+            raise ValueError(
+                f"{path}: {name} has shape {tuple(tensors[name].shape)}, the recipe makes it "
+                f"{tuple(change.shape)}; go on with the recipe and the model it began with"
+            )
     with torch.no_grad():
         for name, change in changes.items():
             change.copy_(tensors[name])

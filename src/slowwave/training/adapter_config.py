@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from slowwave.config import Config
 
@@ -41,3 +42,20 @@ class AdapterConfig(Config):
     """Steps between validations."""
     seed: int = 0
     """Draws conversations and fresh weights."""
+
+    def __post_init__(self) -> None:
+        at_least_one = ("rank", "steps", "warmup_steps", "repeats", "validate", "validate_every")
+        for name in (*at_least_one, "least_told"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"adapter.{name} is {getattr(self, name)}; use 1 or more")
+        for name in ("most_talk", "unknown", "anchors", "anchor_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"adapter.{name} is {getattr(self, name)}; use 0 or more")
+        for name in ("lr", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"adapter.{name} is {getattr(self, name)}; use a positive number")
+        if self.most_told < self.least_told:
+            raise ValueError(
+                f"adapter.most_told is {self.most_told} with adapter.least_told "
+                f"{self.least_told}; use as many or more"
+            )

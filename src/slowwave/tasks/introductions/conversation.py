@@ -89,6 +89,11 @@ def draw_conversation(
     in other words where there are any.
     """
     words = read_words()
+    if told + unknown > len(words.attributes):
+        raise ValueError(
+            f"told is {told} with {unknown} unknown; there are {len(words.attributes)} things that "
+            "are spoken of, use fewer"
+        )
     names = generator.sample([*words.attributes], told + unknown)
     held = {name: _draw_value(generator, words, name) for name in names[:told]}
     events: list[tuple[float, list[Turn]]] = []

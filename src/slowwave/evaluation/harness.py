@@ -43,7 +43,8 @@ EXACT = Sampling()
 class HarnessModel(TemplateLM):
     """A model whose contexts are read as a stream: it sleeps whenever its window is full.
 
-    path: a folder, a .gguf file, or a name on the hub. sleeps: False reads every context whole, with full attention.
+    path: a folder, a .gguf file, or a name on the hub. sleeps: False reads every context whole,
+    with full attention.
     """
 
     backend = "causal"

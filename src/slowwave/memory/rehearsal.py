@@ -25,7 +25,7 @@ def rehearse(talker: TalkingModel, state: MemoryState) -> Replay | None:
 
     With `sleep.consolidator.replay` user, the question above and what users said in the window;
     with critic, what of it the model finds worth remembering, which counts the more the surer it
-    is. Where nobody said anything that is the window itself.
+    is. Without a user's message that is the window itself.
     """
     config = talker.sleep.consolidator
     if not isinstance(config, Compact) or talker.chat is None:

@@ -59,7 +59,7 @@ class Chat(Protocol):
         ...
 
     def split_turns(self, tokenizer: Tokenizer, tokens: Sequence[int]) -> list[Span]:
-        """What the roles said in these tokens of a stream; plain text is nobody's."""
+        """What the roles said in these tokens of a stream; plain text has no role."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Renders a chat template of a model, in a process of its own.
 
-A template is a program of somebody else: Jinja's sandbox keeps it from files and attributes, the
+A template is a foreign program: Jinja's sandbox keeps it from files and attributes, the
 limits of the process keep it from using time and memory without end. `python -m` this module reads
 a job from its input and writes what `render_all` returns; both are JSON.
 """

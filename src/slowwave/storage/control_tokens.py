@@ -9,7 +9,7 @@ from slowwave.config import Config, Many
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Controls(Config):
-    """Control tokens, by id. No text that somebody writes has one."""
+    """Control tokens, by id. No written text has one."""
 
     begin: Many[int] = ()
     """What every stream begins with."""

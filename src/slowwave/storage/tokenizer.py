@@ -105,7 +105,7 @@ class FileTokenizer:
     exact: whether one is refused that is not byte-level BPE, so that decoding does not always give
     back the text. vocab_size: of a model that has more rows than there are tokens. content: the
     file, byte for byte, where it is not to be read from the path. Control tokens are never read
-    from a text, so nobody can write one. Raises ValueError, which says why, if the file cannot be
+    from a text, so no text can have one. Raises ValueError, which says why, if the file cannot be
     read or used.
     """
 

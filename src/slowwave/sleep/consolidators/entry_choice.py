@@ -96,7 +96,7 @@ def choose_entries(
 def _keep_best(scores: Sequence[Tensor], count: int, least: int, config: Compact) -> list[Tensor]:
     """Places, in order, of pinned entries and of the best `count` a head beside them.
 
-    What nobody looked up at all is not kept.
+    A key that no query looked up is not kept.
     """
     pinned = [each == PINNED for each in scores]
     free = [each.masked_fill(mask, -1) for each, mask in zip(scores, pinned, strict=True)]

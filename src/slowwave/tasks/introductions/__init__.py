@@ -1,1 +1,1 @@
-"""Conversations in which somebody tells of themselves, and is asked about it much later."""
+"""Conversations in which a user tells of themselves, and is asked about it much later."""

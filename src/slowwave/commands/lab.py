@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from slowwave.commands.arguments import parse, require_folder
+from slowwave.commands.keep import bench_keep
 from slowwave.lab.memory_plots import PROBE_EXAMPLES
 from slowwave.status_line import StatusLine
 
@@ -151,7 +152,8 @@ class BenchOptions:
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
     train, store (keeping a session), kills (a thousand, some minutes), live (1 M tokens through one
     session of the shipped model), serve (a hundred sessions at once, half an hour), large (1.4 B
-    weights, needs a GPU), or all."""
+    weights, needs a GPU), or all of them; keep MODEL, which has options of its own, compares what
+    memories keep."""
     shape: Annotated[tuple[int, ...], tyro.conf.arg(metavar="B T H K V")] = ()
     """Sizes of the only delta rule to measure: rows, tokens, heads, keys, values."""
     workers: tuple[str, ...] = ()
@@ -165,7 +167,13 @@ class BenchOptions:
 
 
 def bench(arguments: list[str]) -> None:
-    """slowwave bench {op,read,wake,sleep,train,store,kills,live,serve,large,all} [--out DIR]"""
+    """slowwave bench {op,read,wake,sleep,train,store,kills,live,serve,large,all} [--out DIR]
+
+    `slowwave bench keep MODEL` compares what memories keep.
+    """
+    if arguments[:1] == ["keep"]:
+        bench_keep(arguments[1:])
+        return
     options = parse(BenchOptions, arguments, prog="slowwave bench")
     require_folder("--out", options.out)
     if options.seconds is not None and not 0 < options.seconds < math.inf:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ Item = TypeVar("Item")
 Role = Literal["user", "assistant"]
 CORRECTED = 0.15
 """Share of what is told that is told anew, otherwise."""
+WRAPPED = 0.3
+"""Share of messages that say something around what they tell."""
+PATTERNED = 0.6
+"""Share of what is told that follows a pattern, which fits many things."""
 KINDS = ("told", "corrected", "unknown")
 
 
@@ -48,36 +53,43 @@ class Conversation(NamedTuple):
 
 class Attribute(NamedTuple):
     """Something that people tell of themselves: ways to tell it and to ask for it, and the answer,
-    with {v} for one of the values."""
+    with {v} for one of the values. topic: a conversation has one attribute of each."""
 
     tell: list[str]
     ask: list[str]
     answer: str
     values: list[str]
+    topic: str
 
 
 class Words(NamedTuple):
-    """All that conversations are made of."""
+    """All that conversations are made of. patterns: attributes that are one sentence each about
+    another thing, by the name of the pattern."""
 
-    attributes: dict[str, Attribute]
+    attributes: list[Attribute]
+    patterns: dict[str, list[Attribute]]
     talk: list[tuple[str, str]]
     noted: list[str]
     unknown: str
     correct: list[str]
+    wrap: list[str]
 
 
 @functools.cache
 def read_words() -> Words:
     """The words of the TOML files."""
     lists = _fill_lists(_read("lists.toml"))
-    attributes: dict[str, Attribute] = {}
-    for name, read in _read("attributes.toml").items():
-        values = read["values"]
-        listed = lists[values] if isinstance(values, str) else values
-        attributes[name] = Attribute(read["tell"], read["ask"], read["answer"], listed)
+    attributes = [
+        _make_attribute(lists, read, "", name) for name, read in _read("attributes.toml").items()
+    ]
+    patterns = {
+        name: [_make_attribute(lists, read, about, name) for about in _list(lists, read["about"])]
+        for name, read in _read("patterns.toml").items()
+    }
     others = _read("small_talk.toml")
     talk = [cast(tuple[str, str], tuple(pair)) for pair in others["talk"]]
-    return Words(attributes, talk, others["noted"], others["unknown"], others["correct"])
+    texts = (others["noted"], others["unknown"], others["correct"], others["wrap"])
+    return Words(attributes, patterns, talk, *texts)
 
 
 def draw_conversation(
@@ -91,30 +103,30 @@ def draw_conversation(
     words = read_words()
     if told + unknown > len(words.attributes):
         raise ValueError(
-            f"told is {told} with {unknown} unknown; there are {len(words.attributes)} things that "
-            "are spoken of, use fewer"
+            f"told is {told} with {unknown} unknown; use {len(words.attributes)} or fewer in all"
         )
-    names = generator.sample([*words.attributes], told + unknown)
-    held = {name: _draw_value(generator, words, name) for name in names[:told]}
+    drawn = _draw_attributes(generator, words, told + unknown)
+    held = [(each, _draw_value(generator, each)) for each in drawn[:told]]
     events: list[tuple[float, list[Turn]]] = []
     questions: list[Question] = []
-    for group in _group(generator, names[:told]):
-        said = [generator.choice(words.attributes[name].tell) for name in group]
-        text = " ".join(tell.format(v=held[name]) for tell, name in zip(said, group, strict=True))
+    for group in _group(generator, held):
+        said = [_write(generator.choice(each.tell), value) for each, value in group]
+        text = " ".join(said)
+        if generator.random() < WRAPPED:
+            text = generator.choice(words.wrap).format(said=text)
         at = generator.random()
         events.append((at, _exchange(generator, words, text)))
-        for name in group:
-            value, kind = held[name], "told"
+        for attribute, first in group:
+            value, kind = first, "told"
             if generator.random() < CORRECTED:
-                value, kind = _draw_value(generator, words, name, unlike=value), "corrected"
-                anew = generator.choice(words.attributes[name].tell).format(v=value)
+                value, kind = _draw_value(generator, attribute, unlike=first), "corrected"
+                anew = _write(generator.choice(attribute.tell), value)
                 text = generator.choice(words.correct).format(said=anew)
                 events.append((generator.uniform(at, 1), _exchange(generator, words, text)))
-            for asked in _sample(generator, words.attributes[name].ask, repeats):
-                answer = words.attributes[name].answer.format(v=value)
-                questions.append(Question(asked, answer, value, kind))
-    for name in names[told:]:
-        asked = generator.choice(words.attributes[name].ask)
+            for asked in _sample(generator, attribute.ask, repeats):
+                questions.append(Question(asked, _write(attribute.answer, value), value, kind))
+    for attribute in drawn[told:]:
+        asked = generator.choice(attribute.ask)
         questions.append(Question(asked, words.unknown, "", "unknown"))
     for question, reply in _sample(generator, words.talk, talk):
         turns = [Turn("user", question), Turn("assistant", reply)]
@@ -124,12 +136,24 @@ def draw_conversation(
     return Conversation([turn for _, turns in events for turn in turns], questions)
 
 
-def _group(generator: random.Random, names: list[str]) -> Iterator[list[str]]:
-    """Things that are told in one breath: one, two or three."""
+def _draw_attributes(generator: random.Random, words: Words, count: int) -> list[Attribute]:
+    """So many attributes, no two of them asked for alike."""
+    drawn: list[Attribute] = []
+    while len(drawn) < count:
+        found = generator.choice(words.attributes)
+        if generator.random() < PATTERNED:
+            found = generator.choice(words.patterns[generator.choice([*words.patterns])])
+        if all(found.topic != each.topic for each in drawn):
+            drawn.append(found)
+    return drawn
+
+
+def _group(generator: random.Random, items: list[Item]) -> Iterator[list[Item]]:
+    """What is told in one breath: one, two or three things."""
     start = 0
-    while start < len(names):
+    while start < len(items):
         count = generator.choice((1, 1, 1, 2, 3))
-        yield names[start : start + count]
+        yield items[start : start + count]
         start += count
 
 
@@ -138,11 +162,32 @@ def _exchange(generator: random.Random, words: Words, said: str) -> list[Turn]:
     return [Turn("user", said), Turn("assistant", generator.choice(words.noted))]
 
 
-def _draw_value(generator: random.Random, words: Words, name: str, *, unlike: str = "") -> str:
-    values = words.attributes[name].values
-    while (value := generator.choice(values)) == unlike:
+def _draw_value(generator: random.Random, attribute: Attribute, *, unlike: str = "") -> str:
+    while (value := generator.choice(attribute.values)) == unlike:
         pass
     return value
+
+
+def _write(text: str, value: str) -> str:
+    """The sentence with its value, in good English as far as that is easy."""
+    written = text.replace("{v}", value)
+    written = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", written)
+    return written[0].upper() + written[1:]
+
+
+def _make_attribute(
+    lists: dict[str, list[str]], read: dict[str, Any], about: str, name: str
+) -> Attribute:
+    """about: the thing that a pattern is applied to."""
+    tell, ask = ([text.replace("{x}", about) for text in read[field]] for field in ("tell", "ask"))
+    answer, values = read["answer"].replace("{x}", about), _list(lists, read["values"])
+    is_told_apart = about and all("{x}" in text for text in read["ask"])
+    topic = read.get("topic", f"{name}: {about}" if is_told_apart else name)
+    return Attribute(tell, ask, answer, values, topic)
+
+
+def _list(lists: dict[str, list[str]], named: str | list[str]) -> list[str]:
+    return lists[named] if isinstance(named, str) else named
 
 
 def _sample(generator: random.Random, items: list[Item], count: int) -> list[Item]:
@@ -165,6 +210,7 @@ def _fill_lists(lists: dict[str, list[str]]) -> dict[str, list[str]]:
         **lists,
         "ages": [str(age) for age in range(18, 90)],
         "dates": days,
+        "days": [*lists["weekdays"] * 20, *days],
         "numbers": numbers,
         "codes": [str(code) for code in range(1013, 9999, 37)],
         "times": [f"{hour}:{minute:02}" for hour in range(5, 22) for minute in (0, 15, 30, 45)],

@@ -1,0 +1,1 @@
+"""What memories keep of a model's context: texts, scores, and who is compared."""

@@ -11,7 +11,7 @@ from byte_tokenizer import ByteTokenizer
 from slowwave.memory import critic as critics
 from slowwave.memory import rehearsal
 from slowwave.memory.critic import Critic, find_critic
-from slowwave.memory.rehearsal import QUESTION, find_messages, rehearse
+from slowwave.memory.rehearsal import QUESTION, find_messages, recite, rehearse
 from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime.chat import Frame, TemplateChat
@@ -19,9 +19,11 @@ from slowwave.runtime.config import ChatFormat, Span
 from slowwave.sleep.config import Compact, Replayed, SleepConfig
 from slowwave.sleep.surprise import measure_surprise
 from slowwave.state import MemoryState
+from slowwave.storage.control_tokens import Controls
 from tiny_models import TWO_LAYERS
 
 TOKENIZER = ByteTokenizer()
+STOP = 0
 CHAT = "> I am Bo.\nHello!\n> Is it cold?\nYes.\n"
 
 
@@ -136,7 +138,59 @@ def test_messages_are_judged_as_each_is_alone() -> None:
     assert critic.judge(model, []) == []
 
 
-@pytest.mark.parametrize("replay", ["window", "user", "critic"])
+def test_likely_questions_are_asked_and_not_answered() -> None:
+    talker = make_talker("questions")
+    compact = dataclasses.replace(Compact(replay="questions"), questions=("Who am I?", "Why?"))
+    talker = Talker(*talker._replace(sleep=dataclasses.replace(talker.sleep, consolidator=compact)))
+    replay = rehearse(talker, read(talker, "Once upon a time.\n"))
+    assert replay is not None
+    assert TOKENIZER.decode(replay.tokens[0].tolist()) == "> Who am I?\n> Why?\n"
+    assert (replay.surprise == 1).all()
+    with pytest.raises(ValueError, match=r"sleep\.consolidator\.questions has an empty one"):
+        Compact(questions=("",))
+
+
+def test_a_recital_leaves_out_what_memory_does_not_make_likelier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    talker = make_talker("recital")
+    said, sure = TOKENIZER.encode("You are Bo. It rains."), [2.0] * 11 + [0.1] * 10
+    place = iter(range(100))
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        made = torch.zeros(256)
+        at = next(place)
+        made[said[at] if at < len(said) else STOP] = 50.0
+        return made
+
+    monkeypatch.setattr(talker.model, "logits", logits)
+    monkeypatch.setattr(rehearsal, "_guess", lambda *_: -torch.tensor(sure))
+    monkeypatch.setattr(ByteTokenizer, "controls", Controls(stops=(STOP,)))
+    ((sentence, nats),) = recite(talker, read(talker, CHAT), TOKENIZER.encode("> Who?\n"))
+    assert TOKENIZER.decode(sentence) == "You are Bo."
+    assert nats == pytest.approx([2.0] * 10 + [0.0])
+
+
+def test_a_recital_comes_before_what_was_said() -> None:
+    talker = make_talker("recital")
+    state = read(talker, CHAT)
+    replay, everything = rehearse(talker, state), rehearse(make_talker("user"), state)
+    assert replay is not None and everything is not None
+    said = TOKENIZER.encode(" I am Bo.\n\n Is it cold?\n\n")
+    assert replay.tokens[0].tolist()[-len(said) :] == said
+    assert torch.equal(replay.surprise[0, -len(said) :], everything.surprise[0, -len(said) :])
+
+
+def test_what_is_guessed_without_a_memory_is_what_the_model_says_first() -> None:
+    talker = make_talker("recital")
+    asked, said = TOKENIZER.encode("> Who?\n"), TOKENIZER.encode("Bo.")
+    hidden, _ = talker.model.read(torch.tensor([asked + said]), talker.model.initial_state(1))
+    logs = talker.model.logits(hidden[0]).log_softmax(-1)
+    expected = [float(logs[len(asked) - 1 + i, token]) for i, token in enumerate(said)]
+    assert rehearsal._guess(talker, asked, said).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("replay", ["window", "user", "critic", "recital", "questions"])
 def test_a_session_sleeps_and_says_so(replay: Replayed) -> None:
     session = make_talker(replay, window=64).session()
     session.read("> My name is Bo and I live in a house by the sea, far from here.\nHello!\n")

@@ -49,7 +49,7 @@ class KeepOptions:
     """Files for continuation; Python's reference manual, which comes with Python, if not given."""
     places: int = 4
     """Where in the text a continuation begins, evenly."""
-    replay: Literal["critic", "user", "window"] = "critic"
+    replay: Literal["critic", "user", "window", "recital", "questions"] = "critic"
     """What of a stranger's window is read again."""
     form: Literal["auto", "template", "plain"] = "auto"
     """How a chat is written: by the model's template, or as a plain transcript."""

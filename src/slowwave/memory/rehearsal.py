@@ -1,13 +1,16 @@
-"""What a sleep reads again in place of the window: what a user said, or what of it is worth it."""
+"""What a sleep reads again in place of the window: what a user said, or what of it is worth it,
+what a model remembers, or what it may be asked."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from slowwave.memory.critic import find_critic
+from slowwave.models.backbone import HybridLM
 from slowwave.runtime.chat import Chat
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.config import Compact
@@ -16,8 +19,44 @@ from slowwave.sleep.surprise import measure_surprise
 from slowwave.state import MemoryState
 
 QUESTION = "What do you know about me? Say again everything I told you about myself."
+LIKELY = (
+    "What is my name?",
+    "Where do I live?",
+    "What do I do for work?",
+    "Who is in my family, and what are they called?",
+    "Which animals do I have, and what are their names?",
+    "What do I like to eat and drink?",
+    "What must I not eat?",
+    "What do I do in my free time?",
+    "How old am I, and when is my birthday?",
+    "What have I planned, and when?",
+    "What do I own?",
+    "What do I dislike, or am I afraid of?",
+)
+"""Questions that people ask one who knows them."""
 LEAST_SURE = 0.3
 """A critic that is less sure of a message leaves it out."""
+MOST_RECITED = 96
+"""Tokens of a recital."""
+LEAST_GAIN = 0.5
+"""Nats a token by which memory must make a recited sentence likelier for it to be believed."""
+
+
+class Script:
+    """Tokens to read again, and how much the query of each counts, in nats."""
+
+    def __init__(self) -> None:
+        self.tokens, self.nats = list[int](), list[float]()
+
+    def add(self, tokens: Sequence[int], nats: Sequence[float] | float = 0.0) -> None:
+        """Tokens with what each counts, or all alike."""
+        self.tokens += tokens
+        self.nats += [nats] * len(tokens) if isinstance(nats, float) else nats
+
+    def make(self, device: torch.device) -> Replay:
+        """What a consolidator takes."""
+        tokens = torch.tensor([self.tokens], device=device)
+        return Replay(tokens, None, torch.tensor([self.nats], device=device))
 
 
 def rehearse(talker: TalkingModel, state: MemoryState) -> Replay | None:
@@ -25,23 +64,38 @@ def rehearse(talker: TalkingModel, state: MemoryState) -> Replay | None:
 
     With `sleep.consolidator.replay` user, the question above and what users said in the window;
     with critic, what of it the model finds worth remembering, which counts the more the surer it
-    is. Without a user's message that is the window itself.
+    is; with recital, before that what it says itself when it is asked, as far as its memory makes
+    that likelier. Without a user's message that is the window itself. With questions, those of
+    `sleep.consolidator.questions`, or likely ones, each with the begin of a reply.
     """
-    config = talker.sleep.consolidator
-    if not isinstance(config, Compact) or talker.chat is None:
+    config, chat = talker.sleep.consolidator, talker.chat
+    if not isinstance(config, Compact) or chat is None:
         return None
     if config.replay == "window" or config.queries != "reread" or config.score == "recent":
         return None
+    script, device = Script(), state.window_tokens.device
+    if config.replay == "questions":
+        for question in config.questions or LIKELY:
+            script.add(_ask(talker, chat, question), 1.0)
+        return script.make(device)
     (tokens,) = state.window_tokens.tolist()
-    said = find_messages(talker, talker.chat, tokens)
+    said = find_messages(talker, chat, tokens)
     if not said:
         return None
+    script.add(_ask(talker, chat, QUESTION))
+    if config.replay == "recital":
+        for sentence, nats in recite(talker, state, script.tokens):
+            script.add(sentence, nats)
     worth = [1.0] * len(said)
     if config.replay == "critic":
         texts = [talker.tokenizer.decode(tokens[each.start : each.stop]).strip() for each in said]
         worth = find_critic(talker.model, talker.tokenizer).judge(talker.model, texts)
-    chosen = [pair for pair in zip(said, worth, strict=True) if pair[1] >= LEAST_SURE]
-    return _write(talker, talker.chat, state, chosen)
+    line_end = talker.tokenizer.encode("\n")
+    for places, sure in zip(said, worth, strict=True):
+        if sure >= LEAST_SURE:
+            _repeat(talker.model, state, script, places, sure)
+            script.add(line_end)
+    return script.make(device)
 
 
 def find_messages(talker: TalkingModel, chat: Chat, tokens: Sequence[int]) -> list[range]:
@@ -57,31 +111,65 @@ def find_messages(talker: TalkingModel, chat: Chat, tokens: Sequence[int]) -> li
     return [rest, *said] if 0 < len(rest) < first.start else said
 
 
-def _write(
-    talker: TalkingModel,
-    chat: Chat,
-    state: MemoryState,
-    chosen: Sequence[tuple[range, float]],
-) -> Replay:
-    """The question, then messages as its answer. Each token counts as it was a surprise when the
-    window was read."""
-    tokenizer = talker.tokenizer
-    asked = itertools.chain(*chat.encode(tokenizer, "user", QUESTION), chat.open_reply(tokenizer))
-    replayed, counts = [*asked], list[float]()
-    counts += [0.0] * len(replayed)
-    line_end = tokenizer.encode("\n")
-    for places, worth in chosen:
-        # The token before a message leads to its first one, and its last one to nothing of it.
-        first = max(places.start - 1, 0)
-        read, tokens = (
-            each[:, first : places.stop] for each in (state.window_hidden, state.window_tokens)
-        )
-        (nats,) = (worth**2 * measure_surprise(talker.model, read, tokens)).tolist()
-        before = places.start - first
-        counts[-1] = sum(nats[:before])
-        counts += nats[before:] + [0.0] * len(line_end)
-        replayed += [*tokens[0, before:].tolist(), *line_end]
-    device = state.window_tokens.device
-    return Replay(
-        torch.tensor([replayed], device=device), None, torch.tensor([counts], device=device)
+def recite(
+    talker: TalkingModel, state: MemoryState, question: Sequence[int]
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Sentences that the model answers a question with, token ids, each with how little the token
+    after it would be expected without a memory, in nats.
+
+    Only those that the memory in `state` makes likelier; the others are made up.
+    """
+    model, device = talker.model, state.window_tokens.device
+    hidden, now = model.read(torch.tensor([[*question]], device=device), state)
+    said, known = list[int](), list[float]()
+    while len(said) < MOST_RECITED:
+        logs = model.logits(hidden[0, -1]).log_softmax(-1)
+        token = int(logs.argmax())
+        if token in talker.tokenizer.controls.stops:
+            break
+        said.append(token)
+        known.append(float(logs[token]))
+        hidden, now = model.read(torch.tensor([[token]], device=device), now)
+    if not said:
+        return
+    guessed = _guess(talker, question, said)
+    gained = (torch.tensor(known) - guessed).tolist()
+    start = 0
+    for stop in range(1, len(said) + 1):
+        text = talker.tokenizer.decode(said[start:stop])
+        if stop < len(said) and not text.rstrip(" ").endswith((".", "!", "?", "\n")):
+            continue
+        if sum(gained[start:stop]) >= LEAST_GAIN * (stop - start):
+            # A query counts by the token that it leads to.
+            yield said[start:stop], [*(-guessed[start + 1 : stop]).tolist(), 0.0]
+        start = stop
+
+
+def _guess(talker: TalkingModel, question: Sequence[int], said: Sequence[int]) -> Tensor:
+    """Log-probabilities of an answer without a memory, (R,), on the CPU."""
+    model = talker.model
+    asked = torch.tensor([[*question, *said]], device=model.device)
+    hidden, _ = model.read(asked, model.initial_state(1))
+    logs = model.logits(hidden[0, len(question) - 1 : -1]).log_softmax(-1)
+    return logs.gather(-1, asked[0, len(question) :, None])[:, 0].cpu()
+
+
+def _ask(talker: TalkingModel, chat: Chat, question: str) -> list[int]:
+    """A question of the user, and the begin of a reply."""
+    asked = itertools.chain.from_iterable(chat.encode(talker.tokenizer, "user", question))
+    return [*asked, *chat.open_reply(talker.tokenizer)]
+
+
+def _repeat(
+    model: HybridLM, state: MemoryState, script: Script, places: range, sure: float
+) -> None:
+    """Adds a message of the window. Each token counts as it was a surprise when it was read."""
+    # The token before a message leads to its first one, and its last one to nothing of it.
+    first = max(places.start - 1, 0)
+    read, tokens = (
+        each[:, first : places.stop] for each in (state.window_hidden, state.window_tokens)
     )
+    (nats,) = (sure**2 * measure_surprise(model, read, tokens)).tolist()
+    before = places.start - first
+    script.nats[-1] = sum(nats[:before])
+    script.add(tokens[0, before:].tolist(), nats[before:])

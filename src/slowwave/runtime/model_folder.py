@@ -137,12 +137,14 @@ def convert(
     *,
     form: ChatForm = "auto",
     adapter: Path | None = None,
+    sleep: SleepConfig | None = None,
     precision: Precision = "float32",
 ) -> list[str]:
     """Writes a model of other programs as a folder of ours; returns what is lost or left out.
 
-    adapter: a file of changes that are added to the weights (`models.adapter`). precision: with
-    which the folder will be loaded; its weights are float32 in any case. Raises ValueError as
+    adapter: a file of changes that are added to the weights (`models.adapter`). sleep: settings of
+    every conversation; those for models that were not trained with any if not given. precision:
+    with which the folder will be loaded; its weights are float32 in any case. Raises ValueError as
     `load`, if `out` is there already, or if the adapter is not of this model.
     """
     _require_new(out)
@@ -155,7 +157,7 @@ def convert(
     chat = loaded.chat
     config = TalkerConfig(
         model=loaded.model.config,
-        sleep=loaded.sleep,
+        sleep=sleep or loaded.sleep,
         chat=chat if isinstance(chat, ChatFormat) else None,
         template=chat if isinstance(chat, TemplateChat) else None,
         controls=loaded.tokenizer.controls,

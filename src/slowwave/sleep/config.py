@@ -16,7 +16,7 @@ KeptCache = Literal["last_pass", "first_pass"]
 BetweenPasses = Literal["carry", "reset", "frozen"]
 Recirculate = Literal["hidden", "normed", "normed+embedding", "embedding"]
 Queries = Literal["reread", "window", "recent"]
-Replayed = Literal["window", "user", "critic"]
+Replayed = Literal["window", "user", "critic", "recital", "questions"]
 Score = Literal["max", "rms", "mean", "recent"]
 Spread = Literal["global", "uniform"]
 Others = Literal["evict", "passes"]
@@ -129,7 +129,10 @@ class Compact(ConsolidatorConfig):
     replay: Replayed = "window"
     """What sessions read again where `queries` is reread: the window (for documents), what users
     said in it, after a question for that, or what of it the model finds worth remembering (for
-    chats). Streams without a chat read the window."""
+    chats); a recital is what the model remembers itself, as far as memory makes that likelier, and
+    then what users said; or `questions`. Streams without a chat read the window."""
+    questions: tuple[str, ...] = ()
+    """One's own, for `replay` questions; likely ones if none are given."""
     score: Score = "max"
     """How attention of many queries makes the worth of a key; recent asks no query, and the newest
     stay."""
@@ -150,6 +153,8 @@ class Compact(ConsolidatorConfig):
         _require_range(self.ratio, "ratio", 1e-4, 1)
         _require_range(self.capacity, "capacity", self.ratio, 1e4)
         _require_range(self.span, "span", 1, 2**30)
+        if not all(each.strip() for each in self.questions):
+            raise ValueError("sleep.consolidator.questions has an empty one; leave it out")
 
     def returns_to(self, sizes: ModelConfig) -> frozenset[int]:
         """See `ConsolidatorConfig.returns_to`."""

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from slowwave.lab.canvas import COLOURS, MARKERS, make_plain, new_figure, save_figure, set_title
-from slowwave.lab.keep.memories import EMPTY, FOREIGN, FULL
+from slowwave.lab.keep.memories import FOREIGN, FULL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Row = dict[str, Any]
 FIGURE = "keep.png"
+PANELS = (
+    ("facts", "kept", "right", "dense facts, right"),
+    ("strangers", "windows", "right", "what strangers told, right"),
+    ("strangers", "windows", "kilobytes", "memory, kilobytes"),
+    ("strangers", "windows", "token_ms", "a token, milliseconds"),
+)
+"""The test, what is across, what is measured, and what the panel is called."""
 TITLES = {
     "facts": "Dense facts of a text, read and slept on as one window",
     "strangers": "What strangers told, asked for in other words after a restart",
@@ -26,43 +36,42 @@ def list_tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def draw_keep(rows: Sequence[Row], folder: Path, title: str) -> Path | None:
-    """Shares against bytes for facts, against windows for strangers; None if neither was run.
-
-    Raises ValueError if matplotlib is missing.
-    """
-    tests = [test for test in ("facts", "strangers") if _pick(rows, test)]
-    if not tests:
+    """Right answers about facts by what stays; about what strangers told, bytes and the time of a
+    token by windows. None if neither was run. Raises ValueError if matplotlib is missing."""
+    panels = [panel for panel in PANELS if _pick(rows, panel[0])]
+    if not panels:
         return None
-    figure = new_figure(6.4 * len(tests), 4.2)
+    figure = new_figure(4.6 * len(panels), 4.2)
     set_title(figure, title)
-    for place, test in enumerate(tests, 1):
-        axes = figure.add_subplot(1, len(tests), place)
-        found = _pick(rows, test)
-        across = "kept" if test == "facts" else "windows"
-        _draw_lines(axes, found, across)
-        make_plain(axes)
-        axes.set_title("dense facts" if test == "facts" else "strangers", fontsize=10)
-        if test == "facts":
+    for place, (test, across, measure, label) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        _draw_lines(axes, _pick(rows, test), across, measure)
+        if across == "kept":
             axes.set_xscale("log", base=2)
-            shares = sorted({row["kept"] for row in found if row["kept"]})
+            shares = sorted({row["kept"] for row in _pick(rows, test) if row["kept"]})
             axes.set_xticks(shares, [f"1/{1 / each:.0f}" for each in shares])
-            axes.set_xlabel("share of keys and values that stay")
+        if measure == "right":
+            make_plain(axes)
         else:
-            axes.set_xlabel("windows slept on")
+            axes.set_ylim(bottom=0)
+            axes.grid(True, color="#dddddd", linewidth=0.6)
+        axes.set_xlabel("keys and values that stay" if across == "kept" else "windows slept on")
+        axes.set_title(label, fontsize=10)
         axes.legend(fontsize=8, frameon=False)
     return save_figure(figure, folder / FIGURE)
 
 
-def _draw_lines(axes: Any, rows: Sequence[Row], across: str) -> None:
+def _draw_lines(axes: Axes, rows: Sequence[Row], across: str, measure: str) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        point = row[across]
-        share = _share(row, next(iter(row["right"])))
-        if row["memory"] in (FULL, EMPTY) and (across == "kept" or not point):
+        value = _share(row, next(iter(row["right"]))) if measure == "right" else row[measure]
+        if row["memory"] == FOREIGN or not (row[across] or measure == "right"):
+            continue
+        if row[across]:
+            lines.setdefault(_name(row, across), []).append((row[across], value))
+        else:
             style = "-" if row["memory"] == FULL else ":"
-            axes.axhline(share, color="black", linewidth=1, linestyle=style, label=row["memory"])
-        elif row["memory"] != FOREIGN:
-            lines.setdefault(_name(row, across), []).append((point, share))
+            axes.axhline(value, color="black", linewidth=1, linestyle=style, label=row["memory"])
     for place, (name, points) in enumerate(lines.items()):
         place %= len(COLOURS)
         xs, ys = zip(*sorted(points), strict=True)
@@ -89,7 +98,8 @@ def _make_table(test: str, rows: Sequence[Row]) -> Table:
     kinds = [*rows[0].get("of", {})]
     for name in ("memory", "N", "kept", "windows"):
         table.add_column(name, justify="left" if name == "memory" else "right")
-    for name in (*(kinds or ["nats"]), "kilobytes", "sleeps, s"):
+    times = ["token, ms"] if "windows" in rows[0] and kinds else []
+    for name in (*(kinds or ["nats"]), "kilobytes", "sleeps, s", *times):
         table.add_column(name, justify="right")
     for row in rows:
         kept = f"1/{1 / row['kept']:.0f}" if row["kept"] else "-"
@@ -102,5 +112,6 @@ def _make_table(test: str, rows: Sequence[Row]) -> Table:
             *scores,
             f"{row['kilobytes']:,}",
             f"{row['seconds']:.1f}",
+            *(f"{row['token_ms']:.1f}" for _ in times),
         )
     return table

@@ -103,7 +103,7 @@ def _test_strangers(
                 found[count].append(ask_questions(session, questions, seconds=seconds))
                 if memory is memories[0]:
                     others.setdefault(count, []).append(session)
-        for count, kept in found.items():
+        for count, kept in ((count, kept) for count, kept in found.items() if kept):
             yield describe(memory) | {"replay": replay, "windows": count} | _sum_up(kept)
     strangers = [people[person].questions for person in test.people]
     first = memories[0].talker(talker, test.window)
@@ -184,6 +184,6 @@ def _sum_up(found: Sequence[Kept]) -> Row:
         "each": [kept.right[kinds[0]] for kept in found],
         "kilobytes": round(sum(kept.nbytes for kept in found) / len(found) / 1000),
         "seconds": round(sum(kept.seconds for kept in found) / len(found), 3),
-        "answer_seconds": round(sum(kept.answer_seconds for kept in found) / len(found), 3),
+        "token_ms": round(1000 * sum(kept.token_seconds for kept in found) / len(found), 2),
         "replies": [list(pair) for kept in found for pair in kept.replies],
     }

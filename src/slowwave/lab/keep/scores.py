@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -27,6 +28,8 @@ MOST_REPLIED = 24
 TELLING_WINDOWS = 4
 """All that a stranger tells is told in the first so many windows."""
 TOKENS_OF_EXCHANGE = 50
+TIMED = 32
+"""Tokens that are timed."""
 ADMITS = re.compile(
     r"(don't|do not|didn't|did not|haven't|have not|never|not sure|no information|unable|can't|"
     r"cannot|unknown)",
@@ -45,8 +48,8 @@ class Kept:
     """Of the memory."""
     seconds: float
     """Of its sleeps."""
-    answer_seconds: float = 0.0
-    """Of an answer, on average, from the end of the question."""
+    token_seconds: float = 0.0
+    """Of a token that is drawn, the median."""
     replies: tuple[tuple[str, str], ...] = ()
     """Questions, and what was answered."""
 
@@ -110,7 +113,11 @@ def live_through(
     talker: Talker, windows: Sequence[Sequence[Exchange]], after: Sequence[int]
 ) -> Iterator[tuple[int, Session, float]]:
     """A session that goes through windows, sleeping on each; it is saved, and goes on in another,
-    after so many of them: how many, the session, and the seconds of its sleeps."""
+    after so many of them: how many, the session, and the seconds of its sleeps.
+
+    Full context gives up where it is longer than what the model was trained for.
+    """
+    longest = talker.model.config.traits.context_length
     session, seconds = talker.session(), 0.0
     for number, window in enumerate(windows, 1):
         for exchange in window:
@@ -120,6 +127,8 @@ def live_through(
             began = time.perf_counter()
             session.sleep()
             seconds += time.perf_counter() - began
+        elif longest and session.state.counters.tokens_seen > longest:
+            return
         if number in after:
             session = _restart(talker, session)
             yield number, session.fork(), seconds
@@ -129,7 +138,6 @@ def ask_questions(session: Session, questions: Sequence[Question], *, seconds: f
     """Asks a session each question by itself. seconds: of its sleeps."""
     right, asked = Counter[str](), Counter[str]()
     replies: list[tuple[str, str]] = []
-    began = time.perf_counter()
     for each in questions:
         reply = session.fork().generate(each.text, max_new_tokens=MOST_REPLIED)
         replies.append((each.text, reply))
@@ -142,7 +150,7 @@ def ask_questions(session: Session, questions: Sequence[Question], *, seconds: f
         asked=asked,
         nbytes=session.state.nbytes,
         seconds=seconds,
-        answer_seconds=(time.perf_counter() - began) / len(questions),
+        token_seconds=_time_token(session),
         replies=tuple(replies),
     )
 
@@ -170,6 +178,19 @@ def score_continuation(talker: Talker, tokens: Tensor, context: int) -> tuple[fl
     before = torch.cat([hidden[:, -1:], after], dim=1)
     logs = model.logits(before).log_softmax(-1).gather(-1, rest[..., None])
     return -float(logs.mean()), state.nbytes, seconds
+
+
+def _time_token(session: Session) -> float:
+    """The median time of a token, drawn and read after what the session has in memory."""
+    model, state = session.talker.model, session.state
+    token = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    times: list[float] = []
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        hidden, state = model.read(token, state)
+        token = model.logits(hidden).argmax(-1)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 def _has(pattern: str, reply: str) -> bool:

@@ -187,16 +187,9 @@ def test_rows_have_controls_beside_memories(talker: Talker) -> None:
 
 def test_a_text_that_is_too_short_is_refused(talker: Talker) -> None:
     short = dataclasses.replace(TEST, document="x")
+    memories = [Memory("evict", 1, None, {"kind": "evict"})]
     with pytest.raises(ValueError, match=r"--text has 1 tokens; give at least 1536"):
-        [
-            *run_keep(
-                talker,
-                ("continuation",),
-                [Memory("evict", 1, None, {"kind": "evict"})],
-                short,
-                print,
-            )
-        ]
+        list(run_keep(talker, ("continuation",), memories, short, print))
     with pytest.raises(ValueError, match="--text cannot be read"):
         read_document([Path("missing.txt")])
     assert len(read_document([])) > 100_000

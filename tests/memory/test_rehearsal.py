@@ -131,7 +131,7 @@ def test_messages_are_judged_as_each_is_alone() -> None:
     model = HybridLM(TWO_LAYERS).requires_grad_(False)
     critic = find_critic(model, TOKENIZER)
     assert find_critic(model, TOKENIZER) is critic
-    messages = [f"Message {'x' * i}" for i in range(critics.MOST_AT_ONCE + 2)]
+    messages = [f"Message {'x' * (i * 7 % 11)}" for i in range(critics.MOST_AT_ONCE + 2)]
     together = critic.judge(model, messages)
     alone = [critic.judge(model, [each])[0] for each in messages]
     assert together == pytest.approx(alone, rel=1e-4)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slowwave.runtime import default_model
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import load
 from slowwave.runtime.reply import draw, make_generator
@@ -43,15 +44,15 @@ EXACT = Sampling()
 class HarnessModel(TemplateLM):
     """A model whose contexts are read as a stream: it sleeps whenever its window is full.
 
-    path: a folder, a .gguf file, or a name on the hub. sleeps: False reads every context whole,
-    with full attention.
+    path: a folder, a .gguf file, a name on the hub, or smollm2. sleeps: False reads every context
+    whole, with full attention.
     """
 
     backend = "causal"
 
     def __init__(self, path: str, *, sleeps: bool | str = True, **_: Any) -> None:
         super().__init__()
-        talker = load(path)
+        talker = load(default_model.resolve(path))
         self._model, self._tokenizer, self._sleep = talker.model, talker.tokenizer, talker.sleep
         if sleeps in (False, "False", "false"):
             self._sleep = dataclasses.replace(self._sleep, passes=1, eviction="none")

@@ -114,11 +114,13 @@ class Critic:
 
     def _answer(self, model: HybridLM, messages: Sequence[str]) -> Tensor:
         """Logit of yes less logit of no, for each message."""
+        # Those of like length together, for the shorter ones are padded.
+        order = sorted(range(len(messages)), key=lambda i: len(messages[i]))
         found = [
-            self._answer_few(model, messages[start : start + MOST_AT_ONCE])
-            for start in range(0, len(messages), MOST_AT_ONCE)
+            self._answer_few(model, [messages[i] for i in order[start : start + MOST_AT_ONCE]])
+            for start in range(0, len(order), MOST_AT_ONCE)
         ]
-        return torch.cat(found)
+        return torch.cat(found)[torch.tensor(order).argsort()]
 
     def _answer_few(self, model: HybridLM, messages: Sequence[str]) -> Tensor:
         end = self.tokenizer.encode(END)

@@ -48,10 +48,10 @@ class Script:
     def __init__(self) -> None:
         self.tokens, self.nats = list[int](), list[float]()
 
-    def add(self, tokens: Sequence[int], nats: Sequence[float] | float = 0.0) -> None:
-        """Tokens with what each counts, or all alike."""
+    def add(self, tokens: Sequence[int], nats: Sequence[float] | None = None) -> None:
+        """Tokens with what each counts; nothing if not given."""
         self.tokens += tokens
-        self.nats += [nats] * len(tokens) if isinstance(nats, float) else nats
+        self.nats += [0.0] * len(tokens) if nats is None else nats
 
     def make(self, device: torch.device) -> Replay:
         """What a consolidator takes."""
@@ -76,7 +76,8 @@ def rehearse(talker: TalkingModel, state: MemoryState) -> Replay | None:
     script, device = Script(), state.window_tokens.device
     if config.replay == "questions":
         for question in config.questions or LIKELY:
-            script.add(_ask(talker, chat, question), 1.0)
+            asked = _ask(talker, chat, question)
+            script.add(asked, [1.0] * len(asked))
         return script.make(device)
     (tokens,) = state.window_tokens.tolist()
     said = find_messages(talker, chat, tokens)

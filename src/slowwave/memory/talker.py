@@ -62,6 +62,5 @@ def load(
         raise ValueError(
             f"device is {str(device)!r}, which torch cannot use here; use cpu"
         ) from None
-    if str(path) == default_model.NAME and not Path(path).exists():
-        path = default_model.find_default()
+    path = default_model.resolve(path)
     return Talker(*model_folder.load(path, device, form=form, say=say))

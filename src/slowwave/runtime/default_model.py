@@ -27,10 +27,11 @@ ADAPTER = Path(__file__).with_name("smollm2_adapter.safetensors")
 SLEEP = SleepConfig(
     window=256,
     passes=2,
-    consolidator=Compact(ratio=1 / 8, capacity=1.0, span=8192 - 2 * 256, replay="user"),
+    consolidator=Compact(ratio=1 / 8, capacity=2.0, span=512),
     at_turns=True,
 )
-"""The window and the ratio are those that the adapter was trained with."""
+"""Window, ratio and what is read again are those that the adapter was trained with. It never saw
+more than some 1,500 tokens before a question, so what is older is turned to be as near."""
 PIECE = 1 << 20
 
 

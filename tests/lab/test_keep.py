@@ -149,6 +149,12 @@ def test_memories_are_listed_with_what_they_take(talker: Talker) -> None:
     sleep = found[0].talker(talker, 100).sleep
     assert sleep.consolidator == Compact(ratio=1 / 8, capacity=0.5)
     assert Memory(FULL).talker(talker, 100).sleep.eviction == "none"
+    roomy = talker._replace(sleep=SleepConfig(passes=2, consolidator=Compact(capacity=3.0)))
+    sizes = list_memories(
+        roomy, ["compact", "h2o"], ratios=(8,), passes=(2,), capacity=None, changes={}
+    )
+    rooms = [each.talker(talker, 100).sleep.consolidator for each in sizes]
+    assert [each.capacity for each in rooms if isinstance(each, Compact)] == [3.0, 3.0]
     with pytest.raises(ValueError, match="unknown memory 'compct'; did you mean compact"):
         list_memories(talker, ["compct"], ratios=(8,), passes=(2,), capacity=None, changes={})
 

@@ -57,14 +57,16 @@ def list_memories(
     """Each name with each ratio and N that it has a use for; the model's own settings where they
     are of the same kind.
 
-    ratios: one in so many keys stays. changes: settings of every consolidator named. Raises
-    ValueError on a name that is not known, or settings that are unfit.
+    ratios: one in so many keys stays. capacity: of all alike, so that their bytes are; the model's
+    own if None. changes: settings of every consolidator named. Raises ValueError on a name that is
+    not known, or settings that are unfit.
     """
-    found: list[Memory] = []
+    own, found = talker.sleep.consolidator, list[Memory]()
+    if isinstance(own, Compact) and capacity is None:
+        capacity = own.capacity
     for name in names:
         if name not in KINDS and name not in PRESETS:
             raise ValueError(describe_unknown("memory", name, [*KINDS, *PRESETS]))
-        own = talker.sleep.consolidator
         settings = own.to_dict() if own.kind == name else {"kind": name}
         settings = {**settings, **changes}
         compacts = name in PRESETS or KINDS[name] is Compact

@@ -98,6 +98,7 @@ def draw_for(config: AdapterConfig, split: str, index: int) -> Conversation:
         told=generator.randint(config.least_told, config.most_told),
         talk=generator.randint(0, config.most_talk),
         unknown=config.unknown,
+        noted=config.noted,
         repeats=config.repeats,
     )
 

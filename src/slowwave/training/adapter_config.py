@@ -32,6 +32,8 @@ class AdapterConfig(Config):
     """How often each told thing is asked for."""
     unknown: int = 3
     """Questions about what was not told."""
+    noted: int = 2
+    """Things that are told in place of a question, and are to be noted."""
     anchors: int = 2
     """Lines of small talk whose reply is held to that of the model without the adapter."""
     anchor_weight: float = 0.3
@@ -48,7 +50,7 @@ class AdapterConfig(Config):
         for name in (*at_least_one, "least_told"):
             if getattr(self, name) < 1:
                 raise ValueError(f"adapter.{name} is {getattr(self, name)}; use 1 or more")
-        for name in ("most_talk", "unknown", "anchors", "anchor_weight"):
+        for name in ("most_talk", "unknown", "noted", "anchors", "anchor_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"adapter.{name} is {getattr(self, name)}; use 0 or more")
         for name in ("lr", "clip_norm"):

@@ -22,7 +22,7 @@ WRAPPED = 0.3
 """Share of messages that say something around what they tell."""
 PATTERNED = 0.6
 """Share of what is told that follows a pattern, which fits many things."""
-KINDS = ("told", "corrected", "unknown")
+KINDS = ("told", "corrected", "unknown", "noted")
 
 
 class Turn(NamedTuple):
@@ -35,7 +35,8 @@ class Turn(NamedTuple):
 class Question(NamedTuple):
     """A question about what was told, and its right answer.
 
-    value: the words that a right answer has; "" where nothing was told. kind: one of `KINDS`.
+    value: the words that a right answer has; "" where nothing was told. kind: one of `KINDS`; noted
+    is no question, but something told, which is to be noted.
     """
 
     text: str
@@ -93,19 +94,26 @@ def read_words() -> Words:
 
 
 def draw_conversation(
-    generator: random.Random, *, told: int, talk: int, unknown: int = 2, repeats: int = 1
+    generator: random.Random,
+    *,
+    told: int,
+    talk: int,
+    unknown: int = 2,
+    noted: int = 0,
+    repeats: int = 1,
 ) -> Conversation:
     """A conversation in which `told` things are told, among `talk` exchanges of small talk.
 
-    unknown: questions about things that were not told. repeats: how often each thing is asked for,
-    in other words where there are any.
+    unknown: questions about things that were not told. noted: things that are told in place of a
+    question. repeats: how often each thing is asked for, in other words where there are any.
     """
     words = read_words()
-    if told + unknown > len(words.attributes):
+    if told + unknown + noted > len(words.attributes):
         raise ValueError(
-            f"told is {told} with {unknown} unknown; use {len(words.attributes)} or fewer in all"
+            f"told is {told} with {unknown} unknown and {noted} noted; use {len(words.attributes)} "
+            "or fewer in all"
         )
-    drawn = _draw_attributes(generator, words, told + unknown)
+    drawn = _draw_attributes(generator, words, told + unknown + noted)
     held = [(each, _draw_value(generator, each)) for each in drawn[:told]]
     events: list[tuple[float, list[Turn]]] = []
     questions: list[Question] = []
@@ -125,9 +133,12 @@ def draw_conversation(
                 events.append((generator.uniform(at, 1), _exchange(generator, words, text)))
             for asked in _sample(generator, attribute.ask, repeats):
                 questions.append(Question(asked, _write(attribute.answer, value), value, kind))
-    for attribute in drawn[told:]:
+    for attribute in drawn[told : told + unknown]:
         asked = generator.choice(attribute.ask)
         questions.append(Question(asked, words.unknown, "", "unknown"))
+    for attribute in drawn[told + unknown :]:
+        text = _write(generator.choice(attribute.tell), _draw_value(generator, attribute))
+        questions.append(Question(text, words.noted[0], "", "noted"))
     for question, reply in _sample(generator, words.talk, talk):
         turns = [Turn("user", question), Turn("assistant", reply)]
         events.append((generator.random(), turns))

@@ -14,7 +14,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo chat talk serve test check clean
+.PHONY: help demo chat serve test check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,11 +27,8 @@ run = @echo 'slowwave $(1)'; trap : INT; $(BIN)/slowwave $(1); code=$$?; \
 demo: $(VENV)/.installed ## install, then watch shipped models read, sleep, forget their cache, and answer
 	$(call run,demo)
 
-chat: $(VENV)/.installed ## install, fetch SmolLM2 once (92 MB), then talk with it; it remembers across restarts
-	$(call run,chat smollm2 --memory me)
-
-talk: $(VENV)/.installed ## install, then talk with the shipped model, whose fast weights were trained here
-	$(call run,chat checkpoints/talk --memory talk)
+chat: $(VENV)/.installed ## install, then talk with a small model that remembers across restarts
+	$(call run,chat checkpoints/talk --memory me)
 
 serve: $(VENV)/.installed ## install, then serve it to a browser and to OpenAI's clients, on port 8000
 	@echo '$(ACTIVATE)'

@@ -1,8 +1,7 @@
-"""SmolLM2 itself, where its package can be fetched: what the README shows, said again."""
+"""SmolLM2 itself, where its package can be fetched: it remembers across a restart."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,16 @@ import pytest
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker, load
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+TOLD = (
+    "Hi, I'm Marta. I live in Lisbon and work as a dentist.",
+    "My cat is called Milo, and he sleeps on my keyboard.",
+    "I'm allergic to peanuts.",
+)
+ASKED = (
+    ("What is my cat called?", "Milo"),
+    ("Which food must I avoid?", "peanuts"),
+    ("Where do I live?", "Lisbon"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,38 +34,23 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Talker:
             pytest.skip(str(error))
 
 
-def read_chats() -> list[list[tuple[str, str]]]:
-    """What the README shows: a list of lines and replies for every start of the chat."""
-    shown = re.search(r"```\n(\$ make chat\n.*?)```", README, re.DOTALL)
-    assert shown is not None
-    chats: list[list[tuple[str, str]]] = []
-    for chat in shown.group(1).split("$ make chat\n")[1:]:
-        lines = re.split(r"^> ", chat, flags=re.MULTILINE)[1:]
-        pairs = [line.rstrip("\n").partition("\n") for line in lines]
-        chats.append([(said, reply) for said, _, reply in pairs if said != "/quit"])
-    return chats
-
-
 def test_it_remembers_across_a_restart(talker: Talker, tmp_path: Path) -> None:
-    """Processors round otherwise, so that only replies about what was told must be the same."""
-    chats = read_chats()
-    assert len(chats) == 2
-    for chat in chats:
-        with Store(tmp_path) as store, store.open("me", talker, create=True) as session:
-            for line, shown in chat:
-                if line == "/sleep":
-                    report = session.sleep()
-                    assert report is not None and report.trigger == "asked"
-                    continue
-                reply = session.generate(line, max_new_tokens=64)
-                if chat is chats[1]:
-                    assert reply == shown, line
+    with Store(tmp_path) as store, store.open("me", talker, create=True) as session:
+        for line in TOLD:
+            session.generate(line, max_new_tokens=32)
+        assert session.sleep() is not None
+        assert session.status().window_fill == 0
+    with Store(tmp_path) as store, store.open("me", talker) as session:
+        for question, answer in ASKED:
+            assert answer in session.fork().generate(question, max_new_tokens=32), question
+        stranger = talker.session()
+        assert "Milo" not in stranger.generate(ASKED[0][0], max_new_tokens=32)
 
 
-def test_a_system_prompt_stays_outside_the_window(talker: Talker) -> None:
+def test_its_system_prompt_stays_outside_the_window(talker: Talker) -> None:
     session = talker.session()
     session.generate("Hello!", max_new_tokens=4)
     assert session.sleeps[0].trigger == "system"
+    before = session.state.num_entries
     session.sleep()
-    assert session.state.window_fill == 0
-    assert session.state.num_entries > 0
+    assert session.state.num_entries > before > 0

@@ -34,9 +34,9 @@ def talker() -> Talker:
 def read_chats() -> Iterator[list[tuple[str, str]]]:
     """What the README shows: a list of lines and replies for every start of the chat."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.search(r"```\n(\$ make talk\n.*?)```", readme, re.DOTALL)
+    shown = re.search(r"```\n(\$ make chat\n.*?)```", readme, re.DOTALL)
     assert shown is not None
-    for chat in shown.group(1).split("$ make talk\n")[1:]:
+    for chat in shown.group(1).split("$ make chat\n")[1:]:
         said = [line for line in chat.splitlines() if not line.startswith("[")]
         pairs = itertools.pairwise(said)
         yield [(line[2:], reply) for line, reply in pairs if line.startswith("> ")]

@@ -171,13 +171,18 @@ def test_a_recital_leaves_out_what_memory_does_not_make_likelier(
     assert nats == pytest.approx([2.0] * 10 + [0.0])
 
 
-def test_a_recital_comes_before_what_was_said() -> None:
-    talker = make_talker("recital")
+def test_a_recital_comes_before_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    talker, sentence = make_talker("recital"), TOKENIZER.encode("You are Bo.")
+    nats = [1.0] * len(sentence)
+    monkeypatch.setattr(rehearsal, "recite", lambda *_: iter([(sentence, nats)]))
     state = read(talker, CHAT)
     replay, everything = rehearse(talker, state), rehearse(make_talker("user"), state)
     assert replay is not None and everything is not None
     said = TOKENIZER.encode(" I am Bo.\n\n Is it cold?\n\n")
     assert replay.tokens[0].tolist()[-len(said) :] == said
+    before = replay.tokens[0].tolist()[: -len(said)]
+    assert TOKENIZER.decode(before) == f"> {QUESTION}\nYou are Bo."
+    assert (replay.surprise[0, len(before) - len(sentence) : len(before) - 1] == 1).all()
     assert torch.equal(replay.surprise[0, -len(said) :], everything.surprise[0, -len(said) :])
 
 

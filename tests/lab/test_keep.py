@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from slowwave.lab.keep.memories import EMPTY, FOREIGN, FULL, Memory, list_memori
 from slowwave.lab.keep.report import draw_keep, list_tables
 from slowwave.lab.keep.run import KeepTest, read_document, run_keep
 from slowwave.lab.keep.scores import (
+    Kept,
     cut_chat,
     encode_exchange,
     is_right,
@@ -213,6 +215,25 @@ def test_the_command_writes_rows_and_a_figure(
     assert written["options"]["texts"] == 2
     assert (tmp_path / "keep.png").stat().st_size > 10_000
     assert draw_keep([], tmp_path, "nothing") is None
+
+
+def test_rows_that_were_found_outlast_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, talker: Talker
+) -> None:
+    monkeypatch.setattr("slowwave.memory.talker.load", lambda *_, **__: talker)
+    scored = run.score_facts
+    left = iter(range(3))
+
+    def stop(*arguments: Any, **options: Any) -> Kept:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return scored(*arguments, **options)
+
+    monkeypatch.setattr(run, "score_facts", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bench(["keep", "MODEL", "--tests", "facts", "--texts", "2", "--out", str(tmp_path)])
+    written = json.loads((tmp_path / "keep.json").read_text())
+    assert [row["memory"] for row in written["rows"]] == [FULL]
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,31 @@ from hypothesis import strategies as st
 from slowwave.tasks.introductions.conversation import KINDS, draw_conversation, read_words
 
 
-@given(st.integers(0, 2**32), st.integers(0, 12), st.integers(0, 70), st.integers(1, 3))
-def test_answers_follow_from_what_was_said(seed: int, told: int, talk: int, repeats: int) -> None:
-    drawn = draw_conversation(random.Random(seed), told=told, talk=talk, repeats=repeats)
+@given(
+    st.integers(0, 2**32),
+    st.integers(0, 12),
+    st.integers(0, 70),
+    st.integers(0, 3),
+    st.integers(1, 3),
+)
+def test_answers_follow_from_what_was_said(
+    seed: int, told: int, talk: int, noted: int, repeats: int
+) -> None:
+    drawn = draw_conversation(
+        random.Random(seed), told=told, talk=talk, noted=noted, repeats=repeats
+    )
     users = [turn.text for turn in drawn.turns if turn.role == "user"]
     roles = [turn.role for turn in drawn.turns]
     assert roles == ["user", "assistant"] * (len(roles) // 2)
-    assert len(drawn.questions) == told * repeats + 2
+    assert len(drawn.questions) == told * repeats + 2 + noted
+    kinds = [question.kind for question in drawn.questions]
+    assert (kinds.count("unknown"), kinds.count("noted")) == (2, noted)
     for question in drawn.questions:
         assert question.kind in KINDS
         assert question.value.lower() in question.answer.lower()
         if question.kind in ("unknown", "noted"):
             assert question.value == ""
+            assert question.text.endswith("?") == (question.kind == "unknown")
         else:
             assert any(question.value.lower() in text.lower() for text in users)
 

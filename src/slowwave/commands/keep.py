@@ -11,10 +11,10 @@ import tyro
 
 from slowwave.commands.arguments import parse, require_folder, split_setting
 from slowwave.console import PlainConsole
+from slowwave.lab.keep.texts import Test
+from slowwave.sleep.config import Replayed
 from slowwave.status_line import StatusLine
 from slowwave.storage.json_files import write_json
-
-Test = Literal["facts", "strangers", "continuation"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class KeepOptions:
     """Files for continuation; Python's reference manual, which comes with Python, if not given."""
     places: int = 4
     """Where in the text a continuation begins, evenly."""
-    replay: Literal["critic", "user", "window", "recital", "questions"] = "critic"
+    replay: Replayed = "critic"
     """What of a stranger's window is read again."""
     form: Literal["auto", "template", "plain"] = "auto"
     """How a chat is written: by the model's template, or as a plain transcript."""
@@ -88,7 +88,7 @@ def bench_keep(arguments: list[str]) -> None:
         from slowwave.memory.talker import load
         from slowwave.storage.environment import describe_environment
 
-        talker = load(options.model, form=options.form)
+        talker = load(options.model, form=options.form, say=status.say)
         if talker.chat is None and "strangers" in options.tests:
             raise ValueError(f"{options.model} has no chat; leave strangers out of --tests")
         memories = list_memories(
@@ -103,22 +103,22 @@ def bench_keep(arguments: list[str]) -> None:
         names = ("texts", "people", "windows", "window", "replay", "places")
         given = {name: getattr(options, name) for name in names}
         test = KeepTest(document=document, **given)
+        record = {
+            "model": options.model,
+            "options": json.loads(json.dumps(dataclasses.asdict(options), default=str)),
+            "rows": rows,
+            "environment": describe_environment(seed=0),
+        }
         for row in run_keep(talker, options.tests, memories, test, status.show):
             rows.append(row if options.replies else _without_replies(row))
             if not options.json:
                 status.say(json.dumps(_without_replies(row)))
-        environment = describe_environment(seed=0)
-    document_of_all = {
-        "model": options.model,
-        "options": json.loads(json.dumps(dataclasses.asdict(options), default=str)),
-        "rows": rows,
-        "environment": environment,
-    }
+            if options.out is not None:  # after each, for the run may be interrupted
+                write_json(options.out / "keep.json", record)
     if options.out is not None:
-        write_json(options.out / "keep.json", document_of_all)
         draw_keep(rows, options.out, f"What memories keep: {Path(options.model).name}")
     if options.json:
-        print(json.dumps(document_of_all))
+        print(json.dumps(record))
         return
     console = PlainConsole()
     for table in list_tables(rows):

@@ -31,7 +31,7 @@ SLEEP = SleepConfig(
     at_turns=True,
 )
 """Window, ratio and what is read again are those that the adapter was trained with. It never saw
-more than some 1,500 tokens before a question, so what is older is turned to be as near."""
+more than some 1,000 tokens before a question, so what is older is turned to be as near."""
 PIECE = 1 << 20
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -19,13 +19,12 @@ from slowwave.lab.keep.scores import (
     score_continuation,
     score_facts,
 )
-from slowwave.lab.keep.texts import read_talk, write_facts
+from slowwave.lab.keep.texts import Test, read_talk, write_facts
 from slowwave.memory.session import Session
 from slowwave.memory.talker import Talker
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.config import SleepConfig
 
-Test = Literal["facts", "strangers", "continuation"]
 Row = dict[str, Any]
 Say = Callable[[str], object]
 

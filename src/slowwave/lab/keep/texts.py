@@ -10,8 +10,9 @@ import random
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+Test = Literal["facts", "strangers", "continuation"]
 Exchange = tuple[str, str]
 """What a user says, and what is replied."""
 

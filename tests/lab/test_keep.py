@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,31 @@ def test_rows_have_controls_beside_memories(talker: Talker) -> None:
     assert by_name["compact", 2]["kilobytes"] == by_name["streaming", 2]["kilobytes"]
     assert by_name["compact", 2]["kilobytes"] < by_name[FULL, 2]["kilobytes"]
     assert len(list_tables(rows)) == 3
+
+
+def test_another_memory_is_of_another_person_after_as_many_windows(
+    talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, Any]] = []
+
+    def note(session: Any, questions: Any, *, seconds: float) -> Kept:
+        asked.append((session, questions))
+        counted = Counter({"told": 1})
+        return Kept(right=counted, asked=counted, nbytes=0, seconds=seconds)
+
+    monkeypatch.setattr(run, "cut_chat", lambda _, person, *__: person)
+    monkeypatch.setattr(
+        run,
+        "live_through",
+        lambda _, person, counts: [(each, (person, each), 0.0) for each in counts],
+    )
+    monkeypatch.setattr(run, "ask_questions", note)
+    memories = [Memory("compact", 2, 1 / 8, {"kind": "compact"})]
+    rows = [*run_keep(talker, ("strangers",), memories, TEST, print)]
+    assert [row["windows"] for row in rows if row["memory"] == FOREIGN] == [1, 2]
+    first, second = (each.questions for each in read_talk().people[:2])
+    others = [((1, 1), first), ((0, 1), second), ((1, 2), first), ((0, 2), second)]
+    assert asked[-4:] == others
 
 
 def test_a_text_that_is_too_short_is_refused(talker: Talker) -> None:

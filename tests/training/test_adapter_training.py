@@ -15,8 +15,10 @@ from slowwave.runtime.config import PLAIN
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.config import Compact, SleepConfig
 from slowwave.storage.checkpoint import load_tensors, save_tensors
+from slowwave.tasks.introductions.conversation import Conversation
 from slowwave.training.adapter import (
     NO_TARGET,
+    compute_divergence,
     compute_loss,
     draw_for,
     encode_questions,
@@ -25,6 +27,12 @@ from slowwave.training.adapter import (
     validate,
 )
 from slowwave.training.adapter_config import AdapterConfig
+from slowwave.training.small_talk import (
+    cut_reply,
+    draw_requests,
+    provide_small_talk,
+    write_replies,
+)
 from tiny_models import THREE_LAYERS
 
 CONFIG = AdapterConfig(
@@ -35,9 +43,12 @@ CONFIG = AdapterConfig(
     least_told=1,
     most_told=2,
     most_talk=2,
+    small_talk=3,
+    anchors=2,
     validate=1,
     validate_every=2,
 )
+TALK = [("How are you?", "Very well."), ("What is snow?", "Frozen water.")]
 SLEEP = SleepConfig(window=128, passes=2, consolidator=Compact(ratio=0.25, capacity=1.0))
 
 
@@ -47,7 +58,7 @@ def make_talker() -> TalkingModel:
 
 def test_answers_and_their_end_are_what_is_learned() -> None:
     talker = make_talker()
-    conversation = draw_for(CONFIG, "train", 0)
+    conversation = draw_for(CONFIG, TALK, "train", 0)
     asked = encode_questions(talker, conversation.questions)
     for question, tokens, targets in zip(conversation.questions, *asked, strict=True):
         learned = bytes(targets[targets != NO_TARGET].tolist()).decode()
@@ -58,7 +69,7 @@ def test_answers_and_their_end_are_what_is_learned() -> None:
 
 def test_windows_end_between_turns() -> None:
     talker = make_talker()
-    conversation = draw_for(dataclasses.replace(CONFIG, most_talk=20), "train", 3)
+    conversation = draw_for(dataclasses.replace(CONFIG, most_talk=20), TALK, "train", 3)
     state = read_conversation(talker, conversation)
     assert state.counters.num_sleeps > 2
     length = sum(len(f"User: {turn.text}\n") for turn in conversation.turns[::2])
@@ -69,14 +80,61 @@ def test_windows_end_between_turns() -> None:
 def test_only_the_adapter_learns_and_only_from_answers() -> None:
     talker = make_talker()
     changes = adapt(talker.model, 2, torch.Generator().manual_seed(0))
-    loss, anchor = compute_loss(talker, draw_for(CONFIG, "train", 0), CONFIG)
-    assert float(anchor.detach()) == pytest.approx(0, abs=1e-6)
+    loss, _ = compute_loss(talker, draw_for(CONFIG, TALK, "train", 0), TALK)
     loss.backward()
     assert any(
         bool(change.grad.abs().max() > 0) for change in changes.values() if change.grad is not None
     )
     names = {name for name, each in talker.model.named_parameters() if each.grad is not None}
     assert names <= set(changes)
+
+
+@torch.no_grad()
+def test_small_talk_is_held_to_a_model_without_adapter_and_memory() -> None:
+    talker = make_talker()
+    changes = adapt(talker.model, 2, torch.Generator().manual_seed(0))
+    nothing = read_conversation(talker, Conversation([], []))
+    told = read_conversation(talker, draw_for(CONFIG, TALK, "train", 0))
+    assert float(compute_divergence(talker, nothing, TALK)) == pytest.approx(0, abs=1e-6)
+    assert float(compute_divergence(talker, told, TALK)) > 1e-4
+    for change in changes.values():
+        change.add_(0.1)
+    assert float(compute_divergence(talker, nothing, TALK)) > 1e-4
+
+
+@torch.no_grad()
+def test_replies_to_small_talk_are_the_models_own(tmp_path: Path) -> None:
+    """Written many at a time they are those that each request has alone, and are written once."""
+    talker = make_talker()
+    requests = draw_requests(3)
+    together = write_replies(talker, requests)
+    assert together == [write_replies(talker, [request])[0] for request in requests]
+    assert len({*requests}) == 3
+    train, validation = provide_small_talk(talker, 3, tmp_path)
+    assert [*validation, *train] == [*zip(requests, together, strict=True)]
+    written = (tmp_path / "small_talk.json").read_text()
+    (tmp_path / "small_talk.json").write_text(written.replace(json.dumps(together[0]), '"Kept."'))
+    assert provide_small_talk(talker, 3, tmp_path).validation == [(requests[0], "Kept.")]
+    assert len(provide_small_talk(talker, 2, tmp_path).train) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("One. Two! Three and", "One. Two!"),
+        ("It is 3.5 km", "It is 3.5 km"),
+        (" First line\nSecond.", "First line"),
+        ("\n", "I see."),
+    ],
+)
+def test_replies_end_with_a_sentence(text: str, reply: str) -> None:
+    assert cut_reply(text) == reply
+
+
+@pytest.mark.parametrize("count", [1, 10_000])
+def test_more_small_talk_than_there_is_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=rf"adapter.small_talk is {count}; use 2 to \d+"):
+        draw_requests(count)
 
 
 def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
@@ -99,9 +157,9 @@ def test_it_learns(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, rank=8, steps=12, validate_every=12)
     adapted = make_talker()
     adapt(adapted.model, 8, torch.Generator().manual_seed(0))
-    before = validate(adapted, config).loss
+    before = validate(adapted, config, TALK).loss
     train_adapter(talker, config, tmp_path)
-    assert validate(talker, config).loss < before - 0.5
+    assert validate(talker, config, TALK).loss < before - 0.5
 
 
 def test_a_model_without_a_chat_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Each step draws a conversation, reads it window by window without gradients, sleeping on each, and
 asks about it. Gradients go through questions and answers alone (the context's keys and values are
-constants), so that a step costs little more than a reading. Small talk that the untrained model
-answers holds the rest of what it says in place.
+constants), so that a step costs little more than a reading. Small talk is to be replied to as the
+untrained model does that has nothing in memory, which holds the rest of what it says in place.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import random
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,11 +34,13 @@ from slowwave.storage.checkpoint import load_tensors, save_tensors
 from slowwave.storage.json_files import dump_lines, parse_lines
 from slowwave.tasks.introductions.conversation import (
     Conversation,
+    Exchange,
     Question,
     draw_conversation,
-    read_words,
 )
 from slowwave.training.adapter_config import AdapterConfig
+from slowwave.training.precision import narrow_products
+from slowwave.training.small_talk import provide_small_talk
 
 NO_TARGET = -100
 METRICS = "metrics.jsonl"
@@ -52,32 +55,38 @@ class Asked(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Mean loss of answers, and shares of questions whose answer is the likeliest, by kind."""
+    """Mean loss of answers, divergence of small talk, and shares of questions whose answer is the
+    likeliest, by kind."""
 
     loss: float
+    anchor: float
     right: dict[str, float]
 
 
 def train_adapter(
     talker: TalkingModel, config: AdapterConfig, folder: Path, *, last: int | None = None
 ) -> None:
-    """Trains, or goes on, in a folder: adapter.safetensors, progress.safetensors, metrics.jsonl.
+    """Trains, or goes on, in a folder: adapter.safetensors, progress.safetensors, metrics.jsonl,
+    small_talk.json.
 
     The model is changed in place. last: the step after which to stop for now. Raises ValueError if
     the talker has no chat.
     """
     if talker.chat is None:
         raise ValueError("the model has no chat; load it with a template or a plain transcript")
+    folder.mkdir(parents=True, exist_ok=True)
+    small_talk = provide_small_talk(talker, config.small_talk, folder)
     generator = torch.Generator().manual_seed(_hash("weights", config.seed))
     changes = adapt(talker.model, config.rank, generator)
     optimizer = torch.optim.AdamW(changes.values(), lr=config.lr, betas=(0.9, 0.95))
-    folder.mkdir(parents=True, exist_ok=True)
     begun = _load_progress(folder, changes, optimizer)
     _forget_lines(folder, begun)
     for step in range(begun, config.steps if last is None else last):
         began = time.perf_counter()
         _set_rate(optimizer, step, config)
-        loss, anchor = compute_loss(talker, draw_for(config, "train", step), config)
+        conversation = draw_for(config, small_talk.train, "train", step)
+        anchors = _draw_anchors(config, small_talk.train, "train", step)
+        loss, anchor = compute_loss(talker, conversation, anchors)
         (loss + config.anchor_weight * anchor).backward()
         norm = torch.nn.utils.clip_grad_norm_(changes.values(), config.clip_norm)
         optimizer.step()
@@ -86,21 +95,32 @@ def train_adapter(
         line = {name: float(each.detach()) for name, each in measured.items()}
         _log(folder, {"step": step, **line, "seconds": time.perf_counter() - began})
         if (step + 1) % config.validate_every == 0 or step + 1 == config.steps:
-            _log(folder, {"step": step, **validate(talker, config)._asdict()})
+            _log(
+                folder, {"step": step, **validate(talker, config, small_talk.validation)._asdict()}
+            )
             _save_progress(folder, changes, optimizer, step + 1)
 
 
-def draw_for(config: AdapterConfig, split: str, index: int) -> Conversation:
+def draw_for(
+    config: AdapterConfig, small_talk: Sequence[Exchange], split: str, index: int
+) -> Conversation:
     """The conversation at a place of a split; no two splits draw alike."""
     generator = random.Random(_hash(split, config.seed, index))
     return draw_conversation(
         generator,
         told=generator.randint(config.least_told, config.most_told),
-        talk=generator.randint(0, config.most_talk),
+        talk=generator.choices(small_talk, k=generator.randint(0, config.most_talk)),
         unknown=config.unknown,
         noted=config.noted,
         repeats=config.repeats,
     )
+
+
+def _draw_anchors(
+    config: AdapterConfig, small_talk: Sequence[Exchange], split: str, index: int
+) -> list[Exchange]:
+    generator = random.Random(_hash("anchors", split, config.seed, index))
+    return generator.choices(small_talk, k=config.anchors)
 
 
 def read_conversation(talker: TalkingModel, conversation: Conversation) -> MemoryState:
@@ -116,26 +136,28 @@ def read_conversation(talker: TalkingModel, conversation: Conversation) -> Memor
 
 
 def compute_loss(
-    talker: TalkingModel, conversation: Conversation, config: AdapterConfig
+    talker: TalkingModel, conversation: Conversation, anchors: Sequence[Exchange]
 ) -> tuple[Tensor, Tensor]:
-    """Mean loss of the answers to a conversation's questions, and of anchors against the model
-    without the adapter."""
-    with torch.no_grad():
+    """Mean loss of the answers to a conversation's questions, and divergence of replies to small
+    talk after it, a token of a reply each, from the model without adapter and without memory."""
+    with torch.no_grad(), narrow_products(talker.model.device):
         state = read_conversation(talker, conversation)
     asked = encode_questions(talker, conversation.questions)
     loss = F.cross_entropy(*_predict(talker, state, asked))
-    if not config.anchors:
-        return loss, torch.zeros_like(loss)
-    drawn = random.Random(_hash("anchors", conversation.questions[0].text))
-    pairs = drawn.sample(read_words().talk, config.anchors)
-    anchors = encode_questions(talker, [Question(said, reply, "", "") for said, reply in pairs])
+    return loss, compute_divergence(talker, state, anchors) if anchors else torch.zeros_like(loss)
+
+
+def compute_divergence(
+    talker: TalkingModel, state: MemoryState, small_talk: Sequence[Exchange]
+) -> Tensor:
+    """See `compute_loss`."""
+    asked = encode_questions(talker, [Question(*exchange, "", "") for exchange in small_talk])
     with torch.no_grad(), without_adapter(talker.model):
-        expected, _ = _predict(talker, state, anchors)
-    found, _ = _predict(talker, state, anchors)
-    divergence = F.kl_div(
+        expected, _ = _predict(talker, read_conversation(talker, Conversation([], [])), asked)
+    found, _ = _predict(talker, state, asked)
+    return F.kl_div(
         found.log_softmax(-1), expected.log_softmax(-1), reduction="batchmean", log_target=True
     )
-    return loss, divergence
 
 
 def encode_questions(talker: TalkingModel, questions: Sequence[Question]) -> Asked:
@@ -151,21 +173,23 @@ def encode_questions(talker: TalkingModel, questions: Sequence[Question]) -> Ask
 
 
 @torch.no_grad()
-def validate(talker: TalkingModel, config: AdapterConfig) -> Score:
-    """Scores conversations that no step trains on."""
-    losses: list[float] = []
+def validate(talker: TalkingModel, config: AdapterConfig, small_talk: Sequence[Exchange]) -> Score:
+    """Scores conversations, and small talk, that no step trains on."""
+    losses, divergences = list[float](), list[float]()
     right: dict[str, list[bool]] = {}
     for index in range(config.validate):
-        conversation = draw_for(config, "validation", index)
-        state = read_conversation(talker, conversation)
+        conversation = draw_for(config, small_talk, "validation", index)
+        with narrow_products(talker.model.device):
+            state = read_conversation(talker, conversation)
         asked = encode_questions(talker, conversation.questions)
         logits, targets = _predict(talker, state, asked)
         losses.append(float(F.cross_entropy(logits, targets)))
         hits = (logits.argmax(-1) == targets).split((asked.targets != NO_TARGET).sum(1).tolist())
         for question, hit in zip(conversation.questions, hits, strict=True):
             right.setdefault(question.kind, []).append(bool(hit.all()))
+        divergences.append(float(compute_divergence(talker, state, small_talk)))
     shares = {kind: sum(each) / len(each) for kind, each in sorted(right.items())}
-    return Score(sum(losses) / len(losses), shares)
+    return Score(statistics.fmean(losses), statistics.fmean(divergences), shares)
 
 
 @contextlib.contextmanager

@@ -26,17 +26,19 @@ class AdapterConfig(Config):
     """Things that a conversation tells, at least."""
     most_told: int = 12
     """Things that a conversation tells, at most."""
-    most_talk: int = 24
+    most_talk: int = 48
     """Exchanges of small talk in a conversation, at most."""
     repeats: int = 2
     """How often each told thing is asked for."""
-    unknown: int = 3
+    unknown: int = 4
     """Questions about what was not told."""
     noted: int = 2
     """Things that are told in place of a question, and are to be noted."""
-    anchors: int = 2
-    """Lines of small talk whose reply is held to that of the model without the adapter."""
-    anchor_weight: float = 0.3
+    small_talk: int = 512
+    """Exchanges of small talk: what users say and what the model replies before it is trained."""
+    anchors: int = 4
+    """Of these in a step, whose reply is held to that of the model without adapter or memory."""
+    anchor_weight: float = 1.0
     """Weight of these in the loss."""
     validate: int = 16
     """Conversations of each validation."""

@@ -1,28 +1,36 @@
 """Conversations in plain English, drawn at random: what a user tells, small talk, and questions.
 
 Words are in the TOML files beside this one. What is told may be corrected later; some of what is
-asked was never told.
+asked was never told, though much of it sounds like what was. What a user says in small talk is
+here as well; what is replied to it is for the model that is trained to write.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Role = Literal["user", "assistant"]
-CORRECTED = 0.15
+CORRECTED = 0.25
 """Share of what is told that is told anew, otherwise."""
 WRAPPED = 0.3
 """Share of messages that say something around what they tell."""
 PATTERNED = 0.6
 """Share of what is told that follows a pattern, which fits many things."""
+CONFUSED = 0.5
+"""Share of what was never told that has the values of something told: another's name."""
 KINDS = ("told", "corrected", "unknown", "noted")
+
+
+Exchange = tuple[str, str]
+"""What a user says in small talk, and what is replied."""
 
 
 class Turn(NamedTuple):
@@ -69,7 +77,7 @@ class Words(NamedTuple):
 
     attributes: list[Attribute]
     patterns: dict[str, list[Attribute]]
-    talk: list[tuple[str, str]]
+    requests: list[str]
     noted: list[str]
     unknown: str
     correct: list[str]
@@ -87,25 +95,25 @@ def read_words() -> Words:
         name: [_make_attribute(lists, read, about, name) for about in _list(lists, read["about"])]
         for name, read in _read("patterns.toml").items()
     }
-    others = _read("small_talk.toml")
-    talk = [cast(tuple[str, str], tuple(pair)) for pair in others["talk"]]
-    texts = (others["noted"], others["unknown"], others["correct"], others["wrap"])
-    return Words(attributes, patterns, talk, *texts)
+    around = _read("around.toml")
+    texts = (around["noted"], around["unknown"], around["correct"], around["wrap"])
+    return Words(attributes, patterns, _read_requests(), *texts)
 
 
 def draw_conversation(
     generator: random.Random,
     *,
     told: int,
-    talk: int,
+    talk: Sequence[Exchange] = (),
     unknown: int = 2,
     noted: int = 0,
     repeats: int = 1,
 ) -> Conversation:
-    """A conversation in which `told` things are told, among `talk` exchanges of small talk.
+    """A conversation in which `told` things are told among small talk.
 
-    unknown: questions about things that were not told. noted: things that are told in place of a
-    question. repeats: how often each thing is asked for, in other words where there are any.
+    talk: exchanges that come in any order. unknown: questions about things that were not told.
+    noted: things that are told in place of a question. repeats: how often each thing is asked for,
+    in other words where there are any.
     """
     words = read_words()
     if told + unknown + noted > len(words.attributes):
@@ -113,16 +121,14 @@ def draw_conversation(
             f"told is {told} with {unknown} unknown and {noted} noted; use {len(words.attributes)} "
             "or fewer in all"
         )
-    drawn = _draw_attributes(generator, words, told + unknown + noted)
+    drawn = _draw_attributes(generator, words, told, told + noted, told + noted + unknown)
     held = [(each, _draw_value(generator, each)) for each in drawn[:told]]
     events: list[tuple[float, list[Turn]]] = []
     questions: list[Question] = []
     for group in _group(generator, held):
         said = [_write(generator.choice(each.tell), value) for each, value in group]
-        text = " ".join(said)
-        if generator.random() < WRAPPED:
-            text = generator.choice(words.wrap).format(said=text)
         at = generator.random()
+        text = _wrap(generator, words, " ".join(said))
         events.append((at, _exchange(generator, words, text)))
         for attribute, first in group:
             value, kind = first, "told"
@@ -133,30 +139,40 @@ def draw_conversation(
                 events.append((generator.uniform(at, 1), _exchange(generator, words, text)))
             for asked in _sample(generator, attribute.ask, repeats):
                 questions.append(Question(asked, _write(attribute.answer, value), value, kind))
-    for attribute in drawn[told : told + unknown]:
+    for attribute in drawn[told : told + noted]:
+        said = _write(generator.choice(attribute.tell), _draw_value(generator, attribute))
+        questions.append(Question(_wrap(generator, words, said), words.noted[0], "", "noted"))
+    for attribute in drawn[told + noted :]:
         asked = generator.choice(attribute.ask)
         questions.append(Question(asked, words.unknown, "", "unknown"))
-    for attribute in drawn[told + unknown :]:
-        text = _write(generator.choice(attribute.tell), _draw_value(generator, attribute))
-        questions.append(Question(text, words.noted[0], "", "noted"))
-    for question, reply in _sample(generator, words.talk, talk):
-        turns = [Turn("user", question), Turn("assistant", reply)]
-        events.append((generator.random(), turns))
+    for said, reply in talk:
+        events.append((generator.random(), [Turn("user", said), Turn("assistant", reply)]))
     events.sort(key=lambda event: event[0])
     generator.shuffle(questions)
     return Conversation([turn for _, turns in events for turn in turns], questions)
 
 
-def _draw_attributes(generator: random.Random, words: Words, count: int) -> list[Attribute]:
-    """So many attributes, no two of them asked for alike."""
+def _draw_attributes(
+    generator: random.Random, words: Words, told: int, plain: int, count: int
+) -> list[Attribute]:
+    """So many attributes, no two of them asked for alike. Of those from place `plain` on many have
+    the values of one of the first `told`."""
     drawn: list[Attribute] = []
     while len(drawn) < count:
         found = generator.choice(words.attributes)
         if generator.random() < PATTERNED:
             found = generator.choice(words.patterns[generator.choice([*words.patterns])])
+        if told and len(drawn) >= plain and generator.random() < CONFUSED:
+            found = generator.choice(_find_confusable(words, generator.choice(drawn[:told])))
         if all(found.topic != each.topic for each in drawn):
             drawn.append(found)
     return drawn
+
+
+def _find_confusable(words: Words, attribute: Attribute) -> list[Attribute]:
+    """All attributes that have the same values, itself included."""
+    every = itertools.chain(words.attributes, *words.patterns.values())
+    return [each for each in every if each.values == attribute.values]
 
 
 def _group(generator: random.Random, items: list[Item]) -> Iterator[list[Item]]:
@@ -171,6 +187,13 @@ def _group(generator: random.Random, items: list[Item]) -> Iterator[list[Item]]:
 def _exchange(generator: random.Random, words: Words, said: str) -> list[Turn]:
     """What a user tells, and what is replied."""
     return [Turn("user", said), Turn("assistant", generator.choice(words.noted))]
+
+
+def _wrap(generator: random.Random, words: Words, said: str) -> str:
+    """What is told, at times with something around it."""
+    if generator.random() >= WRAPPED:
+        return said
+    return generator.choice(words.wrap).format(said=said)
 
 
 def _draw_value(generator: random.Random, attribute: Attribute, *, unlike: str = "") -> str:
@@ -195,6 +218,16 @@ def _make_attribute(
     is_told_apart = about and all("{x}" in text for text in read["ask"])
     topic = read.get("topic", f"{name}: {about}" if is_told_apart else name)
     return Attribute(tell, ask, answer, values, topic)
+
+
+def _read_requests() -> list[str]:
+    read = _read("requests.toml")
+    patterns = [
+        pattern["text"].format(x=about)
+        for pattern in read["patterns"].values()
+        for about in _list(read["lists"], pattern["about"])
+    ]
+    return [*read["lines"], *patterns]
 
 
 def _list(lists: dict[str, list[str]], named: str | list[str]) -> list[str]:

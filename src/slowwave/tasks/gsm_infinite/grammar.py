@@ -147,7 +147,7 @@ def question_signs(problem: Problem) -> list[str]:
 def statement_phrases(problem: Problem, statement: Statement) -> list[str]:
     """The phrases of a statement, its full stop included; all but names in lower case."""
     quantity, expression = statement
-    name = list(_name(problem, quantity))
+    name = list(name_phrases(problem, quantity))
     if expression is None:
         return [*name, ITEM_EXISTS if quantity.kind == Kind.ITEM else IS_POSITIVE, "."]
     return [*name, "equals", *_expression(problem, expression), "."]
@@ -159,7 +159,7 @@ def question_phrases(problem: Problem) -> list[str]:
     if asked.kind == Kind.ITEM:
         item, place = problem.items[asked.item], problem.places[asked.place]
         return ["how many", item, "does", place, "have", "?"]
-    return ["what is", *_name(problem, asked), "?"]
+    return ["what is", *name_phrases(problem, asked), "?"]
 
 
 def to_text(phrases: Iterable[str]) -> str:
@@ -242,7 +242,8 @@ def _name_signs(problem: Problem, quantity: Quantity) -> list[str]:
     return [_KIND_SIGNS[quantity.kind], place]
 
 
-def _name(problem: Problem, quantity: Quantity) -> Iterator[str]:
+def name_phrases(problem: Problem, quantity: Quantity) -> Iterator[str]:
+    """The phrases that name a quantity within a sentence."""
     theme, place = THEMES[problem.theme], problem.places[quantity.place]
     match quantity.kind:
         case Kind.ITEM:
@@ -268,7 +269,7 @@ def _expression(problem: Problem, expression: Expression) -> Iterator[str]:
     for position, quantity in enumerate(references):
         if position:
             yield "," if position < last else "and" if last == 1 else ", and"
-        yield from _name(problem, quantity)
+        yield from name_phrases(problem, quantity)
 
 
 def _problems(config: GsmInfiniteConfig, choose: Choose) -> Iterator[Problem]:

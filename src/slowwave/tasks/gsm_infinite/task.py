@@ -98,6 +98,11 @@ class GsmInfinite(Task[GsmInfiniteConfig]):
         groups = np.broadcast_to(operations[:, None], inputs.shape)
         return Batch(Labelled.from_arrays(inputs, targets, answers, groups), None)
 
+    def draw_problem(self, split: str, index: int) -> Problem:
+        """The problem that an example is of, with all that it states."""
+        ((_, problem),) = self._draw(split, [index])
+        return problem
+
     def describe(self, split: str, index: int) -> tuple[Lines, Lines, Lines]:
         ((draw, problem),) = self._draw(split, [index])
         statements = (to_text(statement_phrases(problem, s)) for s in problem.statements)

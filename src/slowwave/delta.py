@@ -13,9 +13,6 @@ from torch import Tensor
 
 from slowwave.part import Part
 
-MOST_RANK = 256
-"""Beyond it a delta would be as large as a small model."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LowRank(Part):

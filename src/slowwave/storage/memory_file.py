@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from slowwave.config import Config, Many
-from slowwave.delta import MOST_RANK
 from slowwave.entries import CompactKeyValues
 from slowwave.models.backbone import HybridLM
-from slowwave.models.config import LayerType
+from slowwave.models.config import MOST_RANK, LayerType
 from slowwave.models.mixers.mixer import find_mixer
 from slowwave.ops.norm import wide_dtype
 from slowwave.sleep.awake import open_window

@@ -157,6 +157,15 @@ def read_gate(path: str | Path) -> GateConfig:
         raise ValueError(f"{path}: {error}") from None
 
 
+def read_dream(path: str | Path) -> DreamConfig:
+    """How to dream, as a TOML file says; raises ValueError, in a sentence that names it."""
+    values = read_toml(path)
+    try:
+        return DreamConfig.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 def require_sleep(gate: GateConfig | None, sleep: SleepConfig) -> None:
     """Raises ValueError if there is a gate, but nothing that it could reject."""
     if gate is not None and sleep.eviction == "none":

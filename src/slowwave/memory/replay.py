@@ -70,6 +70,8 @@ def resleep(
 
 def _write_anew(talker: TalkingModel, entry: Entry) -> Entry:
     """An entry as another model is told it: words as they are, messages in its chat's form."""
+    if entry.kind == "sleep":
+        return entry
     chat, tokenizer = talker.chat, talker.tokenizer
     if chat is None or entry.role is None or chat.has_written(entry.text):
         tokens, text = tokenizer.encode(entry.given), entry.given

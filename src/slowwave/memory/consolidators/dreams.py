@@ -50,7 +50,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-_TELLS = re.compile(r"\b(i|my|mine|our|ours|we)\b", re.IGNORECASE)
+_TELLS = re.compile(r"\b(i|my|mine|our|ours|we|calls? me)\b", re.IGNORECASE)
 _ASKS = re.compile(
     r"(please|can|could|would|will|may|do|does|did|is|are|what|who|where|when|why|how|which|tell|"
     r"give|show|explain|write|name|suggest|help|let|i would like you|i'd like you|i want you|"
@@ -74,6 +74,7 @@ def find_statements(entries: Sequence[Entry]) -> list[Statement]:
 
 
 # Templates: what a statement says, and how it may be asked for; {x} is what it is about.
+_CALLS = r"((you can|you may|people|everyone|they) )?calls? me "
 _X = r"(?P<x>[\w' -]{1,40}?)"
 _NAME = ("What is my {x} called?", "What is the name of my {x}?", "What is my {x}'s name?")
 _SELF = ("What is my name?", "Who am I?", "What am I called?")
@@ -87,10 +88,7 @@ _AGE = ("How old am I?", "What is my age?")
 TEMPLATES = tuple(
     (re.compile(pattern, re.IGNORECASE), questions)
     for pattern, questions in (
-        (
-            r"my name is |(people|everyone|you can|they)? ?calls? me |i am called |i'm called ",
-            _SELF,
-        ),
+        (rf"{_CALLS}|my name is |i am called |i'm called ", _SELF),
         (r"hi,? i('m| am) |i('m| am) [a-z]+, by the way", _SELF),
         (rf"(the )?name of (my|our) {_X} is ", _NAME),
         (rf"(my|our) {_X} (is|are|was) (called|named) ", _NAME),
@@ -191,6 +189,7 @@ _SPEAKER = re.compile(
 
 def speak_to_user(text: str) -> str:
     """A sentence of the user, as it is said to him: "My dog is here." is "Your dog is here."."""
+    text = re.sub(rf"^{_CALLS}", "My name is ", text, flags=re.IGNORECASE)
     said = _SPEAKER.sub(lambda found: _SPOKEN[found[0].casefold()], text)
     return said[:1].upper() + said[1:]
 

@@ -77,7 +77,7 @@ def poison(session: Session, config: DreamConfig) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description="What a dream does to a model's recall.")
     parser.add_argument("model")
     parser.add_argument("--facts", type=int, default=45)
     parser.add_argument("--seed", type=int, default=0)

@@ -89,7 +89,8 @@ def test_a_dream_adds_a_delta_and_nothing_else(tmp_path: Path) -> None:
 def test_a_store_keeps_it_and_goes_back(tmp_path: Path) -> None:
     with Store(tmp_path / "store") as store:
         with store.open("ann", TALKER, create=True) as session:
-            live(session).snapshot("awake")
+            live(session)
+            session.snapshot("awake")
             report = session.dream(QUICK)
             session.snapshot("dreamt")
             kept = session.state.tensors()
@@ -156,16 +157,21 @@ def test_nothing_to_dream_changes_nothing(config: dict[str, Any], told: int, mes
     session = TALKER.session()
     for text in [*TOLD.values()][:told]:
         session.generate(text, max_new_tokens=2)
-    state, entries = session.state, [*session.entries]
+    state, entries, sleeps = session.state, [*session.entries], [*session.sleeps]
     with pytest.raises(NothingToDream, match=message):
         session.dream(dataclasses.replace(QUICK, **config))
-    assert (session.state is state, session.entries, session.sleeps) == (True, entries, [])
+    assert session.state is state
+    assert (session.entries, session.sleeps) == (entries, sleeps)
 
 
 @pytest.mark.parametrize(
     ("change", "gate", "reason"),
     [
-        ({"max_anchor_rise": 0.0, "anchors": 0}, None, "dream.max_anchor_rise is 0.0"),
+        (
+            {"max_anchor_rise": 0.0, "anchors": 0, "steps": 25, "lr": 0.05},
+            None,
+            "dream.max_anchor_rise is 0.0",
+        ),
         ({}, GateConfig(held_out=("Yes.",), max_mean_rise=-9.0), "gate.max_mean_rise is -9"),
     ],
 )
@@ -210,12 +216,13 @@ def test_enough_ends_it() -> None:
 
 def test_broken_off_it_has_not_been() -> None:
     session = live(TALKER.session())
-    state, entries = session.state, [*session.entries]
+    state, entries, sleeps = session.state, [*session.entries], [*session.sleeps]
     steps = session.dream_by_step(QUICK)
     for _ in range(3):
         next(steps)
     steps.close()
-    assert (session.state is state, session.entries, session.sleeps) == (True, entries, [])
+    assert session.state is state
+    assert (session.entries, session.sleeps) == (entries, sleeps)
     session.dream(QUICK)
 
 

@@ -332,21 +332,22 @@ def _judge(
     accepted: MemoryState,
 ) -> Steps[Verdict]:
     """By the rules of the config, and by the session's gate if there is one."""
+    before, after = tried.anchors
+    if after is None:
+        reason = "the dream left NaN or infinity in the delta"
+        return Verdict(outcome="rejected", refused=before, reasons=(reason,))
     reasons = list[str]()
-    if tried.anchors[1] is None:
-        reasons.append("the dream left NaN or infinity in the delta")
     if not tried.nll[1] < tried.nll[0]:
         reasons.append(
             f"the NLL of the answers is {tried.nll[0]:.4f} without the dream and "
             f"{tried.nll[1]:.4f} with it: nothing was learned"
         )
-    for name, (before, after) in (("mean", tried.mean), ("median", tried.median)):
-        if not after <= before * (1 + config.max_anchor_rise):
+    for name, (plain, changed) in (("mean", tried.mean), ("median", tried.median)):
+        if not changed <= plain * (1 + config.max_anchor_rise):
             reasons.append(
-                f"the {name} NLL of held-out text is {before:.4f} without the dream and "
-                f"{after:.4f} with it, and dream.max_anchor_rise is {config.max_anchor_rise}"
+                f"the {name} NLL of held-out text is {plain:.4f} without the dream and "
+                f"{changed:.4f} with it, and dream.max_anchor_rise is {config.max_anchor_rise}"
             )
-    before, after = tried.anchors
     if gate is None or reasons:
         outcome = "rejected" if reasons else "accepted"
         return Verdict(outcome=outcome, refused=before, accepted=after, reasons=tuple(reasons))

@@ -140,8 +140,8 @@ def test_it_moves_to_another_model() -> None:
     moved = resleep(other.session, session.entries)
     assert moved.state.delta is not None
     assert moved.state.delta.layers[0].down.shape == (1, 2, 32)
-    assert moved.state.counters.tokens_seen == session.state.counters.tokens_seen
-    assert moved.entries[-1] == session.entries[-1]  # its settings are no text to read
+    told = sum(len(entry.tokens) for entry in moved.entries)
+    assert moved.state.counters.tokens_seen == told  # the settings of a dream are no text to read
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 # A module may import from its own line and from the lines above it.
 ORDER = (
     ("console", "wording"),
-    ("config", "entries", "part", "state", "status_line"),
+    ("config", "delta", "entries", "part", "state", "status_line"),
     ("ops",),
     ("models",),
     ("sleep",),

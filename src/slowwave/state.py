@@ -17,6 +17,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from slowwave.delta import LowRankDelta
 from slowwave.entries import CompactKeyValues
 from slowwave.part import Function, Part
 
@@ -195,6 +196,8 @@ class MemoryState(Part):
     the rest; empty unless some pass starts there again.
     wake_layers: as `layers`, one entry a wake pass after the first (`sleep.wake_passes`).
     position: (B,) int64, the rotary position at which the open window begins; None is 0.
+    delta: what the stream adds to matrices of the model, which sleeps leave as it is; None for
+    nothing.
     """
 
     layers: tuple[LayerState, ...]
@@ -209,6 +212,7 @@ class MemoryState(Part):
         default=(), metadata={"name": "wake", "first": 2}
     )
     position: Tensor | None = None
+    delta: LowRankDelta | None = None
 
     @property
     def batch_size(self) -> int:

@@ -20,6 +20,12 @@ from slowwave.memory.config import Question
 from slowwave.memory.questions import probe_state
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker
+from slowwave.models.backbone import HybridLM
+from slowwave.runtime.config import ChatFormat
+from slowwave.runtime.model_folder import TalkerConfig, save
+from slowwave.sleep.config import SleepConfig
+from slowwave.storage.tokenizer import ByteTokenizer
+from tiny_models import TWO_LAYERS
 
 Call = Callable[..., str]
 
@@ -442,3 +448,27 @@ def test_a_session_with_a_name_from_before_the_rule_goes_on(
         store.open("a/b", talker, create=True).close()
     call("generate", model, "Hi", "--memory", "a/b", "--max-new-tokens", 3)
     assert read(call, "info", "a/b")["num_entries"] == 2
+
+
+def test_a_dream_is_told_and_kept(call: Call, refusal: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "dreamer"
+    config = TalkerConfig(model=TWO_LAYERS, sleep=SleepConfig(window=128), chat=ChatFormat())
+    save(folder, HybridLM(TWO_LAYERS), ByteTokenizer(), config)
+    dreamer = slowwave.load(folder)
+    with Store("memories") as store, store.open("ann", dreamer, create=True) as session:
+        session.generate("I live in Lima.", max_new_tokens=1)
+        session.generate("I play the flute. My car is red.", max_new_tokens=1)
+    (tmp_path / "dream.toml").write_text("steps = 2\nrank = 2\nmax_anchor_rise = 1.0\n")
+    command = ("memory", "dream", "ann", "--model", folder, "--config", tmp_path / "dream.toml")
+    said = json.loads(call(*command, "--json"))
+    assert said["report"]["dream"]["statements"] == 3
+    assert said["report"]["dream"]["steps"] == 2
+    assert said["report"]["verdict"]["outcome"] == "accepted"
+    line = call(*command, "--seconds", "1e-9")
+    assert line.startswith("dream: 3 statements, ")
+    assert " in 1 step (seconds), " in line
+    shown = call("memory", "show", "ann")
+    assert shown.count("(dream)") == 2
+    assert "questions learned" in shown
+    (tmp_path / "dream.toml").write_text("least_statements = 4\n")
+    assert "the ledger has 3 statements of its user" in refusal(*command)

@@ -185,6 +185,50 @@ def test_batches_with_padding(
         assert_same(loaded, state)
 
 
+def with_delta(state: MemoryState, model: HybridLM = MODEL) -> MemoryState:
+    """The state with changes of rank 3 that change what is read."""
+    delta = model.initial_delta(state.batch_size, 3).map(torch.randn_like)
+    return dataclasses.replace(state, delta=delta)
+
+
+@pytest.mark.parametrize("kind", ["gdn", "bfloat16", "float64"])
+def test_a_delta_goes_with_its_state(kind: str, tmp_path: Path) -> None:
+    model, path = MODELS[kind], tmp_path / "memory"
+    with torch.inference_mode():
+        state = with_delta(model.initial_state(2), model)
+        _, state = read(model, draw_tokens(2, 7), state, PLAIN)
+        save(path, state, model)
+        loaded = load(path, model, batch_size=2)
+        assert_same(loaded, state)
+        assert loaded.delta is not None
+        expected, _ = read(model, draw_tokens(2, 4, 1), state, PLAIN)
+        found, _ = read(model, draw_tokens(2, 4, 1), loaded, PLAIN)
+    assert torch.equal(found, expected)
+    assert read_header(path).rank == 3
+
+
+def test_a_delta_of_another_model_is_refused(tmp_path: Path) -> None:
+    """Though its sizes are the same."""
+    path = tmp_path / "memory"
+    save(path, with_delta(MODEL.initial_state(1)))
+    with pytest.raises(ValueError, match="memory of another model; load it with the one"):
+        load(path, HybridLM(SIZES, seed=9))
+
+
+def test_a_delta_that_is_not_what_the_header_tells(tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    save(path, with_delta(MODEL.initial_state(1)))
+    for rank, message in (
+        (0, "tensor delta.layers.0.down does not belong"),
+        (4, r"tensor delta.layers.0.down is F32 \(1, 3, 24\), the model makes it F32 \(1, 4, 24"),
+        (-1, "rank is -1, which no delta has; restore the file"),
+        (2**62, "rank is 4611686018427387904, which no delta has"),
+    ):
+        rewrite(path, lambda values, rank=rank: values.update(rank=rank))
+        with pytest.raises(ValueError, match=message):
+            load(path)
+
+
 def test_equal_states_make_equal_files(tmp_path: Path) -> None:
     """Whether they were read at once or token by token, into buffers with room to grow."""
     tokens = draw_tokens(1, 8)
@@ -325,10 +369,10 @@ def test_hostile_metadata(saved: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 4, "format 4, but this slowwave reads formats 1 to 3; use the slowwave that"),
-        ("format", True, "format True, but this slowwave reads formats 1 to 3"),
-        ("format", 2.0, r"format 2\.0, but this slowwave reads formats 1 to 3"),
-        ("format", "1", "format '1', but this slowwave reads formats 1 to 3"),
+        ("format", 5, "format 5, but this slowwave reads formats 1 to 4; use the slowwave that"),
+        ("format", True, "format True, but this slowwave reads formats 1 to 4"),
+        ("format", 2.0, r"format 2\.0, but this slowwave reads formats 1 to 4"),
+        ("format", "1", "format '1', but this slowwave reads formats 1 to 4"),
         ("format", 1, "checksum is .+ in format 1; restore it"),
         (
             "layers",

@@ -11,17 +11,17 @@ import torch
 from byte_tokenizer import ByteTokenizer
 from slowwave.models.adapter import adapt
 from slowwave.models.backbone import HybridLM
+from slowwave.runtime.asked import NO_TARGET, encode_asked
 from slowwave.runtime.config import PLAIN
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.config import Compact, SleepConfig
 from slowwave.storage.checkpoint import load_tensors, save_tensors
 from slowwave.tasks.introductions.conversation import Conversation
 from slowwave.training.adapter import (
-    NO_TARGET,
     compute_divergence,
     compute_loss,
     draw_for,
-    encode_questions,
+    pair,
     read_conversation,
     train_adapter,
     validate,
@@ -59,7 +59,7 @@ def make_talker() -> TalkingModel:
 def test_answers_and_their_end_are_what_is_learned() -> None:
     talker = make_talker()
     conversation = draw_for(CONFIG, TALK, "train", 0)
-    asked = encode_questions(talker, conversation.questions)
+    asked = encode_asked(talker, pair(conversation.questions))
     for question, tokens, targets in zip(conversation.questions, *asked, strict=True):
         learned = bytes(targets[targets != NO_TARGET].tolist()).decode()
         assert learned == f" {question.answer}\nUser:"

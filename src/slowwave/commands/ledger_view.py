@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from slowwave.commands.printing import count, make_table, shorten, show_changes, show_time
+from slowwave.memory.ledger import DREAM
 from slowwave.memory.names import list_names
 
 if TYPE_CHECKING:
@@ -188,11 +189,15 @@ def describe_loss(lost: int) -> str:
 def _show_outcome(report: SleepReport) -> str:
     if report.is_rejected:
         return "rejected" if report.is_undone else "rejected, one pass instead"
+    if report.dream is not None:
+        return f"{count(report.dream.replayed, 'question')} learned"
     return show_changes(report.changes) if report.changes else ""
 
 
 def _say(row: LedgerRow) -> str:
     if row.kind == "sleep":
+        if row.source == DREAM:
+            return "(dream)"
         return "(sleep)" if row.passes is None else f"(sleep, N = {row.passes})"
     return shorten(row.text, TEXT_LENGTH)
 

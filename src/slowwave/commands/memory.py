@@ -31,6 +31,7 @@ COMMANDS = {
     "fork": ("memory_points:fork", "a new session with the past of another"),
     "delete": ("memory_points:delete", "remove a session or a snapshot"),
     "forget": ("memory_replay:forget", "forget sources or entries, after a preview"),
+    "dream": ("memory_replay:dream", "learn what was told, as a delta of the model's weights"),
     "probe": ("memory_replay:probe", "ask questions before a sleep and after it"),
     "export": ("memory_points:export", "write a session, with its snapshots, as one file"),
     "import": ("memory_points:import_session", "take in an exported session"),

@@ -1,11 +1,13 @@
-"""Commands that read with the model: forget, rebuild and resleep replay a ledger, probe asks."""
+"""Commands that read with the model: forget, rebuild and resleep replay a ledger, dream learns from
+it, probe asks."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,12 +15,16 @@ from slowwave.commands.arguments import parse, require_text
 from slowwave.commands.ledger_view import describe_traces, preview, show_preview
 from slowwave.commands.memory import MemoryOptions, Model, Name, NewName, Point, load_model
 from slowwave.commands.memory_tables import print_probe
-from slowwave.commands.printing import print_json, print_parts
+from slowwave.commands.printing import describe_sleep, print_json, print_parts
 from slowwave.config import Config, read_toml
-from slowwave.memory.config import Question, read_gate
+from slowwave.memory.config import DreamConfig, Question, read_dream, read_gate
 from slowwave.memory.names import check_name
 from slowwave.sleep.config import MOST_PASSES
 from slowwave.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from slowwave.memory.sleep_report import SleepReport
+    from slowwave.memory.turn import Steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,52 @@ def forget(arguments: list[str]) -> None:
         print_json({**done, "preview": shown, "session": info.name, **left})
     elif not options.dry_run:
         print(f"forgotten{describe_traces(is_wiped)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DreamOptions(MemoryOptions):
+    """Learn what a session was told, as a low-rank delta of the weights of its own (docs/lora.md).
+
+    A critic sifts what is replayed of the ledger, and a gate takes the delta whole or not at all.
+    """
+
+    name: Name
+    model: Model
+    """Folder of its model, which learns."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """TOML file of settings, such as rank and steps."""
+    seconds: float | None = None
+    """Time for training; that of the file if not given, else no limit."""
+    by_model: bool = False
+    """Let the model ask questions of its own too."""
+
+
+def dream(arguments: list[str]) -> None:
+    """slowwave memory dream NAME --model MODEL [--config FILE] [--seconds S] [--by-model]"""
+    options = parse(DreamOptions, arguments, prog="slowwave memory dream")
+    config = DreamConfig() if options.config is None else read_dream(options.config)
+    if options.seconds is not None:
+        config = dataclasses.replace(config, seconds=options.seconds)
+    config = dataclasses.replace(config, by_model=options.by_model or config.by_model)
+    with options.open_store() as store, StatusLine() as status:
+        store.info(options.name)
+        talker = load_model(options.model)
+        with store.open(options.name, talker) as session:
+            report = _show_steps(session.dream_by_step(config), status)
+    options.tell({"session": options.name, "report": report}, describe_sleep(report))
+
+
+def _show_steps(steps: Steps[SleepReport], status: StatusLine) -> SleepReport:
+    """Takes all steps, and counts them."""
+    number = 0
+    with contextlib.closing(steps):
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                return done.value
+            number += 1
+            status.show(f"dreaming, step {number:,}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,9 @@ def _print_only(point: str, entries: Sequence[Entry]) -> None:
         return
     print_parts(f"only in {point}:")
     for entry in entries[:FEW_ENTRIES]:
-        what = "(sleep)" if entry.kind == "sleep" else shorten(entry.text, 60)
+        what = shorten(entry.text, 60)
+        if entry.kind == "sleep":
+            what = "(dream)" if entry.is_dream else "(sleep)"
         line = f"  {show_time(entry.time)}  {shorten(entry.source, 24)}  {what}"
         print_parts(line)
     if len(entries) > FEW_ENTRIES:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from slowwave.memory.sleep_report import SleepReport
+    from slowwave.memory.sleep_report import DreamReport, SleepReport
 
 LINE_END = "\u23ce"
 GAP = 2
@@ -60,6 +60,8 @@ def count(number: int, noun: str) -> str:
 def describe_sleep(report: SleepReport) -> str:
     """A sleep in one line: why, tokens, passes, time, and how much the fast weights changed; or why
     it was rejected."""
+    if report.dream is not None:
+        return describe_dream(report, report.dream)
     why = "window full" if report.trigger == "full" else report.trigger
     passes = "1 pass" if report.passes == 1 else f"{report.passes} passes"
     line = f"sleep {report.number:,} ({why}): {count(report.tokens, 'token')}, {passes}"
@@ -70,6 +72,24 @@ def describe_sleep(report: SleepReport) -> str:
         return f"{line}, rejected, {left}: {'; '.join(report.verdict.reasons)}"
     if report.changes:
         line += f", fast weights changed by {show_changes(report.changes)}"
+    return line
+
+
+def describe_dream(report: SleepReport, dream: DreamReport) -> str:
+    """A dream in one line: what was learned and what the critic kept out, or why it was
+    rejected."""
+    (before, after), (was, now) = dream.nll, dream.right
+    line = f"dream: {count(dream.statements, 'statement')}, {count(dream.replayed, 'question')} in "
+    line += f"{count(dream.steps, 'step')} ({dream.ended_by}), {report.milliseconds / 1000:,.1f} s"
+    line += f", answers right {was:,} -> {now:,}, NLL {before:.2f} -> {after:.2f}"
+    rise = dream.anchor_mean[1] / dream.anchor_mean[0] - 1
+    line += f", held-out NLL {100 * rise:+.1f} %"
+    if dream.refused:
+        reasons = (f"{each.reason} ({each.count:,})" for each in dream.refused)
+        line += f"; the critic refused: {', '.join(reasons)}"
+    if report.is_rejected:
+        assert report.verdict is not None
+        line += f"; rejected, the memory stays: {'; '.join(report.verdict.reasons)}"
     return line
 
 

@@ -7,9 +7,13 @@ import math
 from pathlib import Path
 
 from slowwave.config import Config, Many, read_toml
+from slowwave.models.config import MOST_RANK
 from slowwave.sleep.config import SleepConfig
 
 MOST_NEW_TOKENS = 4096  # a gate may come with a stranger's session, and must come to an end
+
+
+MOST_ANCHORS = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,58 @@ class GateConfig(Config):
             )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DreamConfig(Config):
+    """How a session dreams: what is replayed of its ledger, how it is learned, and its limits."""
+
+    rank: int = 8
+    """Of the change of every block's last feed-forward matrix."""
+    steps: int = 300
+    """Optimizer steps at most."""
+    seconds: float | None = None
+    """Training ends after the step in which these are over; None sets no limit. The ledger keeps
+    the steps that were done, so that a replay does as many."""
+    batch: int = 8
+    """Questions of a step."""
+    lr: float = 2e-3
+    """Learning rate of AdamW, after a short warm-up."""
+    enough: float = 0.05
+    """Training ends where the mean NLL of the answers, over all of them once, is no higher."""
+    anchors: int = 4
+    """Lines of small talk in a step whose replies are held to those without the delta."""
+    anchor_weight: float = 1.0
+    """Weight of their divergence in the loss."""
+    by_model: bool = False
+    """Whether the model asks questions of its own too, beside those of templates."""
+    least_statements: int = 3
+    """With fewer of them there is too little to replay."""
+    min_nll: float = 0.05
+    """A statement that the model expects with a lower mean NLL is not worth learning."""
+    max_nll: float = 7.0
+    """A statement with a higher one is hardly language."""
+    max_anchor_rise: float = 0.02
+    """Share by which the NLL of held-out text, mean or median, may rise over that without any
+    delta."""
+    seed: int = 0
+    """Draws fresh weights and the order of questions."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("rank", MOST_RANK), ("steps", 10**5), ("batch", 256)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"dream.{name} is {getattr(self, name)!r:.80}; use 1 to {most}")
+        if not 0 <= self.anchors <= MOST_ANCHORS:
+            raise ValueError(f"dream.anchors is {self.anchors!r:.80}; use 0 to {MOST_ANCHORS}")
+        if self.least_statements < 1:
+            raise ValueError(f"dream.least_statements is {self.least_statements}; use 1 or more")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise ValueError(f"dream.seconds is {self.seconds}; use a time, or leave it out")
+        if not 0 < self.lr <= 1:
+            raise ValueError(f"dream.lr is {self.lr}; use a rate above 0, at most 1")
+        for name in ("enough", "anchor_weight", "min_nll", "max_nll", "max_anchor_rise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"dream.{name} is {getattr(self, name)}; use 0 or more")
+
+
 def read_gate(path: str | Path) -> GateConfig:
     """The gate that a TOML file describes.
 
@@ -97,6 +153,15 @@ def read_gate(path: str | Path) -> GateConfig:
         gate = GateConfig.from_dict(values)
         texts = tuple(_read_text(path.parent / name) for name in files)
         return dataclasses.replace(gate, held_out=gate.held_out + texts)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_dream(path: str | Path) -> DreamConfig:
+    """How to dream, as a TOML file says; raises ValueError, in a sentence that names it."""
+    values = read_toml(path)
+    try:
+        return DreamConfig.from_dict(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -21,6 +21,8 @@ USER, MODEL = "user", "model"
 """Sources where no other is named."""
 TEMPLATE = "template"
 """The source of what a stream begins with for its model."""
+DREAM = "dream"
+"""The source of a sleep that learns from the ledger; its text is how, in JSON."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,9 @@ class Entry:
     time: float
     """Seconds since 1970."""
     source: str
-    """Who said it, or what it is from; of a sleep, what called for it (asked or idle)."""
+    """Who said it, or what it is from; of a sleep, what called for it (asked, idle or dream)."""
     text: str = ""
-    """What the tokens say, marks and line ends of a chat included."""
+    """What the tokens say, marks and line ends of a chat included. Of a dream its settings."""
     role: Role | None = None
     """Who spoke in a chat; None of plain text and of sleeps."""
     said: str = ""
@@ -61,6 +63,11 @@ class Entry:
     def is_models(self) -> bool:
         """Whether a model said it: the one of the session, or another whose line a client sent."""
         return self.kind == "reply" or self.role == "assistant" or self.source == MODEL
+
+    @property
+    def is_dream(self) -> bool:
+        """Whether it is a sleep that learns from the ledger."""
+        return self.kind == "sleep" and self.source == DREAM
 
     @property
     def calls(self) -> Sequence[tuple[int, ...]]:
@@ -107,7 +114,8 @@ def check_entry(entry: Entry) -> None:
         raise ValueError(f"time is {entry.time}, which no clock shows")
     if entry.tokens and not 0 <= min(entry.tokens) <= max(entry.tokens) <= MOST_TOKEN:
         raise ValueError("a token is negative or too large")
-    if entry.kind == "sleep" and (entry.tokens or entry.text or entry.said or entry.role):
+    says = entry.tokens or entry.said or entry.role or (entry.text and not entry.is_dream)
+    if entry.kind == "sleep" and says:
         raise ValueError("a sleep says something")
     if entry.kind != "sleep" and entry.passes is not None:
         raise ValueError("what is no sleep has passes")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from slowwave.memory.consolidators.lora import NothingToDream
 from slowwave.memory.ledger import TEMPLATE, Entry
 from slowwave.memory.names import list_names
 from slowwave.memory.session import Session
@@ -23,7 +24,8 @@ def replay(
 ) -> Session:
     """A session that went through exactly these calls, from what `start` returns.
 
-    Sleeps that were asked for lapse where, without what is missing, the window is empty.
+    Sleeps that were asked for lapse where, without what is missing, the window is empty, and dreams
+    where the ledger tells too little.
     """
     session = start()
     finish(replay_by_step(session, entries, on_read))
@@ -40,9 +42,10 @@ def replay_by_step(
     entries = [*entries]
     total, done = sum(len(entry.tokens) for entry in entries), 0
     for entry in entries:
-        if entry.kind == "sleep" and not session.state.window_fill:
+        if entry.kind == "sleep" and not entry.is_dream and not session.state.window_fill:
             continue
-        with contextlib.closing(session.repeat_by_step(entry)) as steps:
+        steps = session.repeat_by_step(entry)
+        with contextlib.suppress(NothingToDream), contextlib.closing(steps):
             for event in steps:
                 if not isinstance(event, SleepReport):
                     yield event
@@ -67,6 +70,8 @@ def resleep(
 
 def _write_anew(talker: TalkingModel, entry: Entry) -> Entry:
     """An entry as another model is told it: words as they are, messages in its chat's form."""
+    if entry.kind == "sleep":
+        return entry
     chat, tokenizer = talker.chat, talker.tokenizer
     if chat is None or entry.role is None or chat.has_written(entry.text):
         tokens, text = tokenizer.encode(entry.given), entry.given

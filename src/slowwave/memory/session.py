@@ -7,16 +7,27 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from slowwave.memory.config import GateConfig, require_sleep
+from slowwave.memory.config import DreamConfig, GateConfig, require_sleep
+from slowwave.memory.consolidators.lora import dream_entry, enter_dream
 from slowwave.memory.ledger import USER, Entry, check_passes, check_vocabulary
 from slowwave.memory.sleep_report import SleepReport, Trigger, find_trigger
 from slowwave.memory.transaction import pin_system, sleep_by_pass
-from slowwave.memory.turn import Progress, Reply, Status, Steps, ask, finish, lead_in, tell
+from slowwave.memory.turn import (
+    Progress,
+    Reply,
+    ReplyOptions,
+    Status,
+    Steps,
+    ask,
+    finish,
+    lead_in,
+    tell,
+)
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import NO_RULES, ReplyText, draw, make_generator
@@ -151,32 +162,9 @@ class Session:
                 del self.entries[known:], self.sleeps[slept:]
             raise
 
-    def generate(
-        self,
-        prompt: str,
-        *,
-        source: str = USER,
-        max_new_tokens: int = 256,
-        stop: str | Sequence[str] = (),
-        sampling: Sampling | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-    ) -> str:
+    def generate(self, prompt: str, **options: Unpack[ReplyOptions]) -> str:
         """The whole reply to a prompt; see `stream`."""
-        pieces = self.stream(
-            prompt,
-            source=source,
-            max_new_tokens=max_new_tokens,
-            stop=stop,
-            sampling=sampling,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
-        return "".join(pieces)
+        return "".join(self.stream(prompt, **options))
 
     def sleep(
         self, passes: int | None = None, *, trigger: Literal["asked", "idle"] = "asked"
@@ -205,6 +193,21 @@ class Session:
             self._deferred = entry
             return None
         yield from self._go_through([entry])
+        report = self.sleeps[-1]
+        yield Progress("record")
+        return report
+
+    def dream(self, config: DreamConfig | None = None) -> SleepReport:
+        """Learns what users told in the ledger, as a low-rank delta of the state; the window stays.
+
+        Rejected, the state stays. Raises ValueError if there is nothing to learn, or no way to.
+        """
+        return finish(self.dream_by_step(config), self._on_sleep)
+
+    def dream_by_step(self, config: DreamConfig | None = None) -> Steps[SleepReport]:
+        """As `dream`, in steps; closed before its end it has not been."""
+        self._require_no_reply()
+        yield from self._go_through([enter_dream(config or DreamConfig())])
         report = self.sleeps[-1]
         yield Progress("record")
         return report
@@ -287,7 +290,12 @@ class Session:
                     self.state, pinned = pin_system(self.talker, self.state, len(entry.tokens))
                     self.sleeps += pinned
                     yield from pinned
-                if entry.kind == "sleep":
+                if entry.is_dream:
+                    past = self._recent(sys.maxsize)
+                    steps = dream_entry(self.talker, self.state, entry, past, self.gate)
+                    self.state, report, entry = yield from steps
+                    self.sleeps.append(report)
+                elif entry.kind == "sleep":
                     trigger = find_trigger(entry.source)
                     passes = entry.passes or self.talker.sleep.passes
                     self.state, report = yield from self._sleep(self.state, passes, trigger)

@@ -296,8 +296,8 @@ class _Way:
             or (is_sleep and len(node.sleeps) != 1)
         ):
             raise ValueError("its sleeps are out of order; export it again")
-        undone = sum(report.is_undone for report in node.sleeps)
-        return _Way(tokens, stop, self.sleeps + len(placed) - undone), placed
+        slept = sum(report.is_counted for report in node.sleeps)
+        return _Way(tokens, stop, self.sleeps + slept), placed
 
 
 def _reach(manifest: Manifest, last: int, way: _Way, state: Path) -> Reached:

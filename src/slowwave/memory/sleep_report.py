@@ -55,7 +55,7 @@ class Verdict:
     """What measuring and judging took."""
 
 
-Trigger = Literal["full", "asked", "idle", "turn", "system"]
+Trigger = Literal["full", "asked", "idle", "turn", "system", "dream"]
 
 
 WITHIN = ("full", "system")
@@ -72,6 +72,42 @@ def find_trigger(source: str) -> Trigger:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """How many dreams a critic refused for one reason."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    reason: str
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DreamReport:
+    """What a dream replayed and learned; NLL is in nats per token."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    statements: int
+    """What users told of themselves, in sentences."""
+    replayed: int
+    """Questions about them that were learned."""
+    refused: Many[Refusals]
+    """Questions that the critic kept out."""
+    steps: int
+    """Optimizer steps."""
+    ended_by: Literal["enough", "steps", "seconds"]
+    rank: int
+    nll: tuple[float, float]
+    """Of the answers without the delta and with it."""
+    right: tuple[int, int]
+    """Answers that are the likeliest, token by token, without the delta and with it."""
+    anchor_mean: tuple[float, float]
+    """Mean NLL of held-out text without any delta and with this one."""
+    anchor_median: tuple[float, float]
+    """Their median."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SleepReport:
     """One sleep of a session; of a rejected one, what was tried.
 
@@ -83,10 +119,10 @@ class SleepReport:
     trigger: Trigger
     """The window was full, a client asked for it, nothing had been said for a while, or the next
     turn had no room in the window; system is no sleep: the window was a system prompt, and all of
-    it stays."""
+    it stays; a dream leaves the window as it is."""
     number: int
     """Of this sleep among all of the stream, from 1. One that was called for and rejected never
-    was, so the next has its number again."""
+    was, so the next has its number again; so it is with dreams."""
     tokens: int
     """Tokens in the window that was slept on."""
     passes: int
@@ -111,6 +147,8 @@ class SleepReport:
     nothing."""
     entries: int = 0
     """Compact entries of all heads that the session goes on with."""
+    dream: DreamReport | None = None
+    """Of a dream, which reads the ledger in place of a window and evicts nothing."""
 
     def __post_init__(self) -> None:
         counts = (self.number, self.tokens, self.passes, self.bytes_before, self.bytes_after)
@@ -127,6 +165,11 @@ class SleepReport:
     def is_undone(self) -> bool:
         """Whether the session goes on as if it had not been called for."""
         return self.is_rejected and self.trigger != "full"
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the stream has slept once more."""
+        return not self.is_undone and self.trigger != "dream"
 
     @property
     def num_evicted(self) -> int:

@@ -20,7 +20,7 @@ from slowwave.memory.catalogue_reads import (
     read_keyed_entries,
 )
 from slowwave.memory.catalogue_rows import Reached, SessionRow, Snapshot, Step
-from slowwave.memory.config import GateConfig
+from slowwave.memory.config import DreamConfig, GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.names import check_name
@@ -106,6 +106,10 @@ class StoredSession(Session):
     ) -> Steps[SleepReport | None]:
         """See `Session.sleep_by_pass`."""
         return self._hold(super().sleep_by_pass(passes, trigger=trigger))
+
+    def dream_by_step(self, config: DreamConfig | None = None) -> Steps[SleepReport]:
+        """See `Session.dream_by_step`."""
+        return self._hold(super().dream_by_step(config))
 
     def repeat_by_step(self, entry: Entry) -> Steps[Tensor | None]:
         """See `Session.repeat_by_step`."""

@@ -7,12 +7,12 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypedDict, TypeVar
 
 from slowwave.memory.ledger import MODEL, TEMPLATE, USER, Entry
 from slowwave.memory.sleep_report import SleepReport
 from slowwave.runtime.chat import Chat
-from slowwave.runtime.config import ChatFormat, Role
+from slowwave.runtime.config import ChatFormat, Role, Sampling
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.runtime.reply import ReplyText
 from slowwave.sleep.config import SleepConfig
@@ -22,6 +22,19 @@ from slowwave.storage.tokenizer import Tokenizer
 Result = TypeVar("Result")
 RECENT = 64
 """Entries of plain text in which an open line is looked for."""
+
+
+class ReplyOptions(TypedDict, total=False):
+    """What `Session.stream` takes beside a prompt."""
+
+    source: str
+    max_new_tokens: int
+    stop: str | Sequence[str]
+    sampling: Sampling | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
 
 
 class Progress(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from slowwave.delta import LowRankDelta
 from slowwave.models import one_call
 from slowwave.models.block import Block
 from slowwave.models.config import ModelConfig, Part
@@ -107,6 +108,20 @@ class HybridLM(nn.Module):
             num_sleeps=torch.zeros(batch_size, dtype=torch.int64, device=self.device),
         )
 
+    def initial_delta(
+        self, batch_size: int, rank: int, *, device: torch.device | str | None = None
+    ) -> LowRankDelta:
+        """Changes of the model's matrices that add nothing (`MemoryState.delta`)."""
+        return LowRankDelta.zeros(
+            batch_size,
+            len(self.blocks),
+            rank=rank,
+            inner=self.config.mlp_hidden,
+            width=self.config.width,
+            dtype=wide_dtype(self.final_norm.weight.dtype),
+            device=self.device if device is None else device,
+        )
+
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) int64 -> hidden (B, T, D).
 
@@ -169,7 +184,8 @@ class HybridLM(nn.Module):
             hidden, layers = one_call.read_token(self.config, blocks, hidden, state, context, span)
             return hidden, dataclasses.replace(state, layers=tuple(layers))
         for i in span:
-            hidden, layers[i] = blocks[i](hidden, layers[i], context)
+            delta = None if state.delta is None else state.delta.layers[i]
+            hidden, layers[i] = blocks[i](hidden, layers[i], context, delta)
         if last_writer is not None:
             layers[last_writer] = blocks[last_writer].write(hidden, layers[last_writer], context)
         return hidden, dataclasses.replace(state, layers=tuple(layers))

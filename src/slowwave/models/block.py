@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from slowwave.delta import LowRank
 from slowwave.models.config import Activation, LayerType, ModelConfig
 from slowwave.models.linear import Linear, RMSNorm
 from slowwave.models.mixers.mixer import Context, find_mixer
@@ -20,9 +21,11 @@ class GatedMLP(nn.Module):
         self.out = Linear(hidden, width)
         self.gate = swiglu if activation == "silu" else gelu_gate
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> (B, T, D)."""
-        return self.out(self.gate(self.up(x)))
+    def forward(self, x: Tensor, delta: LowRank | None = None) -> Tensor:
+        """x (B, T, D) -> (B, T, D). delta: what the streams add to the last matrix."""
+        inner = self.gate(self.up(x))
+        product = self.out(inner)
+        return product if delta is None else delta.add(product, inner)
 
 
 class Block(nn.Module):
@@ -48,13 +51,15 @@ class Block(nn.Module):
         mlp = [*self.mlp.up.parts(), *self.mlp.out.parts()]
         return [*mixer, _scale(self.mlp_norm), *mlp, _scale(self.mlp_out_norm)]
 
-    def forward(self, x: Tensor, state: LayerState, context: Context) -> tuple[Tensor, LayerState]:
-        """x (B, T, D) -> (out (B, T, D), state)."""
+    def forward(
+        self, x: Tensor, state: LayerState, context: Context, delta: LowRank | None = None
+    ) -> tuple[Tensor, LayerState]:
+        """x (B, T, D) -> (out (B, T, D), state). delta: see `GatedMLP`."""
         if context.watch is not None and self.mixer.keeps_entries:
             context.watch.stream_norms.append(x.norm(dim=-1).mean(-1))
         mixed, state = self.mixer(self.mixer_norm(x), state, context)
         x = x + self.mixed_norm(mixed)
-        return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x))), state
+        return x + self.mlp_out_norm(self.mlp(self.mlp_norm(x), delta)), state
 
     def write(self, x: Tensor, state: LayerState, context: Context) -> LayerState:
         """As `forward` before an eviction, when the output is not read."""

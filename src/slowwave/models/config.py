@@ -8,6 +8,8 @@ from typing import Literal
 
 from slowwave.config import Config
 
+MOST_RANK = 256
+"""Of a delta (`MemoryState.delta`); beyond it, it would be as large as a small model."""
 LayerType = Literal["attn", "local", "gdn", "hebbian", "jet"]
 MIXERS: dict[LayerType, str] = {
     "attn": "slowwave.models.mixers.attention:Attention",

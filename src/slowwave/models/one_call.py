@@ -32,6 +32,8 @@ def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: 
     rows, T, _ = hidden.shape
     if T != 1 or not 0 < rows < ONEDNN_ROWS or not context.keep_state:
         return False
+    if state.delta is not None:
+        return False
     if any(given is not None for given in (context.mask, context.key_mask, context.band)):
         return False
     if context.ridge is not None or context.watch is not None:

@@ -176,7 +176,8 @@ class OpenSessions:
                 return
             count = status.num_entries
             (last,) = await self._engine.call(session.ledger, count - 1, count)
-            if last.kind == "sleep":  # which a gate rejected, perhaps before it was opened here
+            # A gate rejected it, perhaps before the session was opened here.
+            if last.kind == "sleep" and not last.is_dream:
                 slot.slept_at = status.tokens_seen
                 return
             if slot.users or self._engine.is_stopping:

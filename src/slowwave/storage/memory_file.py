@@ -16,7 +16,7 @@ from torch import Tensor
 from slowwave.config import Config, Many
 from slowwave.entries import CompactKeyValues
 from slowwave.models.backbone import HybridLM
-from slowwave.models.config import LayerType
+from slowwave.models.config import MOST_RANK, LayerType
 from slowwave.models.mixers.mixer import find_mixer
 from slowwave.ops.norm import wide_dtype
 from slowwave.sleep.awake import open_window
@@ -36,7 +36,7 @@ from slowwave.storage.tensor_file import (
     open_tensors,
 )
 
-FORMAT = 3  # 1 had no checksum, 2 no compact entries
+FORMAT = 4  # 1 had no checksum, 2 no compact entries, 3 no delta
 MOST_TOKENS = 1 << 53
 """Tokens of a stream at most: what every reader of JSON reads exactly."""
 
@@ -69,6 +69,9 @@ class MemoryHeader(Config):
     entries: Many[int] = ()
     """Compact entries of every layer, 0 where it keeps none; empty if no sleep kept any."""
 
+    rank: int = 0
+    """Of the changes of the model's matrices; 0 if there are none."""
+
     def __post_init__(self) -> None:
         if (self.checksum is None) != (self.format == 1):
             raise ValueError(
@@ -86,6 +89,8 @@ class MemoryHeader(Config):
                 f"tokens_seen is {self.tokens_seen} with {self.window_fill} in the window after "
                 f"{self.num_sleeps} sleeps; restore the file"
             )
+        if not 0 <= self.rank <= MOST_RANK:
+            raise ValueError(f"rank is {self.rank!r:.80}, which no delta has; restore the file")
         self._require_entries()
         sleep = self.sleep
         if sleep.eviction != "none" and self.window_fill >= sleep.window:
@@ -248,6 +253,7 @@ def _describe(
         num_sleeps=state.counters.num_sleeps,
         checksum=NO_CHECKSUM,
         entries=_count_entries(state),
+        rank=0 if state.delta is None else state.delta.rank,
     )
 
 
@@ -327,6 +333,7 @@ def _outline(header: MemoryHeader, model: HybridLM) -> MemoryState:
         window_start=tuple(None if layer is None else layer.outline(B, 0) for layer in noted),
         wake_layers=tuple(outline_layers() for _ in range(further)),
         position=start if header.entries else None,
+        delta=model.initial_delta(B, header.rank, device="meta") if header.rank else None,
     )
 
 

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from slowwave.models.adapter import AdaptedLinear, adapt
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.config import ChatFormat
+from slowwave.runtime.asked import encode_asked, encode_message, predict_answers
 from slowwave.runtime.model_folder import TalkingModel
-from slowwave.sleep.awake import ask_awake, read_awake
+from slowwave.sleep.awake import read_awake
 from slowwave.sleep.consolidate import consolidate
 from slowwave.state import MemoryState
 from slowwave.storage.checkpoint import load_tensors, save_tensors
@@ -42,16 +42,8 @@ from slowwave.training.adapter_config import AdapterConfig
 from slowwave.training.precision import narrow_products
 from slowwave.training.small_talk import provide_small_talk
 
-NO_TARGET = -100
 METRICS = "metrics.jsonl"
 HELD = ("exp_avg", "exp_avg_sq", "step")
-
-
-class Asked(NamedTuple):
-    """Questions with their answers: tokens (F, Q), and targets (F, Q), NO_TARGET elsewhere."""
-
-    tokens: Tensor
-    targets: Tensor
 
 
 class Score(NamedTuple):
@@ -142,8 +134,8 @@ def compute_loss(
     talk after it, a token of a reply each, from the model without adapter and without memory."""
     with torch.no_grad(), narrow_products(talker.model.device):
         state = read_conversation(talker, conversation)
-    asked = encode_questions(talker, conversation.questions)
-    loss = F.cross_entropy(*_predict(talker, state, asked))
+    asked = encode_asked(talker, pair(conversation.questions))
+    loss = F.cross_entropy(*predict_answers(talker, state, asked))
     return loss, compute_divergence(talker, state, anchors) if anchors else torch.zeros_like(loss)
 
 
@@ -151,25 +143,19 @@ def compute_divergence(
     talker: TalkingModel, state: MemoryState, small_talk: Sequence[Exchange]
 ) -> Tensor:
     """See `compute_loss`."""
-    asked = encode_questions(talker, [Question(*exchange, "", "") for exchange in small_talk])
+    asked = encode_asked(talker, small_talk)
     with torch.no_grad(), without_adapter(talker.model):
-        expected, _ = _predict(talker, read_conversation(talker, Conversation([], [])), asked)
-    found, _ = _predict(talker, state, asked)
+        nothing = read_conversation(talker, Conversation([], []))
+        expected, _ = predict_answers(talker, nothing, asked)
+    found, _ = predict_answers(talker, state, asked)
     return F.kl_div(
         found.log_softmax(-1), expected.log_softmax(-1), reduction="batchmean", log_target=True
     )
 
 
-def encode_questions(talker: TalkingModel, questions: Sequence[Question]) -> Asked:
-    """Questions with their answers, padded on the right; answers and what ends them are targets."""
-    rows = [_encode_question(talker, question) for question in questions]
-    length = max(len(tokens) for tokens, _ in rows)
-    tokens = torch.zeros(len(rows), length, dtype=torch.int64)
-    targets = torch.full((len(rows), length), NO_TARGET)
-    for i, (ids, start) in enumerate(rows):
-        tokens[i, : len(ids)] = torch.tensor(ids)
-        targets[i, start - 1 : len(ids) - 1] = tokens[i, start : len(ids)]
-    return Asked(tokens.to(talker.model.device), targets.to(talker.model.device))
+def pair(questions: Sequence[Question]) -> list[tuple[str, str]]:
+    """Questions with their answers."""
+    return [(question.text, question.answer) for question in questions]
 
 
 @torch.no_grad()
@@ -181,10 +167,10 @@ def validate(talker: TalkingModel, config: AdapterConfig, small_talk: Sequence[E
         conversation = draw_for(config, small_talk, "validation", index)
         with narrow_products(talker.model.device):
             state = read_conversation(talker, conversation)
-        asked = encode_questions(talker, conversation.questions)
-        logits, targets = _predict(talker, state, asked)
+        asked = encode_asked(talker, pair(conversation.questions))
+        logits, targets = predict_answers(talker, state, asked)
         losses.append(float(F.cross_entropy(logits, targets)))
-        hits = (logits.argmax(-1) == targets).split((asked.targets != NO_TARGET).sum(1).tolist())
+        hits = (logits.argmax(-1) == targets).split(asked.num_targets)
         for question, hit in zip(conversation.questions, hits, strict=True):
             right.setdefault(question.kind, []).append(bool(hit.all()))
         divergences.append(float(compute_divergence(talker, state, small_talk)))
@@ -205,38 +191,12 @@ def without_adapter(model: HybridLM) -> Iterator[None]:
             module.is_on = True
 
 
-def _predict(talker: TalkingModel, state: MemoryState, asked: Asked) -> tuple[Tensor, Tensor]:
-    """Logits at the targets, and the targets."""
-    hidden = ask_awake(talker.model, asked.tokens[None], state, talker.sleep)[0]
-    is_target = asked.targets != NO_TARGET
-    return talker.model.logits(hidden[is_target]), asked.targets[is_target]
-
-
-def _encode_question(talker: TalkingModel, question: Question) -> tuple[list[int], int]:
-    """The tokens of a question and its answer, and the place where the answer begins."""
-    chat, tokenizer = talker.chat, talker.tokenizer
-    assert chat is not None
-    told = _encode(talker, "user", question.text)
-    reply = _encode(talker, "assistant", question.answer)
-    start = len(told) + len(chat.open_reply(tokenizer))
-    # A transcript's reply ends where the user's next line begins.
-    mark = chat.user_mark.rstrip() if isinstance(chat, ChatFormat) and chat.assistant_mark else ""
-    following = tokenizer.encode(mark)
-    return [*told, *reply, *following], start
-
-
-def _encode(talker: TalkingModel, role: str, text: str) -> list[int]:
-    assert talker.chat is not None and role in ("user", "assistant")
-    pieces = talker.chat.encode(talker.tokenizer, role, text)  # pyright: ignore[reportArgumentType]
-    return [token for piece in pieces for token in piece]
-
-
 def _fill_windows(talker: TalkingModel, conversation: Conversation) -> Iterator[list[int]]:
     """The tokens of a conversation, window by window; a window ends where a turn would not fit."""
     most = talker.sleep.window - 1
     window = talker.begin("user")
     for turn in conversation.turns:
-        tokens = _encode(talker, turn.role, turn.text)
+        tokens = encode_message(talker, turn.role, turn.text)
         if len(window) + len(tokens) > most:
             yield window
             window = []

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from slowwave.runtime.asked import encode_message
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.storage.json_files import read_json, write_json
 from slowwave.tasks.introductions.conversation import Exchange, read_words
@@ -77,11 +78,9 @@ def _write_rows(talker: TalkingModel, requests: list[str]) -> list[str]:
 
 
 def _encode_prompt(talker: TalkingModel, request: str) -> list[int]:
-    chat = talker.chat
-    assert chat is not None
-    pieces = chat.encode(talker.tokenizer, "user", request)
-    said = [token for piece in pieces for token in piece]
-    return [*talker.begin("user"), *said, *chat.open_reply(talker.tokenizer)]
+    assert talker.chat is not None
+    said = encode_message(talker, "user", request)
+    return [*talker.begin("user"), *said, *talker.chat.open_reply(talker.tokenizer)]
 
 
 def _until(tokens: list[int], ends: set[int]) -> list[int]:

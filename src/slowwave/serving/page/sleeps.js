@@ -8,6 +8,7 @@ const TRIGGERS = {
   idle: "nobody had said anything for a while",
   turn: "the next turn had no room in the window",
   system: "a system prompt, all of which stays",
+  dream: "it dreamt of what it was told",
 };
 const MOST_ENTRIES = 12;
 const MOMENT = 100; // milliseconds

@@ -5,6 +5,8 @@ import { clock, count, find, hue, make, shorten, show } from "./dom.js";
 import { ask, say } from "./forms.js";
 import { readLedger } from "./memory.js";
 
+const SLEPT = { idle: "slept, as nobody spoke", dream: "dreamt of what it was told" };
+
 export class SourcesView {
   #memory;
   #choose;
@@ -57,7 +59,7 @@ export class SourcesView {
   #entry(entry) {
     const item = make("li", {}, make("time", { className: "when", textContent: clock(entry.time) }));
     if (entry.kind === "sleep") {
-      item.append(make("span", { className: "muted", textContent: entry.source === "idle" ? "slept, as nobody spoke" : "slept, as asked" }));
+      item.append(make("span", { className: "muted", textContent: SLEPT[entry.source] ?? "slept, as asked" }));
       return item;
     }
     item.append(

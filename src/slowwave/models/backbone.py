@@ -42,6 +42,8 @@ class HybridLM(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config, kind, primed=i in suffix) for i, kind in enumerate(config.layers)
         )
+        # Made here: torch.compile breaks a named tuple that is made as it traces.
+        self._rope, self._local_rope = find_rope(config), find_rope(config, local=True)
         self.final_norm = RMSNorm(config.width, eps=config.traits.norm_eps)
         self.head = None
         if not config.traits.tied_embeddings:
@@ -190,7 +192,7 @@ class HybridLM(nn.Module):
         or from those that compact entries have.
         local: those of "local" layers. None where nothing takes any.
         """
-        rope = find_rope(self.config, local=local)
+        rope = self._local_rope if local else self._rope
         if rope is None:
             return None
         W, T, dtype = state.window_fill, hidden.shape[1], wide_dtype(hidden.dtype)

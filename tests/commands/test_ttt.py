@@ -70,10 +70,11 @@ def test_a_recipe_without_prime_mlps_is_refused(capsys: pytest.CaptureFixture[st
 def test_a_session_is_saved_and_restored_exactly(run: Path, tmp_path: Path) -> None:
     cli.main(["export", str(run), str(tmp_path / "model")])
     talker = slowwave.load(tmp_path / "model")
-    session = talker.session(seed=1)
+    session = talker.session()
     session.read("Ann lives in Lima. " * 12)
     assert session.status().num_sleeps == 3
     session.save(tmp_path / "ann")
     again = talker.session(tmp_path / "ann")
-    assert session.generate("Who?") == again.generate("Who?")
+    replies = [each.generate("Who?", max_new_tokens=70) for each in (session, again)]
+    assert replies[0] == replies[1]
     assert any(bool(prime.up.any()) for prime in again.state.primes)

@@ -36,7 +36,7 @@ class PrimeMLP(GatedMLP):
 
     def initial_state(self, batch_size: int) -> PrimeDelta:
         """No change, for `batch_size` streams."""
-        weights = (self.up.weight, self.out.weight)
+        weights = (self.up.wide_weight(), self.out.wide_weight())
         zeros = (
             torch.zeros(batch_size, *each.shape, dtype=wide_dtype(each.dtype), device=each.device)
             for each in weights

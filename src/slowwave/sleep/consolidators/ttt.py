@@ -188,5 +188,8 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _with_gradient(tensor: Tensor) -> Tensor:
-    """The tensor; one that depends on nothing learned begins a graph of its own."""
-    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+    """The tensor by another name, of which nothing that was read before a step is a function.
+
+    So a step goes back through its own chunk alone, not through reads, which may be compiled.
+    """
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()

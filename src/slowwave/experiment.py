@@ -56,13 +56,15 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
 
     Raises ValueError if the window does not divide the task's context or is not the one that the
     task counts in, if no window would be slept, if a first stage has nothing to evict or to train,
-    or if the vocabularies differ.
+    if the model lacks what its sleeps write into, or if the vocabularies differ.
     """
     from slowwave.models.backbone import HybridLM
     from slowwave.training.precision import compute_dtype
 
     _check_windows(config)
     _check_first_stage(config)
+    if config.sleep.passes > 1:
+        config.sleep.consolidator.returns_to(config.model)
     task = make_task(config.task)
     if config.sleep.eviction != "none" and task.context_tokens % config.sleep.window:
         raise ValueError(
@@ -287,11 +289,14 @@ def score(
 def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[ExperimentConfig, Task]:
     """The experiment with fields of its task changed, to score beyond what was trained.
 
-    Raises ValueError for unknown fields and for a task that the trained vocabulary does not fit.
+    A name that begins with "sleep." is of the sleep settings. Raises ValueError for unknown fields,
+    for a window that is not the task's, and for a task that the trained vocabulary does not fit.
     """
-
-    values = override(config.to_dict(), {f"task.{key}": value for key, value in changes.items()})
-    changed = ExperimentConfig.from_dict(values)
+    named = {
+        key if key.startswith("sleep.") else f"task.{key}": value for key, value in changes.items()
+    }
+    changed = ExperimentConfig.from_dict(override(config.to_dict(), named))
+    _check_windows(changed)
     before, after = make_task(config.task).vocab_size, make_task(changed.task).vocab_size
     if before != after:
         raise ValueError(

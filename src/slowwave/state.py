@@ -23,12 +23,27 @@ from slowwave.part import Function, Part
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class LayerState(Part):
-    """What one layer holds of a stream."""
+class PrimeDelta(Part):
+    """What sleeps have added to the weights of a prime MLP; mid-term memory of a block.
 
+    up: (B, 2 h, D). out: (B, D, h). float32 (float64 when checking), zero before the first sleep.
+    """
+
+    up: Tensor
+    out: Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LayerState(Part):
+    """What one layer holds of a stream.
+
+    prime: of its block's prime MLP, beside what its mixer holds; None if it has none.
+    """
+
+    prime: PrimeDelta | None = dataclasses.field(default=None, kw_only=True)
     per_token: ClassVar[bool]
-    """Whether its tensors are (B, W, ...), an entry for each token in sight: short-term memory,
-    which a sleep clears. Others are mid-term memory, and outlive it."""
+    """Whether its mixer's tensors are (B, W, ...), an entry for each token in sight: short-term
+    memory, which a sleep clears. Others are mid-term memory, and outlive it."""
 
     @property
     def narrow_dtype(self) -> torch.dtype:
@@ -60,7 +75,12 @@ class LayerState(Part):
     def outline(self, batch_size: int, tokens: int) -> Self:
         """The same for other sizes on the meta device, where tensors have no memory."""
         sizes = (batch_size, tokens) if self.per_token else (batch_size,)
-        return self.map(lambda like: _outline(like, *sizes, *like.shape[len(sizes) :]))
+        mixed = dataclasses.replace(self, prime=None)
+        mixed = mixed.map(lambda like: _outline(like, *sizes, *like.shape[len(sizes) :]))
+        if self.prime is None:
+            return mixed
+        prime = self.prime.map(lambda like: _outline(like, batch_size, *like.shape[1:]))
+        return dataclasses.replace(mixed, prime=prime)
 
 
 def _outline(like: Tensor, *shape: int) -> Tensor:
@@ -102,7 +122,7 @@ class KeyValues(LayerState):
     def with_midterm(self, other: LayerState) -> KeyValues:
         """See `LayerState`."""
         assert isinstance(other, KeyValues)
-        return dataclasses.replace(self, compact=other.compact)
+        return dataclasses.replace(self, compact=other.compact, prime=other.prime)
 
     def outline(self, batch_size: int, tokens: int) -> KeyValues:
         """See `LayerState`: without compact entries, whose number no size tells."""
@@ -110,7 +130,7 @@ class KeyValues(LayerState):
         return super(KeyValues, outlined).outline(batch_size, tokens)
 
     def _with_window(self, change: Function) -> KeyValues:
-        return KeyValues(change(self.keys), change(self.values), self.compact)
+        return dataclasses.replace(self, keys=change(self.keys), values=change(self.values))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,7 +157,7 @@ class FastWeights(LayerState):
 
     def evict(self, carried: int = 0) -> FastWeights:
         """See `LayerState`: nothing but the fast weights crosses the boundary."""
-        return FastWeights(self.weights, torch.zeros_like(self.conv_tail))
+        return dataclasses.replace(self, conv_tail=torch.zeros_like(self.conv_tail))
 
     def slide(self, first: int, newest: int) -> FastWeights:
         """See `LayerState`: it has no entry a token."""
@@ -146,7 +166,7 @@ class FastWeights(LayerState):
     def with_midterm(self, other: LayerState) -> FastWeights:
         """See `LayerState`."""
         (weights,) = other.fast_weights
-        return FastWeights(weights, self.conv_tail)
+        return dataclasses.replace(self, weights=weights, prime=other.prime)
 
 
 class Counters(NamedTuple):
@@ -237,6 +257,11 @@ class MemoryState(Part):
     def fast_weights(self) -> tuple[Tensor, ...]:
         """The fast weights of every recurrent layer, (B, G, K, V) each."""
         return tuple(itertools.chain(*(layer.fast_weights for layer in self.layers)))
+
+    @property
+    def primes(self) -> tuple[PrimeDelta, ...]:
+        """What sleeps have added to every prime MLP."""
+        return tuple(layer.prime for layer in self.layers if layer.prime is not None)
 
     @property
     def num_carried(self) -> int:

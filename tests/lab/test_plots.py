@@ -26,6 +26,7 @@ from slowwave.lab.plots import (
     draw_by_group,
     draw_learning_curves,
     draw_passes,
+    draw_switched_off,
     draw_variants,
 )
 from slowwave.lab.run_results import (
@@ -256,8 +257,9 @@ def test_text_is_drawn_in_bits_per_byte(tmp_path: Path) -> None:
             )
     variants = find_variants(find_runs(tmp_path))
     drawn = [draw(variants) for draw in FIGURES.values()]
-    curves, groups, passes_map, by_steps, rows = drawn
+    curves, groups, switched_off, passes_map, by_steps, rows = drawn
     assert by_steps is None
+    assert switched_off is None
     assert curves is not None and groups is not None and passes_map is not None and rows is not None
     assert "bits per byte" in curves.axes[0].get_ylabel()
     assert "bits per byte" in groups.axes[0].get_ylabel()
@@ -277,6 +279,22 @@ def test_text_is_drawn_in_bits_per_byte(tmp_path: Path) -> None:
     table = markdown_table(variants)
     assert "| bits per byte | sampled |" in table
     assert f"| {expected[-1]:.3f} |" in table
+
+
+def test_what_steps_at_test_time_do_is_drawn_beside_them_switched_off(tmp_path: Path) -> None:
+    for passes, exact in ((1, 0.5), (2, 0.7)):
+        change = {"sleep__passes": passes, "sleep__consolidator": {"kind": "ttt"}}
+        write_run(tmp_path / str(passes), TEXT, exact=exact, tested=(1, 2), **change)
+    variants = find_variants(find_runs(tmp_path))
+    figure = draw_switched_off(variants)
+    assert figure is not None
+    (run,) = variants[0].by_passes[2]
+    drawn = [_points(line)[1] for line in figure.axes[0].lines]
+    for passes in (1, 2):
+        scores = list(run.groups_at(passes).values())
+        assert any(y == pytest.approx(scores) for y in drawn if len(y) == len(scores))
+    _, labels = figure.axes[0].get_legend_handles_labels()
+    assert labels == ["N = 1", "N = 2", "N = 2, steps off"]
 
 
 def test_a_stream_before_its_first_sleep_is_drawn(stream: dict[str, Any]) -> None:

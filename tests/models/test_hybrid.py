@@ -56,6 +56,16 @@ def read_pieces(
     return torch.cat(hiddens, dim=1), state
 
 
+@pytest.mark.parametrize("layers", [("attn",), ("attn", "local")])
+def test_reading_compiles(layers: tuple[LayerType, ...]) -> None:
+    model = HybridLM(dataclasses.replace(CONFIG, layers=layers), seed=0)
+    run = torch.compile(model.run, backend="aot_eager", dynamic=False)
+    with torch.no_grad():
+        compiled, _ = model.read(draw_tokens(1, 5), model.initial_state(1), run=run)
+        plain, _ = model.read(draw_tokens(1, 5), model.initial_state(1))
+    assert_close(compiled, plain, 1e-5)
+
+
 def assert_states_close(actual: MemoryState, expected: MemoryState, tolerance: float) -> None:
     for tensor, other in zip(tensors(actual), tensors(expected), strict=True):
         assert_close(tensor.double(), other.double(), tolerance)

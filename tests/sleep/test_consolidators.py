@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernel_generators import vary_kernels
 from numerics import assert_close
 from slowwave.models.backbone import HybridLM
-from slowwave.sleep.config import KINDS, Compact, Eviction, SleepConfig
+from slowwave.sleep.config import KINDS, TTT, Compact, Eviction, SleepConfig
 from slowwave.sleep.consolidate import consolidate
 from slowwave.sleep.consolidators.ridge import RidgeConsolidator
 from slowwave.sleep.schedule import NO_LOSS
@@ -41,6 +42,24 @@ def sleep(request: pytest.FixtureRequest, eviction: Eviction) -> SleepConfig:
     return SleepConfig(
         window=WINDOW, passes=passes, consolidator=consolidator, eviction=eviction, sinks=sinks
     )
+
+
+@pytest.fixture
+def model(model: HybridLM, request: pytest.FixtureRequest) -> HybridLM:
+    """That of other tests; with a prime MLP in its last block for a sleep that trains it."""
+    if "sleep" not in request.fixturenames:
+        return model
+    if not isinstance(request.getfixturevalue("sleep").consolidator, TTT):
+        return model
+    primed = HybridLM(dataclasses.replace(model.config, prime_blocks=1), seed=0).double()
+    vary_kernels(primed)
+    return primed
+
+
+def list_weights(state: MemoryState) -> list[Tensor]:
+    """What of the state is weights: those of recurrent layers and of prime MLPs."""
+    primes = (tensor for each in state.primes for tensor in each.tensors().values())
+    return [*state.fast_weights, *primes]
 
 
 def change_midterm(state: MemoryState, change: Callable[[Tensor], Tensor]) -> MemoryState:
@@ -149,7 +168,7 @@ def test_a_window_of_padding_leaves_the_midterm_memory_bit_identical(
         mask = torch.zeros(2, WINDOW, dtype=torch.bool)
         mask[0] = True
         _, after = read_stream(model, draw_tokens(2, WINDOW, seed=1), state, sleep, mask=mask)
-    for before, slept in zip(state.fast_weights, after.fast_weights, strict=True):
+    for before, slept in zip(list_weights(state), list_weights(after), strict=True):
         assert torch.equal(before[1], slept[1])
         assert not torch.equal(before[0], slept[0])
 

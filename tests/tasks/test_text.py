@@ -140,6 +140,15 @@ def test_every_token_is_a_target_by_its_place_in_the_window(
     assert bounds == sorted(bounds)
 
 
+def test_every_token_is_a_target_by_its_window_of_the_stream(tmp_path: Path) -> None:
+    files = write_files(tmp_path, random_bytes(4000))
+    task = make_text(files, window=16, context=40, piece=41, group="window")
+    assert task.group_name == "window"
+    assert task.groups == {0: "1", 1: "2", 2: "3"}
+    groups = task.batch("train", [0, 1]).stream.groups
+    assert groups.tolist() == [[0] * 16 + [1] * 16 + [2] * 8] * 2
+
+
 def test_floors_are_what_the_most_common_byte_scores(tmp_path: Path) -> None:
     content = bytes(random_bytes(6000)).translate(bytes([32] * 100 + list(range(100, 256))))
     task = make_text(write_files(tmp_path, content))

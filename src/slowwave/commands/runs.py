@@ -96,7 +96,8 @@ class EvalOptions:
     examples: int = 1024
     """Test examples."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK.FIELD=VALUE ...")] = ()
-    """Changes to the task, such as steps=10 or questions=9, to score beyond what was trained."""
+    """Changes to the task, such as steps=10 or questions=9, to score beyond what was trained; or to
+    how it sleeps, such as sleep.consolidator=evict with sleep.passes=1."""
     json: bool = False
     """Print the records as one JSON document on stdout."""
 

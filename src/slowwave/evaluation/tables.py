@@ -50,7 +50,7 @@ def score_table(summary: dict[str, Any]) -> Table:
         table.add_row(name, *shown, "" if floor is None else f"{floor:.1%}")
     table.caption = "floors: " + ", ".join(f"{name} {value:.1%}" for name, value in floors.items())
     if not measure.is_share:
-        table.caption += f"; by token of the window: {measure.name}"
+        table.caption += f"; by {summary['group_name']}: {measure.name}"
     return table
 
 

@@ -124,6 +124,28 @@ def draw_by_group(variants: Sequence[Variant]) -> Figure:
     return figure
 
 
+def draw_switched_off(variants: Sequence[Variant]) -> Figure | None:
+    """Test scores by group of test-time training, and of the same weights without its steps."""
+    base = variants[0]
+    if base.runs[0].settings.get("sleep.consolidator.kind") != "ttt":
+        return None
+    lines: list[tuple[dict[str, Spread], dict[str, Any], str]] = []
+    for passes, runs in base.by_passes.items():
+        style = line_style(passes)
+        lines.append((group_spreads(runs), style, f"N = {passes}"))
+        if passes > 1 and all(1 in run.tests for run in runs):
+            changes = {"linestyle": "--", "linewidth": 1.6, "markerfacecolor": "white"}
+            lines.append((group_spreads(runs, 1), style | changes, f"N = {passes}, steps off"))
+    figure = new_figure(8, 5.4)
+    axes: Axes = figure.subplots()
+    name = base.runs[0].summary["group_name"]
+    draw_groups(axes, lines, base.group_floors, name, measure=base.measure)
+    set_title(figure, f"{_recipe(variants)}: what the steps at test time do, by {name}")
+    caption = f"{describe_seeds(variants[:1])}; broken lines: slept with N = 1 at test time"
+    add_legend(figure, axes, caption, columns=4)
+    return figure
+
+
 def draw_passes(variants: Sequence[Variant]) -> Figure | None:
     """Heat map of the N trained with against the N slept with at test time."""
     matrix = passes_matrix(variants[0])
@@ -223,6 +245,7 @@ def draw_variants(variants: Sequence[Variant]) -> Figure | None:
 FIGURES: dict[str, Callable[[Sequence[Variant]], Figure | None]] = {
     "learning-curves.png": draw_learning_curves,
     "by-group.png": draw_by_group,
+    "switched-off.png": draw_switched_off,
     "passes.png": draw_passes,
     "accuracy-by-steps.png": draw_accuracy_by_steps,
     "variants.png": draw_variants,

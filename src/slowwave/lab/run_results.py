@@ -56,7 +56,11 @@ class Run:
     @property
     def groups(self) -> dict[str, float]:
         """Final test score by label of the group, slept with the trained N."""
-        groups = self.tests[self.passes]["groups"]
+        return self.groups_at(self.passes)
+
+    def groups_at(self, passes: int) -> dict[str, float]:
+        """Final test score by label of the group, slept with N = `passes`."""
+        groups = self.tests[passes]["groups"]
         return {label: self.measure.of(score) for label, score in groups.items()}
 
     @property
@@ -202,9 +206,10 @@ def mean_curve(runs: Sequence[Run]) -> Curve:
     return Curve(mean("tokens"), mean("flops"), mean("seconds"), scores)
 
 
-def group_spreads(runs: Sequence[Run]) -> dict[str, Spread]:
-    """Final test score of every group."""
-    return {group: Spread.of([run.groups[group] for run in runs]) for group in runs[0].groups}
+def group_spreads(runs: Sequence[Run], passes: int | None = None) -> dict[str, Spread]:
+    """Final test score of every group, slept with N = `passes`, the trained one if not given."""
+    scores = [run.groups_at(passes or run.passes) for run in runs]
+    return {group: Spread.of([each[group] for each in scores]) for group in scores[0]}
 
 
 def passes_matrix(variant: Variant) -> dict[int, dict[int, float]]:

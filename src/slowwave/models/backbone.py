@@ -39,7 +39,12 @@ class HybridLM(nn.Module):
             raise ValueError("model.vocab_size is 0; set it, or build the model for a task")
         self.config = config
         self.embedding = Embedding(config.vocab_size, config.width)
-        self.blocks = nn.ModuleList(Block(config, kind) for kind in config.layers)
+        suffix = config.span("suffix")
+        self.blocks = nn.ModuleList(
+            Block(config, kind, primed=i in suffix) for i, kind in enumerate(config.layers)
+        )
+        # Made here: torch.compile breaks a named tuple that is made as it traces.
+        self._rope, self._local_rope = find_rope(config), find_rope(config, local=True)
         self.final_norm = RMSNorm(config.width, eps=config.traits.norm_eps)
         self.head = None
         if not config.traits.tied_embeddings:
@@ -95,10 +100,9 @@ class HybridLM(nn.Module):
         """The memory of `batch_size` streams that have read nothing."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; use 1 or more")
-        mixers = [block.mixer for block in self._blocks]
         dtype = self.final_norm.weight.dtype  # of the residual stream
         return MemoryState(
-            layers=tuple(mixer.initial_state(batch_size) for mixer in mixers),
+            layers=tuple(block.initial_state(batch_size) for block in self._blocks),
             window_tokens=torch.zeros(batch_size, 0, dtype=torch.int64, device=self.device),
             window_mask=None,
             window_hidden=torch.zeros(
@@ -204,7 +208,7 @@ class HybridLM(nn.Module):
         or from those that compact entries have.
         local: those of "local" layers. None where nothing takes any.
         """
-        rope = find_rope(self.config, local=local)
+        rope = self._local_rope if local else self._rope
         if rope is None:
             return None
         W, T, dtype = state.window_fill, hidden.shape[1], wide_dtype(hidden.dtype)

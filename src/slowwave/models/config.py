@@ -20,7 +20,7 @@ MIXERS: dict[LayerType, str] = {
 }
 """Where the mixer of each layer type is; its module is imported when a model is built."""
 InitialWeights = Literal["scaled", "small"]
-Part = Literal["all", "trunk", "core", "coda"]
+Part = Literal["all", "trunk", "core", "coda", "prefix", "suffix"]
 Norms = Literal["before", "after", "both"]
 QueryKeyNorm = Literal["none", "head", "all"]
 Activation = Literal["silu", "gelu"]
@@ -142,6 +142,11 @@ class ModelConfig(Config):
     """Last blocks that sleep does not loop: it reads them once, after the last pass."""
     mlp_hidden: int = 256
     """Hidden width of the SwiGLU feed-forward layers."""
+    prime_blocks: int = 0
+    """Last blocks with a prime MLP before their own, whose weights `sleep.consolidator` ttt changes
+    in every stream for itself."""
+    prime_hidden: int | None = None
+    """Hidden width of prime MLPs; mlp_hidden if not given."""
     attn_heads: int = 3
     """Query heads H of an attention layer."""
     attn_kv_heads: int | None = None
@@ -179,6 +184,7 @@ class ModelConfig(Config):
             self.prelude,
             f"with model.coda = {self.coda} leave one of {len(self.layers)} blocks between or more",
         )
+        self._require_primes()
         _require(0 < self.max_beta <= 2, "max_beta", self.max_beta, "use a value in (0, 2]")
         _require(self.rope_theta > 0, "rope_theta", self.rope_theta, "use a positive base")
         kv_heads = self.kv_heads
@@ -214,11 +220,24 @@ class ModelConfig(Config):
             f"use a multiple of delta_heads = {self.delta_heads}",
         )
 
+    def _require_primes(self) -> None:
+        count, most = self.prime_blocks, len(self.layers)
+        _require(0 <= count <= most, "prime_blocks", count, f"use 0 to {most}, the blocks")
+        behind = {self.layers[i] for i in self.span("suffix")[1:]} - {"attn", "local"}
+        _require(
+            not behind,
+            "prime_blocks",
+            count,
+            f"with {', '.join(sorted(behind))} behind the first of them use fewer, or attn and "
+            "local there: training needs gradients of gradients, which recurrent rules lack",
+        )
+
     def _require_sizes(self) -> None:
         for name in ("width", "mlp_hidden", "attn_heads", "delta_heads", "key_dim", "value_dim"):
             _require_within(name, getattr(self, name), 1, MOST_SIZE)
         for name in ("attn_kv_heads", "attn_head_dim", "delta_value_heads"):
             _require_at_most(name, getattr(self, name) or 0, MOST_SIZE)
+        _require_within("prime_hidden", self.prime_width, 1, MOST_SIZE)
         _require_within("vocab_size", self.vocab_size, 0, MOST_IDS)
         _require_within("conv_width", self.conv_width, 2, MOST_TAPS)
         _require_within("initial_decay", self.initial_decay, 1e-3, MOST_DECAY)
@@ -243,18 +262,29 @@ class ModelConfig(Config):
         return self.attn_heads if self.attn_kv_heads is None else self.attn_kv_heads
 
     @property
+    def prime_width(self) -> int:
+        """Hidden width of a prime MLP."""
+        return self.mlp_hidden if self.prime_hidden is None else self.prime_hidden
+
+    @property
     def looped_part(self) -> Part:
         """What sleep loops; "all" rather than a core that is everything, which compiles once."""
         return "core" if self.prelude or self.coda else "all"
 
     def span(self, part: Part) -> range:
-        """Places of the blocks of a part; the trunk is the prelude and the core together."""
+        """Places of the blocks of a part; the trunk is the prelude and the core together.
+
+        The suffix are the blocks with prime MLPs, the prefix those before.
+        """
         first_of_coda = len(self.layers) - self.coda
+        first_of_suffix = len(self.layers) - self.prime_blocks
         return {
             "all": range(len(self.layers)),
             "trunk": range(first_of_coda),
             "core": range(self.prelude, first_of_coda),
             "coda": range(first_of_coda, len(self.layers)),
+            "prefix": range(first_of_suffix),
+            "suffix": range(first_of_suffix, len(self.layers)),
         }[part]
 
     @property

@@ -2,7 +2,8 @@
 
 A multiply-add is 2. Per row, for T tokens (letters as in `slowwave.state`): what each mixer says of
 itself (`Mixer.forward_flops`, the rules in chunks and their triangular solve), 3 * 2 T D h for a
-feed-forward layer of hidden width h, 2 D vocabulary for every position that gets logits.
+feed-forward layer or prime MLP of hidden width h, 2 D vocabulary for every position that gets
+logits.
 
 Left out is work of order T D (norms, rotations, activations, decays, gates, softmax, the
 convolution, residual sums, embedding look-ups), a few per cent at width 256. Padding and masked
@@ -24,7 +25,8 @@ class Pass(NamedTuple):
 
     is_read: whether a loss or a later pass reads what comes out. keeps_writes, keeps_cache: whether
     the fast weights and the keys and values that it makes are read after it. Gradients come back
-    through nothing else.
+    through nothing else. is_step: whether it also takes a gradient step of the prime MLPs on the
+    loss of its tokens; then it is one of the suffix.
     """
 
     num_tokens: int
@@ -35,6 +37,7 @@ class Pass(NamedTuple):
     keeps_writes: bool = True
     keeps_cache: bool = True
     ridge: float | None = None
+    is_step: bool = False
 
 
 def written_span(span: range, mixers: Sequence[Mixer | type[Mixer]]) -> tuple[range, int | None]:
@@ -51,6 +54,8 @@ def pass_flops(sizes: ModelConfig, each: Pass, *, keep_state: bool = True) -> in
 
     keep_state: False for forked questions, which skip a rule's last state update.
     """
+    if each.is_step:
+        return _step_flops(sizes, each)
     span, last = sizes.span(each.part), None
     if each.evicts:
         span, last = written_span(span, [find_mixer(kind) for kind in sizes.layers])
@@ -77,6 +82,22 @@ def learned_flops(sizes: ModelConfig, each: Pass) -> int:
     return whole + last.state_flops(sizes, each.num_tokens, context=context)
 
 
+def _step_flops(sizes: ModelConfig, each: Pass) -> int:
+    """Forward, logits of every token, and back to the prime MLPs, whose gradients are the only ones
+    of weights. None go below the first prime MLP; behind it all mixers are attention."""
+    T, cached, context = each.num_tokens, each.cached, Context()
+    suffix = sizes.span("suffix")
+    back = head_flops(sizes, T) + len(suffix) * 3 * product_flops(T, sizes.width, sizes.mlp_hidden)
+    prime = product_flops(T, sizes.width, sizes.prime_width)
+    back += len(suffix) * 6 * prime - 2 * prime
+    for i in suffix[1:]:
+        mixer = find_mixer(sizes.layers[i])
+        whole = mixer.forward_flops(sizes, T, cached=cached, context=context)
+        projections = mixer.forward_flops(sizes, T, cached=-T, context=context)
+        back += 2 * whole - projections
+    return _blocks_flops(sizes, suffix, each, context) + head_flops(sizes, T) + back
+
+
 def head_flops(sizes: ModelConfig, num_positions: int) -> int:
     """Logits of `num_positions` positions. Raises ValueError if the vocabulary is not known."""
     if num_positions and sizes.vocab_size < 1:
@@ -87,8 +108,9 @@ def head_flops(sizes: ModelConfig, num_positions: int) -> int:
 def _blocks_flops(sizes: ModelConfig, span: range, each: Pass, context: Context) -> int:
     T, cached = each.num_tokens, each.cached
     feed_forward = 3 * product_flops(T, sizes.width, sizes.mlp_hidden)
+    primes = len(set(span) & set(sizes.span("suffix")))
     mixers = (find_mixer(sizes.layers[i]) for i in span)
-    return sum(
+    return primes * 3 * product_flops(T, sizes.width, sizes.prime_width) + sum(
         feed_forward + mixer.forward_flops(sizes, T, cached=cached, context=context)
         for mixer in mixers
     )

@@ -38,7 +38,9 @@ def suits(blocks: Sequence[Block], hidden: Tensor, state: MemoryState, context: 
         return False
     if context.ridge is not None or context.watch is not None:
         return False
-    if any(type(block.mixer) not in LETTERS for block in blocks) or not native.can_read(hidden):
+    if any(type(block.mixer) not in LETTERS or block.prime is not None for block in blocks):
+        return False
+    if not native.can_read(hidden):
         return False
     narrow = blocks[0].mlp.up.compute_dtype or hidden.dtype
     wide = hidden.dtype == wide_dtype(narrow) and narrow in native.DTYPES

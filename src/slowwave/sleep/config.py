@@ -161,12 +161,46 @@ class Compact(ConsolidatorConfig):
         return Passes().returns_to(sizes) if self.others == "passes" else frozenset()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TTT(ConsolidatorConfig):
+    """End-to-end test-time training (arXiv 2512.23675): gradient steps of the prime MLPs on the
+    next-token loss of the window, a step a chunk.
+
+    Each pass after the first goes over all chunks once: N = 2 is the paper's one step a chunk.
+    """
+
+    path: ClassVar[str] = "slowwave.sleep.consolidators.ttt:TTTConsolidator"
+    most_passes: ClassVar[int] = 8
+
+    kind: Literal["ttt"] = "ttt"
+    chunk: int | None = None
+    """Tokens of a step; the window if not given."""
+    learning_rate: float = 1.0
+    """Of plain gradient descent, on the mean loss of a chunk."""
+    clip_norm: float = 1.0
+    """Length of a stream's gradient, over all prime MLPs, above which it is scaled down to it."""
+
+    def __post_init__(self) -> None:
+        _require_range(2 if self.chunk is None else self.chunk, "chunk", 2, 2**20)
+        _require_range(self.learning_rate, "learning_rate", 1e-6, 1e3)
+        _require_range(self.clip_norm, "clip_norm", 1e-6, 1e6)
+
+    def returns_to(self, sizes: ModelConfig) -> frozenset[int]:
+        """See `ConsolidatorConfig.returns_to`; raises ValueError if no block has a prime MLP."""
+        if not sizes.prime_blocks:
+            raise ValueError(
+                "sleep.consolidator is ttt, but model.prime_blocks is 0; use a model that was "
+                "trained with prime MLPs, such as recipes/ttt-mini.toml, or another consolidator"
+            )
+        return frozenset(sizes.span("all"))
+
+
 def _require_range(value: float, name: str, least: float, most: float) -> None:
     if not least <= value <= most:
         raise ValueError(f"sleep.consolidator.{name} is {value}; use {least:g} to {most:g}")
 
 
-Consolidator: TypeAlias = Evict | Passes | Ridge | Compact
+Consolidator: TypeAlias = Evict | Passes | Ridge | Compact | TTT
 KINDS: dict[str, type[Consolidator]] = {each.kind: each for each in get_args(Consolidator)}
 _PLAIN = {"kind": "compact", "surprise": False, "by_value": False}
 _EVEN = {**_PLAIN, "spread": "uniform"}
@@ -231,6 +265,11 @@ class SleepConfig(Config):
             raise ValueError(
                 "sleep.eviction is sliding with sleep.consolidator compact, which keeps entries of "
                 "its own; use all"
+            )
+        chunk = self.consolidator.chunk if isinstance(self.consolidator, TTT) else None
+        if chunk is not None and chunk > self.window:
+            raise ValueError(
+                f"sleep.consolidator.chunk is {chunk} with sleep.window {self.window}; use no more"
             )
         if self.sinks < 0:
             raise ValueError(f"sleep.sinks is {self.sinks!r:.80}; use 0 or more tokens")

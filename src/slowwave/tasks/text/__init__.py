@@ -31,6 +31,8 @@ class TextConfig(TaskConfig):
     """Tokens of a stream."""
     piece: int = 512
     """Tokens of a piece of a file, the whole of which belongs to one split."""
+    group: Literal["token", "window"] = "token"
+    """By what the loss is reported: tokens of the window read so far, or windows of the stream."""
 
     def __post_init__(self) -> None:
         for field in ("window", "context"):

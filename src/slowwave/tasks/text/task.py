@@ -37,7 +37,8 @@ Tokens = npt.NDArray[np.uint8 | np.int32]
 
 class Text(Task[TextConfig]):
     """Each token is an answer of its own. Groups are how many tokens of its window have been read
-    when it is predicted, from 2^i on: what attention sees of the text since the last sleep.
+    when it is predicted, from 2^i on: what attention sees of the text since the last sleep. Or they
+    are the windows of the stream, the first one 1.
 
     Raises ValueError if files are missing or hold too little for a split, or if a tokenizer cannot
     be read.
@@ -61,15 +62,22 @@ class Text(Task[TextConfig]):
         self.bytes_per_token = self._corpus.num_bytes / len(self._corpus.tokens)
         self.context_tokens = 0
         self.prediction_tokens = config.context
+        self.group_name = config.group
         self.groups = dict(enumerate(name_doublings(min(config.window, config.context))))
+        if config.group == "window":
+            count = -(-config.context // config.window)
+            self.groups = {window: str(window + 1) for window in range(count)}
 
     def batch(self, split: str, indices: npt.ArrayLike) -> Batch:
         """Stream (B, context), no forked questions; see `Task.batch`."""
         places = self._draw_places(split, check_rows(split, indices))
         steps = np.arange(self.config.context + 1)
         tokens = self._corpus.tokens[places[:, None] + steps].astype(np.int64)
-        read = 1 + steps[:-1] % self.config.window
-        groups = np.frexp(read)[1].astype(np.int64) - 1
+        if self.config.group == "window":
+            groups = steps[:-1] // self.config.window
+        else:
+            read = 1 + steps[:-1] % self.config.window
+            groups = np.frexp(read)[1].astype(np.int64) - 1
         shape = (len(tokens), self.config.context)
         labels = (np.broadcast_to(column, shape) for column in (steps[:-1], groups))
         return Batch(Labelled.from_arrays(tokens[:, :-1], tokens[:, 1:], *labels), None)

@@ -208,7 +208,7 @@ def test_another_memory_is_of_another_person_after_as_many_windows(
     monkeypatch.setattr(
         run,
         "live_through",
-        lambda _, person, counts: [(each, (person, each), 0.0) for each in counts],
+        lambda _, person, counts, **__: [(each, (person, each), 0.0) for each in counts],
     )
     monkeypatch.setattr(run, "ask_questions", note)
     memories = [Memory("compact", 2, 1 / 8, {"kind": "compact"})]
@@ -217,6 +217,18 @@ def test_another_memory_is_of_another_person_after_as_many_windows(
     first, second = (each.questions for each in read_talk().people[:2])
     others = [((1, 1), first), ((0, 1), second), ((1, 2), first), ((0, 2), second)]
     assert asked[-4:] == others
+
+
+def test_dreams_are_of_strangers_alone_and_are_asked_after_a_restart(talker: Talker) -> None:
+    (memory,) = list_memories(talker, ["lora"], ratios=(8,), passes=(2,), capacity=None, changes={})
+    assert memory.dreams
+    windows = cut_chat(talker, 0, 400, 2)
+    sleeper = memory.talker(talker, 400)
+    for dreams in (False, True):
+        (lived,) = live_through(sleeper, windows, [2], dreams=dreams)
+        assert (lived[1].state.delta is not None) == dreams
+    rows = run_keep(talker, ("facts", "continuation"), [memory], TEST, print)
+    assert not [*rows]
 
 
 def test_a_text_that_is_too_short_is_refused(talker: Talker) -> None:

@@ -28,7 +28,8 @@ class KeepOptions:
     """facts: dense facts of a text; strangers: ten people who tell, correct and ask; continuation:
     how a text goes on."""
     memories: tuple[str, ...] = ("compact", "kvzip", "h2o", "streaming")
-    """Consolidators, or names that stand for settings of compact."""
+    """Consolidators, names that stand for settings of compact, or lora: strangers' windows are
+    evicted, and what they said is learned as a low-rank delta."""
     ratios: tuple[float, ...] = (8.0, 16.0, 32.0)
     """One in so many keys and values of a window stays."""
     passes: tuple[int, ...] = (2,)

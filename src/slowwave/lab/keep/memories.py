@@ -10,6 +10,8 @@ from slowwave.sleep.config import KINDS, PRESETS, Compact, SleepConfig
 from slowwave.wording import describe_unknown
 
 FULL, EMPTY, FOREIGN = "full context", "empty memory", "another's memory"
+LORA = "lora"
+"""Windows are evicted; what was told is learned as a low-rank delta before questions come."""
 NEWEST = "streaming"
 """The preset that keeps the newest tokens, and the first: the last window at equal bytes."""
 
@@ -36,6 +38,11 @@ class Memory(NamedTuple):
         settings = self.settings if replay is None else {**self.settings, "replay": replay}
         sleep = {"window": window, "passes": self.passes, "consolidator": settings}
         return talker._replace(sleep=SleepConfig.from_dict({**sleep, "at_turns": True}))
+
+    @property
+    def dreams(self) -> bool:
+        """Whether it learns from what was said, which a text without users has nothing of."""
+        return self.name == LORA
 
     @property
     def rereads(self) -> bool:
@@ -65,8 +72,11 @@ def list_memories(
     if isinstance(own, Compact) and capacity is None:
         capacity = own.capacity
     for name in names:
+        if name == LORA:
+            found.append(Memory(LORA, settings={"kind": "evict"}))
+            continue
         if name not in KINDS and name not in PRESETS:
-            raise ValueError(describe_unknown("memory", name, [*KINDS, *PRESETS]))
+            raise ValueError(describe_unknown("memory", name, [*KINDS, *PRESETS, LORA]))
         settings = own.to_dict() if own.kind == name else {"kind": name}
         settings = {**settings, **changes}
         compacts = name in PRESETS or KINDS[name] is Compact

@@ -110,11 +110,16 @@ def cut_chat(talker: Talker, person: int, window: int, count: int) -> list[list[
 
 
 def live_through(
-    talker: Talker, windows: Sequence[Sequence[Exchange]], after: Sequence[int]
+    talker: Talker,
+    windows: Sequence[Sequence[Exchange]],
+    after: Sequence[int],
+    *,
+    dreams: bool = False,
 ) -> Iterator[tuple[int, Session, float]]:
     """A session that goes through windows, sleeping on each; it is saved, and goes on in another,
     after so many of them: how many, the session, and the seconds of its sleeps.
 
+    dreams: it dreams of all that was said when it is saved, each time anew, and goes on without.
     Full context gives up where it is longer than what the model was trained for.
     """
     longest = talker.model.config.traits.context_length
@@ -122,14 +127,19 @@ def live_through(
     for number, window in enumerate(windows, 1):
         for exchange in window:
             finish(session.take_turn(encode_exchange(talker, exchange), max_new_tokens=0))
-            session.entries.clear()
+            if not dreams:
+                session.entries.clear()
         if talker.sleep.eviction != "none":
             began = time.perf_counter()
             session.sleep()
             seconds += time.perf_counter() - began
         elif longest and session.state.counters.tokens_seen > longest:
             return
-        if number in after:
+        if number in after and dreams:
+            dreamt, began = session.fork(), time.perf_counter()
+            dreamt.dream()
+            yield number, _restart(talker, dreamt), seconds + time.perf_counter() - began
+        elif number in after:
             session = _restart(talker, session)
             yield number, session.fork(), seconds
 

@@ -26,6 +26,8 @@ PATTERNED = 0.6
 """Share of what is told that follows a pattern, which fits many things."""
 CONFUSED = 0.5
 """Share of what was never told that has the values of something told: another's name."""
+MOST_ASKED = 100
+"""Things of a conversation: of some 600 so many are soon drawn without any two alike."""
 KINDS = ("told", "corrected", "unknown", "noted")
 
 
@@ -116,10 +118,10 @@ def draw_conversation(
     in other words where there are any.
     """
     words = read_words()
-    if told + unknown + noted > len(words.attributes):
+    if told + unknown + noted > MOST_ASKED:
         raise ValueError(
-            f"told is {told} with {unknown} unknown and {noted} noted; use {len(words.attributes)} "
-            "or fewer in all"
+            f"told is {told} with {unknown} unknown and {noted} noted; use {MOST_ASKED} or fewer "
+            "in all"
         )
     drawn = _draw_attributes(generator, words, told, told + noted, told + noted + unknown)
     held = [(each, _draw_value(generator, each)) for each in drawn[:told]]

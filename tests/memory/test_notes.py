@@ -177,24 +177,27 @@ def test_what_only_leaves_lines_out_needs_no_check() -> None:
 
 
 PIECES = st.sampled_from(
-    ["", "<memory>", "</memory>", "DONE", "\n", "1 yes", "2 no", "Mio.", "x" * 40, "[empty]"]
+    ["<memory>", "</memory>", "DONE", "\n", "1 yes", "2 no", "Mio.", "[empty]"]
 )
 TEXTS = st.lists(PIECES, max_size=6).map("".join)
+NOTES = st.sampled_from(["", " ", "Mio.", "Mio.\nAnn.", "x" * 59, "x" * 61, "[empty]"])
+BLOCKS = NOTES.map(lambda text: f"<memory>{text}</memory>")
 CALLS = st.builds(
     ToolCall,
     st.just("a"),
     st.sampled_from(["rethink_memory", "finish_rethinking_memory", "other"]),
-    st.text() | TEXTS.map(lambda text: json.dumps({"new_memory": text})) | st.just("[1]"),
+    NOTES.map(lambda text: json.dumps({"new_memory": text})) | st.just("[1]") | TEXTS,
 )
 REPLIES = st.one_of(
     TEXTS,
+    BLOCKS,
     st.builds(Completion, text=TEXTS, calls=st.lists(CALLS, max_size=2).map(tuple)),
     st.builds(EndpointError, st.sampled_from(["down", "refused", "slow"]), st.just("no"))
     | st.builds(lambda: EndpointError("refused", "no tools", status=400)),
 )
 
 
-@given(st.lists(REPLIES, min_size=1, max_size=12), TEXTS, st.booleans())
+@given(st.lists(REPLIES, min_size=1, max_size=12), NOTES, st.booleans())
 def test_whatever_comes_back_no_block_is_lost_or_too_long(
     replies: list[str | Completion | EndpointError], block: str, check: bool
 ) -> None:

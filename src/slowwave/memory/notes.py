@@ -136,8 +136,8 @@ def rewrite(
     """A block of notes after a sleep on `context`, and the receipt of that sleep.
 
     The block that comes back is the one that was given unless the receipt says "changed"; it is
-    never empty where that was not, and never longer than the limit. Raises nothing of an endpoint's:
-    its failures are in the receipt.
+    never empty where that was not, and never longer than the limit. The endpoint's failures are
+    not raised: they are in the receipt.
     """
     config, tally = config or NotesConfig(), Tally(endpoint)
     draft = _Draft(tally, block, context, config)
@@ -199,10 +199,7 @@ class _Draft:
         calls = self._tally.ask(task + BY_TOOLS, user, tools=TOOLS).calls
         is_rewritten = is_finished = False
         for call in calls:
-            if (
-                call.name == "rethink_memory"
-                and (new := _read_argument(call.arguments)) is not None
-            ):
+            if call.name == "rethink_memory" and (new := _read_notes(call.arguments)) is not None:
                 is_rewritten = True
                 self._take(new)
             is_finished = is_finished or call.name == "finish_rethinking_memory"
@@ -235,7 +232,7 @@ class _Draft:
                 self.result, self.why = new, ""
 
 
-def _read_argument(arguments: str) -> str | None:
+def _read_notes(arguments: str) -> str | None:
     """The new notes in a call's arguments; None if they hold none."""
     try:
         values = json.loads(arguments)

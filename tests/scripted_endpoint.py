@@ -73,7 +73,7 @@ class Script:
 
     def endpoint(self, **fields: Any) -> Endpoint:
         """A client, which notes its pauses and does not make them."""
-        config = EndpointConfig(**{"url": self.url, "model": "m", "seconds": 5.0, **fields})
+        config = EndpointConfig(**{"url": self.url, "model": "m", "seconds": 60.0, **fields})
         return Endpoint(config, pause=self.pauses.append)
 
 

@@ -87,14 +87,14 @@ def test_nobody_there_is_tried_again_and_said() -> None:
 
 
 def test_slow_from_the_start_and_slow_by_drops() -> None:
-    dropping = Answer(pieces=(b" ",) * 40, delay=0.05)
-    for answer in (Answer(delay=1.0), dropping):
+    dropping = Answer(pieces=(b" ",) * 60, delay=0.05)
+    for answer in (Answer(delay=3.0), dropping):
         with scripted([answer]) as script:
             began = time.monotonic()
             with pytest.raises(EndpointError, match=r"no whole reply within 0.3 seconds") as error:
                 script.endpoint(seconds=0.3).complete(MESSAGES)
             assert error.value.fault == "slow"
-            assert time.monotonic() - began < 0.9
+            assert time.monotonic() - began < 2.5
             assert len(script.asked) == 1
 
 

@@ -250,7 +250,7 @@ def test_a_newer_catalogue_is_refused_by_its_number(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "catalogue.sqlite") as database:
         database.execute("PRAGMA user_version = 7")
     database.close()
-    with pytest.raises(ValueError, match="format 7, but this slowwave reads up to 4; use the"):
+    with pytest.raises(ValueError, match="format 7, but this slowwave reads up to 5; use the"):
         Store(tmp_path)
 
 

@@ -159,6 +159,9 @@ def test_forgetting_a_source_takes_its_episodes_and_the_notes_that_saw_it(
     assert [each.statement for each in book.episodes()] == ["Ann lives in Rome.", "Ann likes tea."]
     assert [each.place for each in book.episodes()] == [0, 1]
     assert (book.block(), book.versions(), book.num_waiting()) == ("", [], 3)
+    with store._catalogue.reading() as db:  # nothing hides there because a fork shares the ledger
+        sql = "SELECT count(*) FROM notes JOIN sessions ON session = sessions.id WHERE name = 'ann'"
+        assert db.execute(sql).fetchone()[0] == 0
     count = len(script.asked)
     book.sleep(script.endpoint())
     assert book.block() == "Ann lives in Rome.\nAnn likes tea."

@@ -205,10 +205,8 @@ def test_a_page_of_the_catalogue_is_damaged(tmp_path: Path, talker: Talker) -> N
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
-    with (
-        Store(tmp_path) as store,
-        pytest.raises(ValueError, match=r"damaged, or no catalogue .* restore it from a copy"),
-    ):
+    said = r"damaged, or no catalogue .* restore it from a copy"
+    with pytest.raises(ValueError, match=said), Store(tmp_path) as store:
         store.entries("ann")
 
 

@@ -152,7 +152,8 @@ def test_an_older_catalogue_learns_who_spoke(tmp_path: Path, talker: Talker) -> 
             database.execute(f"ALTER TABLE entries DROP COLUMN {column}")
         database.execute("DROP INDEX sessions_before")
         database.execute("ALTER TABLE sessions DROP COLUMN before")
-        database.execute("DROP TABLE wipes")
+        for table in ("wipes", "links", "notes", "episodes", "readings"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("PRAGMA user_version = 2")
     database.close()
     with Store(tmp_path) as store:

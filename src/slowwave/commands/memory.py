@@ -26,6 +26,8 @@ COMMANDS = {
     "show": ("memory_look:show", "what was said, from whom, and which sleep consolidated it"),
     "info": ("memory_look:info", "where a session stands, or what a memory or exported file holds"),
     "diff": ("memory_look:diff", "what tells two points apart"),
+    "notes": ("memory_notes:notes", "notes in words about a session, and writing them anew"),
+    "episodes": ("memory_notes:episodes", "what was told, as statements: list, correct, forget"),
     "snapshot": ("memory_points:snapshot", "give the moment a name to go back to"),
     "rollback": ("memory_points:rollback", "go back, or forth, to a snapshot"),
     "fork": ("memory_points:fork", "a new session with the past of another"),

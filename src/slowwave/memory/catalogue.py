@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from slowwave.memory.catalogue_database import Database
+from slowwave.memory.catalogue_notes import copy_notes, follow_rewrite
 from slowwave.memory.catalogue_reads import (
     count_wipes,
     find_session,
@@ -74,6 +75,13 @@ class Catalogue(Database):
             )
             return find_session(db, name)
 
+    def fork(self, source: SessionRow, name: str, origin: Point) -> SessionRow:
+        """As `create`, at a point of a session, whose notes and episodes come along."""
+        with self.writing() as db:
+            made = self.create(name, source.owner, origin)
+            copy_notes(db, source.id, origin, made.id)
+            return made
+
     def advance(
         self,
         session: SessionRow,
@@ -117,16 +125,25 @@ class Catalogue(Database):
     def rewrite(
         self,
         session: SessionRow,
-        kept: int,
+        places: Sequence[int],
         steps: Iterable[Step],
         reached: Reached,
         snapshots: Iterable[str],
     ) -> tuple[SessionRow, list[str]]:
-        """Replaces all but the first `kept` entries, and drops snapshots; as `roll_back`."""
+        """Leaves the entries at some places alone, and drops snapshots; as `roll_back`.
+
+        steps: those of them, anew, that come after the first place which is left out; sleeps among
+        them may have lapsed.
+        """
         with self.writing() as db:
-            ids = [*read_keyed_entries(db, session.head)][:kept]
-            head = append(db, ids[-1] if ids else None, kept, steps, reached)
+            before = read_keyed_entries(db, session.head)
+            ids, kept = [*before], count_leading(places)
+            head = append(db, ids[kept - 1] if kept else None, kept, steps, reached)
             moved = move(db, session, head)
+            came = [ids[place] for place in places[kept:] if before[ids[place]].kind != "sleep"]
+            anew = read_keyed_entries(db, head, kept)
+            went = [id_ for id_, entry in anew.items() if entry.kind != "sleep"]
+            follow_rewrite(db, session.id, ids[kept:], dict(zip(came, went, strict=True)))
             for name in snapshots:
                 db.execute(DROP_SNAPSHOT, (session.id, name))
             return moved, self._drop_points(db)
@@ -234,6 +251,11 @@ class Catalogue(Database):
     def _drop_points(self, db: sqlite3.Connection) -> list[str]:
         ask_to_wipe(db)
         return drop_points(db)
+
+
+def count_leading(places: Sequence[int]) -> int:
+    """How many places, from the first on, are those of a whole ledger."""
+    return next((at for at, place in enumerate(places) if at != place), len(places))
 
 
 def insert_snapshot(

@@ -155,6 +155,46 @@ MIGRATIONS = (
     CREATE TABLE wipes (asked INTEGER NOT NULL, done INTEGER NOT NULL);
     INSERT INTO wipes SELECT count(*) > 0, 0 FROM sessions
     """,
+    """
+    CREATE TABLE notes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        entry INTEGER NOT NULL REFERENCES entries ON DELETE CASCADE,
+        time REAL NOT NULL,
+        block TEXT,
+        receipt TEXT NOT NULL
+    );
+    CREATE TABLE episodes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        entry INTEGER NOT NULL REFERENCES entries ON DELETE CASCADE,
+        start INTEGER NOT NULL,
+        stop INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        confidence REAL NOT NULL,
+        statement TEXT NOT NULL,
+        written REAL NOT NULL
+    );
+    CREATE TABLE links (
+        newer INTEGER NOT NULL REFERENCES episodes ON DELETE CASCADE,
+        older INTEGER NOT NULL REFERENCES episodes ON DELETE CASCADE,
+        kind TEXT NOT NULL,
+        PRIMARY KEY (newer, older)
+    ) WITHOUT ROWID;
+    CREATE TABLE readings (
+        id INTEGER PRIMARY KEY,
+        session INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        entry INTEGER NOT NULL REFERENCES entries ON DELETE CASCADE,
+        receipt TEXT NOT NULL,
+        UNIQUE (session, entry)
+    );
+    CREATE INDEX notes_session ON notes (session);
+    CREATE INDEX notes_entry ON notes (entry);
+    CREATE INDEX episodes_session ON episodes (session);
+    CREATE INDEX episodes_entry ON episodes (entry);
+    CREATE INDEX links_older ON links (older);
+    CREATE INDEX readings_entry ON readings (entry)
+    """,
 )
 
 WIPES_SINCE = 4

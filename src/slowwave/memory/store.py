@@ -16,6 +16,7 @@ from slowwave.memory.config import GateConfig
 from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.names import Damaged, TakenName, check_name, is_fit, is_readable
+from slowwave.memory.notebook import Notebook
 from slowwave.memory.owner import own
 from slowwave.memory.private_store import LOCKS, SessionLock, make_private
 from slowwave.memory.replay import OnRead, replay, resleep
@@ -128,7 +129,7 @@ class Store(StoreView):
         check_name("session", name)
         with self._catalogue.writing() as db:
             source = find_session(db, split_point(point)[0])
-            self._catalogue.create(name, source.owner, find_point(db, point))
+            self._catalogue.fork(source, name, find_point(db, point))
         return self.info(name)
 
     def delete(self, name: str) -> None:
@@ -212,6 +213,10 @@ class Store(StoreView):
             reached = reach(self._files.save(session, row.id), session.state)
             self._catalogue.advance(row, [*map(Step, session.entries, sleeps)], reached)
         return self.info(name)
+
+    def notebook(self, name: str) -> Notebook:
+        """The notes and episodes of a session, which may be open in another process."""
+        return Notebook(self._catalogue, self._leftovers, self._find_session(name).name)
 
     def export(self, name: str, path: str | Path) -> None:
         """Writes a session, with its snapshots, as one file that `import_session` reads."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from slowwave.memory.catalogue import Catalogue
+from slowwave.memory.catalogue import Catalogue, count_leading
 from slowwave.memory.catalogue_reads import (
     find_session,
     find_snapshot,
@@ -219,12 +219,12 @@ class StoredSession(Session):
         rest = Session(self.talker, gate=self.gate)
         yield from replay_by_step(rest, plan.kept_entries, on_read)
         yield Progress("record")
-        kept = min(plan.dropped, default=len(plan.entries))
-        steps = map(Step, rest.entries, place_sleeps(rest.entries, rest.sleeps))
+        kept = count_leading(plan.kept)
+        steps = [*map(Step, rest.entries, place_sleeps(rest.entries, rest.sleeps))][kept:]
         file = self._files.save(rest, self._row.id)
         try:
             self._row, removed = self._catalogue.rewrite(
-                self._row, kept, list(steps)[kept:], reach(file, rest.state), forgetting.snapshots
+                self._row, plan.kept, steps, reach(file, rest.state), forgetting.snapshots
             )
         except BaseException:
             self._settle(file, rest.state)

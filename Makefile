@@ -14,7 +14,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo chat serve test check clean
+.PHONY: help demo chat talk serve test check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,8 +27,11 @@ run = @echo 'slowwave $(1)'; trap : INT; $(BIN)/slowwave $(1); code=$$?; \
 demo: $(VENV)/.installed ## install, then watch shipped models read, sleep, forget their cache, and answer
 	$(call run,demo)
 
-chat: $(VENV)/.installed ## install, then talk with a small model that remembers across restarts
-	$(call run,chat checkpoints/talk --memory me)
+chat: $(VENV)/.installed ## install, fetch SmolLM2-135M (92 MB, once), and talk with it across restarts
+	$(call run,chat smollm2 --memory me)
+
+talk: $(VENV)/.installed ## install, then talk with a small model whose fast weights remember across restarts
+	$(call run,chat checkpoints/talk --memory talk)
 
 serve: $(VENV)/.installed ## install, then serve it to a browser and to OpenAI's clients, on port 8000
 	@echo '$(ACTIVATE)'

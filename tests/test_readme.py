@@ -65,7 +65,7 @@ def test_its_lines_about_a_memory_work_as_printed(
     assert shown["memory forget"].endswith("forgotten\n")
 
 
-@pytest.mark.parametrize("target", ["demo", "chat", "serve"])
+@pytest.mark.parametrize("target", ["demo", "chat", "talk", "serve"])
 def test_make_says_how_to_call_slowwave_without_it(target: str, tmp_path: Path) -> None:
     """And installs what all of the README's lines need; nothing is run here."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shown_chats import read_chats
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker, load
 
@@ -45,6 +46,21 @@ def test_it_remembers_across_a_restart(talker: Talker, tmp_path: Path) -> None:
             assert answer in session.fork().generate(question, max_new_tokens=32), question
         stranger = talker.session()
         assert "Milo" not in stranger.generate(ASKED[0][0], max_new_tokens=32)
+
+
+def test_it_says_what_the_readme_shows(talker: Talker, tmp_path: Path) -> None:
+    """Sleeps come of themselves there; what is told is long out of the window when it is asked."""
+    chats = read_chats("chat")
+    assert len(chats) == 2
+    for chat in chats:
+        with Store(tmp_path) as store, store.open("me", talker, create=True) as session:
+            for line, reply in chat:
+                if line == "/sleep":
+                    report = session.sleep()
+                    assert report is not None
+                    assert reply.startswith(f"sleep 2 (asked): {report.tokens} tokens, ")
+                elif not line.startswith("/"):
+                    assert session.generate(line) == reply
 
 
 def test_its_system_prompt_stays_outside_the_window(talker: Talker) -> None:

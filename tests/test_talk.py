@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from shown_chats import read_chats
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker, load
 from slowwave.tasks.conversation.phrases import SMALL_TALK, begin
@@ -31,19 +30,8 @@ def talker() -> Talker:
     return load(ROOT / "checkpoints" / "talk")
 
 
-def read_chats() -> Iterator[list[tuple[str, str]]]:
-    """What the README shows: a list of lines and replies for every start of the chat."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.search(r"```\n(\$ make chat\n.*?)```", readme, re.DOTALL)
-    assert shown is not None
-    for chat in shown.group(1).split("$ make chat\n")[1:]:
-        said = [line for line in chat.splitlines() if not line.startswith("[")]
-        pairs = itertools.pairwise(said)
-        yield [(line[2:], reply) for line, reply in pairs if line.startswith("> ")]
-
-
 def test_it_says_what_the_readme_shows(talker: Talker, tmp_path: Path) -> None:
-    chats = list(read_chats())
+    chats = read_chats("talk")
     assert len(chats) == 2
     for chat in chats:
         with Store(tmp_path) as store, store.open("me", talker, create=True) as session:

@@ -12,6 +12,7 @@ import tyro
 
 from slowwave.commands.arguments import parse, require_folder
 from slowwave.commands.keep import bench_keep
+from slowwave.commands.words import bench_words
 from slowwave.lab.memory_plots import PROBE_EXAMPLES
 from slowwave.status_line import StatusLine
 
@@ -152,8 +153,8 @@ class BenchOptions:
     """op (the delta rule), read (long streams), wake (a token after 1 k to 1 M tokens), sleep,
     train, store (keeping a session), kills (a thousand, some minutes), live (1 M tokens through one
     session of the shipped model), serve (a hundred sessions at once, half an hour), large (1.4 B
-    weights, needs a GPU), or all of them; keep MODEL, which has options of its own, compares what
-    memories keep."""
+    weights, needs a GPU), or all of them; keep MODEL and words, which have options of their own,
+    compare what memories keep, and what notes save."""
     shape: Annotated[tuple[int, ...], tyro.conf.arg(metavar="B T H K V")] = ()
     """Sizes of the only delta rule to measure: rows, tokens, heads, keys, values."""
     workers: tuple[str, ...] = ()
@@ -169,10 +170,11 @@ class BenchOptions:
 def bench(arguments: list[str]) -> None:
     """slowwave bench {op,read,wake,sleep,train,store,kills,live,serve,large,all} [--out DIR]
 
-    `slowwave bench keep MODEL` compares what memories keep.
+    `slowwave bench keep MODEL` compares what memories keep, `slowwave bench words` what notes save.
     """
-    if arguments[:1] == ["keep"]:
-        bench_keep(arguments[1:])
+    others = {"keep": bench_keep, "words": bench_words}
+    if arguments and arguments[0] in others:
+        others[arguments[0]](arguments[1:])
         return
     options = parse(BenchOptions, arguments, prog="slowwave bench")
     require_folder("--out", options.out)

@@ -1,0 +1,1 @@
+"""What notes that are written before a question save when it comes."""

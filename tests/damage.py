@@ -72,7 +72,9 @@ def spoil_rows(path: Path, draw: random.Random) -> None:
     """In a catalogue a column of a row, or of all, holds something else, or rows are gone."""
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-        table = draw.choice([name for (name,) in names if name != "sqlite_sequence"])
+        tables = [name for (name,) in names.fetchall() if name != "sqlite_sequence"]
+        full = [name for name in tables if db.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone()]
+        table = draw.choice(full)
         columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
         column, key = draw.choice(columns), columns[0]
         keys = [row[0] for row in db.execute(f"SELECT {key} FROM {table}")]

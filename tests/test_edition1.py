@@ -80,8 +80,10 @@ def assert_told(store: Store, name: str) -> None:
     for slept, sleep in zip(store.sleeps(name), values["sleeps"], strict=True):
         assert (slept.start, slept.stop) == (sleep["start"], sleep["stop"])
         report = json.loads(json.dumps(dataclasses.asdict(slept.report)))
-        later = {name: report.pop(name) for name in ("consolidator", "entries", "replayed")}
-        assert later == {"consolidator": "passes", "entries": 0, "replayed": 0}
+        later = {
+            name: report.pop(name) for name in ("consolidator", "entries", "replayed", "dream")
+        }
+        assert later == {"consolidator": "passes", "entries": 0, "replayed": 0, "dream": None}
         assert report == {key: sleep[key] for key in sleep if key not in ("start", "stop")}
 
 

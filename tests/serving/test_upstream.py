@@ -205,6 +205,8 @@ def test_notes_and_episodes_go_into_the_system_message_until_they_are_forgotten(
     told = json.dumps(script.asked[-1])
     assert "Lima" not in told and "Ann likes tea." in told
     assert b"Lima" not in (memories / "catalogue.sqlite").read_bytes()
+    unknown = start().post("/v1/memories/ann/sleep")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (409, "no_writer")
 
 
 def test_notes_are_written_while_idle_by_whom_the_file_names(start: Start, script: Script) -> None:

@@ -157,12 +157,13 @@ def describe_memory(block: str, episodes: Sequence[Episode], most: int) -> str:
             break
         told.append(line)
         left -= len(line) + 1
-    parts = [
-        f"<{name}>\n{chr(10).join(lines)}\n</{name}>"
-        for name, lines in (("notes", notes), ("told", told[::-1]))
-        if lines
-    ]
-    return "\n".join([MEMORY, *parts]) if parts else ""
+    parts = [_frame("notes", notes), _frame("told", told[::-1])]
+    found = [part for part in parts if part]
+    return "\n".join([MEMORY, *found]) if found else ""
+
+
+def _frame(name: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"<{name}>", *lines, f"</{name}>"]) if lines else ""
 
 
 def _describe_episode(each: Episode) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from slowwave.memory.endpoint import Endpoint
+from slowwave.memory.names import UnknownName
 from slowwave.memory.notebook import Written
 from slowwave.memory.notes_config import EndpointConfig, NotesConfig, NotesFile
 from slowwave.memory.private_store import make_private_directory
@@ -121,7 +122,7 @@ class UpstreamServer(BaseServer):
         finally:
             slot.users -= 1
             slot.last_used = time.monotonic()
-            if not slot.users and not slot.model:
+            if not (slot.users or slot.model or slot.sleep):
                 self._slots.pop(key, None)
 
     async def remove(self, key: Key) -> None:
@@ -143,7 +144,7 @@ class UpstreamServer(BaseServer):
         """
         store = await self.store(key.owner)
         await self.engine.call(store.info, key.name)
-        slot = self._slots.get(key) or Slot()
+        slot = self._slots.setdefault(key, Slot())
         if slot.sleep is None:
             endpoint, config = self._find_writer(slot)
             folder, slot.is_waiting = store.directory, False
@@ -179,8 +180,10 @@ class UpstreamServer(BaseServer):
         try:
             written = await self.sleep(key)
             why = written.why if written.outcome == "failed" else ""
+        except UnknownName:  # it was deleted meanwhile
+            slot.is_waiting, why = False, ""
         except (OSError, ValueError, ApiError) as error:
-            slot.is_waiting, why = False, str(error)
+            why = str(error)
         if why:
             slot.is_waiting, slot.last_used = True, time.monotonic()
             LOG.warning("the notes of a memory could not be written: %s", why)

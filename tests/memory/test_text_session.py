@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 import zipfile
 from collections.abc import Iterator
@@ -11,8 +13,8 @@ import pytest
 
 from scripted_endpoint import obey, scripted
 from slowwave.memory.ledger import Entry
-from slowwave.memory.names import HeldElsewhere, OtherModel, UnknownName
-from slowwave.memory.owner import ELSEWHERE
+from slowwave.memory.names import Damaged, HeldElsewhere, OtherModel, UnknownName
+from slowwave.memory.owner import ELSEWHERE, own
 from slowwave.memory.store import Store
 from slowwave.memory.talker import Talker
 
@@ -135,3 +137,15 @@ def test_an_exported_one_with_tokens_is_rejected(store: Store, tmp_path: Path) -
     with pytest.raises(ValueError, match="yet it has tokens"):
         store.import_session(tmp_path / "bad.session", "bad")
     assert store.names() == ["ann"]
+
+
+def test_a_point_that_lacks_its_state_is_not_exported(
+    store: Store, talker: Talker, tmp_path: Path
+) -> None:
+    with store.open_text("ann", create=True) as session:
+        session.add_turn([told("a")])
+    owner = own(talker, None)
+    with contextlib.closing(sqlite3.connect(store.directory / "catalogue.sqlite")) as db, db:
+        db.execute("UPDATE sessions SET model = ?, tokenizer = ?", owner[:2])
+    with pytest.raises(Damaged, match="a point lacks its state"):
+        store.export("ann", tmp_path / "ann.session")

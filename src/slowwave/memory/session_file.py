@@ -177,6 +177,8 @@ def _gather(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> Session
         ),
     )
     stored = [(i, point.file) for i, point in enumerate(points) if point.file is not None]
+    if [i for i, _ in stored] != [*manifest.members]:
+        raise ValueError("a point lacks its state, or has one too many; restore it from a copy")
     return SessionFile(manifest, {i: files.read(file) for i, file in stored})
 
 

@@ -171,8 +171,12 @@ class UpstreamServer(BaseServer):
         while not self.is_stopping:
             for key, slot in [*self._slots.items()]:
                 is_idle = time.monotonic() - slot.last_used >= self.config.idle_seconds
-                if slot.is_waiting and not slot.users and is_idle:
+                if not (slot.is_waiting and is_idle) or slot.users:
+                    continue
+                try:
                     await self._try_to_sleep(key, slot)
+                except Exception:
+                    LOG.exception("a memory could not sleep")
             await self._rest()
 
     async def _try_to_sleep(self, key: Key, slot: Slot) -> None:

@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,14 +27,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def told(text: str, source: str = "user") -> Entry:
-    words = {"text": text, "said": text}
-    return Entry(kind="told", time=time.time(), source=source, role="user", **words)
+    return Entry(kind="told", time=time.time(), source=source, role="user", text=text, said=text)
 
 
 def reply(text: str) -> Entry:
-    words = {"text": text, "said": text}
-    fields = {"role": "assistant", "finish": "stop"}
-    return Entry(kind="reply", time=time.time(), source="model", **words, **fields)
+    said: dict[str, Any] = {"role": "assistant", "finish": "stop", "text": text, "said": text}
+    return Entry(kind="reply", time=time.time(), source="model", **said)
 
 
 def words(store: Store, name: str = "ann") -> list[str]:
@@ -78,6 +77,7 @@ def test_forgetting_takes_notes_and_episodes_along(store: Store) -> None:
         session.add_turn([told("I drink tea.", "second")])
     with scripted(rule=obey) as script:
         store.notebook("ann").sleep(script.endpoint())
+    store.snapshot("ann", "monday")
     recalled = store.notebook("ann").recall()
     assert recalled.block == "Ann lives in Rome.\nAnn likes tea."
     assert [each.source for each in recalled.episodes] == ["first", "second"]
@@ -87,6 +87,7 @@ def test_forgetting_takes_notes_and_episodes_along(store: Store) -> None:
         assert [entry.said for entry in session.ledger()] == ["I drink tea."]
     recalled = store.notebook("ann").recall()
     assert (recalled.block, [each.source for each in recalled.episodes]) == ("", ["second"])
+    assert store.info("ann").snapshots == ()  # it had what is forgotten
     assert b"Rome" not in (store.directory / "catalogue.sqlite").read_bytes()
 
 
@@ -144,8 +145,8 @@ def test_a_point_that_lacks_its_state_is_not_exported(
 ) -> None:
     with store.open_text("ann", create=True) as session:
         session.add_turn([told("a")])
-    owner = own(talker, None)
+    model = own(talker, None).model
     with contextlib.closing(sqlite3.connect(store.directory / "catalogue.sqlite")) as db, db:
-        db.execute("UPDATE sessions SET model = ?, tokenizer = ?", owner[:2])
+        db.execute("UPDATE sessions SET model = ?", (model,))
     with pytest.raises(Damaged, match="a point lacks its state"):
         store.export("ann", tmp_path / "ann.session")

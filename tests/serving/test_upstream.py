@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import re
@@ -72,7 +73,8 @@ def start(script: Script, memories: Path) -> Iterator[Start]:
             limits: dict[str, Any] | None = None,
             **more: Any,
         ) -> httpx2.Client:
-            config = ServeConfig(**{"idle_seconds": 0.0, **(limits or {})})
+            settings: dict[str, Any] = {"idle_seconds": 0.0, **(limits or {})}
+            config = ServeConfig(**settings)
             app = create_proxy(
                 EndpointConfig(url=url, key_env=key_env), memory_dir=memories, config=config, **more
             )
@@ -273,6 +275,7 @@ def test_a_client_that_hangs_up_leaves_the_ledger_as_it_was(
 def test_clients_of_one_memory_take_turns_and_memories_do_not_mix(
     start: Start, script: Script, memories: Path
 ) -> None:
+    script.rule = lambda body: dataclasses.replace(answer(body), delay=0.2)
     client = start()
     names = ["ann", "bob", "ann", "bob", "ann"]
     threads = [

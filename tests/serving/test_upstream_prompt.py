@@ -31,8 +31,9 @@ def say(role: str, content: Any) -> dict[str, Any]:
 
 
 def episode(statement: str, id_: int = 1) -> Episode:
-    place = {"place": 0, "start": 0, "stop": 1, "time": 0.0, "written": 0.0, "source": "ann"}
-    return Episode(id=id_, kind="fact", confidence=1.0, statement=statement, **place)
+    told: dict[str, Any] = {"place": 0, "start": 0, "stop": 1, "time": 0.0, "source": "ann"}
+    found: dict[str, Any] = {"kind": "fact", "confidence": 1.0, "written": 0.0}
+    return Episode(id=id_, statement=statement, **told, **found)
 
 
 def entry(role: Any, said: str, source: str = "user") -> Entry:

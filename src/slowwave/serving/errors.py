@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from slowwave.memory.endpoint import EndpointError, Fault
+from slowwave.memory.endpoint import EndpointError
 from slowwave.memory.names import Damaged, HeldElsewhere, OtherModel, TakenName, UnknownName
 from slowwave.serving.engine import Ended
 
@@ -44,7 +44,7 @@ REFUSALS = {
     OtherModel: (409, "other_model"),
     Damaged: (500, "memory_damaged"),
 }
-UPSTREAM_FAULTS: Mapping[Fault, int] = {"slow": 504, "key": 500}
+UPSTREAM_FAULTS: Mapping[str, int] = {"slow": 504, "key": 500}
 """The status where an endpoint elsewhere has none; 502 for other faults."""
 # Replaces pydantic's messages of these types.
 ADVICE = {

@@ -125,3 +125,38 @@ def scripted(
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+PLACES = {"Rome": "Ann lives in Rome.", "Lima": "Ann lives in Lima.", "tea": "Ann likes tea."}
+
+
+def obey(body: dict[str, Any]) -> Answer:
+    """A model that notes every place it reads of, and knows that nobody lives in two."""
+    system, user = (message["content"] for message in body["messages"])
+    if system.startswith("List what the message"):
+        found = [
+            {"kind": "preference" if word == "tea" else "fact", "confidence": 0.9, "quote": word}
+            | {"statement": statement}
+            for word, statement in PLACES.items()
+            if word in user
+        ]
+        return say("\n".join(map(json.dumps, found)) or "NONE")
+    if system.startswith("Below are numbered"):
+        old, new = user.split("new:\n")
+        pairs = [
+            f"{b.split()[0]} contradicts {a.split()[0]}"
+            for a in old.splitlines()
+            for b in new.splitlines()
+            if "lives" in a and "lives" in b and a.split(" ", 1)[1] != b.split(" ", 1)[1]
+        ]
+        return say("\n".join(pairs) or "NONE")
+    if system.startswith("Below are a source"):
+        count = sum(line[:1].isdigit() for line in user.split("</source>")[1].splitlines())
+        return say("\n".join(f"{number} yes" for number in range(1, count + 1)))
+    text, notes = user.split("</text>")
+    lines = [line for line in notes.splitlines() if line.startswith("Ann")]
+    lines += [say_ for word, say_ in PLACES.items() if word in text and say_ not in lines]
+    new = "\n".join(lines)
+    is_new = bool(new) and new not in notes
+    calls = [("rethink_memory", {"new_memory": new})] if is_new else []
+    return say(None, *calls, ("finish_rethinking_memory", {}))

@@ -24,6 +24,9 @@ from slowwave.status_line import StatusLine
 
 if TYPE_CHECKING:
     from slowwave.memory.sleep_report import SleepReport
+    from slowwave.memory.store import Store
+    from slowwave.memory.stored_session import StoredSession
+    from slowwave.memory.text_session import TextSession
     from slowwave.memory.turn import Steps
 
 
@@ -37,8 +40,8 @@ class ForgetOptions(MemoryOptions):
     """
 
     name: Name
-    model: Model
-    """Folder of its model, which reads the rest again."""
+    model: Model | None = None
+    """Folder of its model, which reads the rest again; not needed if that runs elsewhere."""
     source: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Forget all that is from these."""
     place: Annotated[tuple[int, ...], tyro.conf.arg(metavar="PLACE ...")] = ()
@@ -55,9 +58,7 @@ def forget(arguments: list[str]) -> None:
     """slowwave memory forget NAME --model MODEL [--source S] [--place N] [--keep N] [--yes]"""
     options = parse(ForgetOptions, arguments, prog="slowwave memory forget")
     with options.open_store() as store:
-        store.info(options.name)  # says what is wrong with the name before the model is loaded
-        talker = load_model(options.model)
-        with store.open(options.name, talker) as session:
+        with _open(store, options) as session:
             forgetting = session.preview_forgetting(
                 sources=options.source, places=options.place, keep=options.keep
             )
@@ -75,6 +76,18 @@ def forget(arguments: list[str]) -> None:
         print_json({**done, "preview": shown, "session": info.name, **left})
     elif not options.dry_run:
         print(f"forgotten{describe_traces(is_wiped)}")
+
+
+def _open(store: Store, options: ForgetOptions) -> StoredSession | TextSession:
+    """The session, with its model if that is one of this machine."""
+    from slowwave.memory.owner import ELSEWHERE
+
+    # What is wrong with the name is said before the model is loaded.
+    if store.info(options.name).model == ELSEWHERE:
+        return store.open_text(options.name)
+    if options.model is None:
+        raise ValueError("--model is missing; name the folder of the model that read the session")
+    return store.open(options.name, load_model(options.model))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ class Point:
     entry: int | None
     """The last entry; None if nothing was read yet."""
     file: str | None
-    """The state file; None if nothing was read yet."""
+    """The state file; None if no token was read yet."""
     num_entries: int
     tokens_seen: int
     num_sleeps: int
@@ -225,7 +225,7 @@ def parse_point(row: sqlite3.Row) -> Point:
         window_fill=read_count(row, "window_fill"),
     )
     is_empty = point.entry is None
-    if is_empty != (point.num_entries == 0) or (point.file is None and not is_empty):
+    if is_empty != (point.num_entries == 0) or (point.file is None and point.tokens_seen):
         raise BadRow(f"point {point.id} has no entry or no file")
     if point.num_sleeps + point.window_fill > point.tokens_seen or (is_empty and point.tokens_seen):
         raise BadRow(f"the counts of point {point.id} cannot be")

@@ -180,16 +180,19 @@ class Endpoint:
             found = self._receive(answer, until)
             kind = answer.headers.get("Content-Type", "")
         if answer.status != 200:
-            raise self._refusal(answer.status, answer.headers.get("Retry-After"), found)
-        is_page = "html" in kind.lower() or found[:256].lstrip()[:1] == b"<"
-        if is_page:
-            raise self._nonsense(
-                "a web page in place of JSON; endpoint.url may lack its end, mostly /v1"
-            )
+            raise self.refusal(answer.status, answer.headers.get("Retry-After"), found)
+        self.require_no_page(kind, found)
         try:
             return _read_completion(json.loads(found))
         except (ValueError, RecursionError):
-            raise self._nonsense("something that is no chat completion in JSON") from None
+            raise self.nonsense("something that is no chat completion in JSON") from None
+
+    def require_no_page(self, kind: str, content: bytes) -> None:
+        """Raises EndpointError if an answer of a content type is a web page."""
+        if "html" in kind.lower() or content[:256].lstrip()[:1] == b"<":
+            raise self.nonsense(
+                "a web page in place of JSON; endpoint.url may lack its end, mostly /v1"
+            )
 
     def _receive(self, answer: http.client.HTTPResponse, until: float) -> bytes:
         found = bytearray()
@@ -198,7 +201,7 @@ class Endpoint:
             if time.monotonic() > until:
                 raise self._slow()
             if len(found) > MOST_BYTES:
-                raise self._nonsense(f"more than {MOST_BYTES >> 20} MiB")
+                raise self.nonsense(f"more than {MOST_BYTES >> 20} MiB")
         return bytes(found)
 
     @contextlib.contextmanager
@@ -210,7 +213,7 @@ class Endpoint:
             if isinstance(reason, TimeoutError):
                 raise self._slow() from None
             if isinstance(reason, http.client.HTTPException) and not isinstance(reason, OSError):
-                raise self._nonsense("something that is no HTTP, or breaks off") from None
+                raise self.nonsense("something that is no HTTP, or breaks off") from None
             words = getattr(reason, "strerror", None) or type(reason).__name__
             raise EndpointError(
                 "down",
@@ -225,10 +228,12 @@ class Endpoint:
             "endpoint.seconds, or name a faster model",
         )
 
-    def _nonsense(self, what: str) -> EndpointError:
+    def nonsense(self, what: str) -> EndpointError:
+        """An answer that cannot be used."""
         return EndpointError("nonsense", f"{self.config.url}: answers with {what}")
 
-    def _refusal(self, status: int, retry_after: str | None, content: bytes) -> EndpointError:
+    def refusal(self, status: int, retry_after: str | None, content: bytes) -> EndpointError:
+        """What a status other than 200 means, with the header Retry-After and the body."""
         url, wait = self.config.url, read_retry_after(retry_after)
         if status == 429:
             asked = "" if wait is None else f" for {wait:g} seconds"

@@ -60,6 +60,16 @@ class Written(NamedTuple):
         return "; ".join(dict.fromkeys(why for why in whys if why))
 
 
+class Recalled(NamedTuple):
+    """What a session has in words, as one look found it."""
+
+    block: str
+    episodes: list[Episode]
+    """Those in force."""
+    said: list[tuple[Entry, str]]
+    """The ledger, and what each entry says without the words of forgotten episodes."""
+
+
 class _Seen(NamedTuple):
     """What the notes and episodes of a session were at a moment."""
 
@@ -126,6 +136,21 @@ class Notebook:
             and kind in (None, each.kind)
             and (word in each.statement.casefold() or word in each.source.casefold())
         ]
+
+    def recall(self, stop: int | None = None) -> Recalled:
+        """What a model that has no memory of its own is to be shown.
+
+        stop: the end of the ledger that counts, and of what was made of it; all if not given.
+        """
+        seen = self._look()
+        stop = len(seen.ledger) if stop is None else stop
+        seen = seen._replace(versions=[each for each in seen.versions if each.place < stop])
+        entries = [*seen.ledger.values()][:stop]
+        return Recalled(
+            seen.block,
+            [each for each in seen.episodes if each.in_force and each.place < stop],
+            [(entry, _blank(entry, place, seen.episodes)) for place, entry in enumerate(entries)],
+        )
 
     def num_waiting(self) -> int:
         """Entries of the ledger, and corrections, that the notes have not seen."""

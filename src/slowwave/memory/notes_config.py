@@ -12,6 +12,9 @@ from slowwave.config import Config, read_toml
 MOST_STEPS = 10
 """Calls of one rewriting, as in sleep-time compute (arXiv 2504.13171, appendix K)."""
 
+MOST_SECONDS = 86_399.0
+"""Of a call or a pause: less than a day."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EndpointConfig(Config):
@@ -43,7 +46,7 @@ class EndpointConfig(Config):
             )
         for name in ("seconds", "most_wait_seconds"):
             value = getattr(self, name)
-            if not 0 < value < 86_400:
+            if not 0 < value <= MOST_SECONDS:
                 raise ValueError(f"endpoint.{name} is {value}; use more than 0, less than a day")
         if not 0 <= self.retries <= 20:
             raise ValueError(f"endpoint.retries is {self.retries!r:.80}; use 0 to 20")

@@ -14,6 +14,9 @@ from slowwave.sleep.config import SleepConfig
 from slowwave.storage.checkpoint import fingerprint_model
 from slowwave.storage.json_files import parse_json
 
+ELSEWHERE = "elsewhere"
+"""In place of the fingerprints of a session whose model runs elsewhere."""
+
 
 class Owner(NamedTuple):
     """What a session was read with, and is read on with."""
@@ -50,6 +53,14 @@ class Owner(NamedTuple):
             "this one by resleep"
         )
 
+    def require_elsewhere(self, name: str) -> None:
+        """Raises OtherModel if session `name` is of a model on this machine."""
+        if self.model != ELSEWHERE:
+            raise OtherModel(
+                f"session {name!r} was read by a model on this machine; use another name for one "
+                "whose model runs elsewhere"
+            )
+
     def require_gate(self, name: str, gate: GateConfig | None) -> GateConfig | None:
         """The gate of session `name`; raises ValueError if another one is given."""
         found = self.parse_gate()
@@ -72,6 +83,11 @@ def make_owner(model: str, tokenizer: str, sleep: SleepConfig, gate: GateConfig 
     """An owner, from the fingerprints of model and tokenizer; raises as `require_sleep`."""
     require_sleep(gate, sleep)
     return Owner(model, tokenizer, _dump(sleep), None if gate is None else _dump(gate))
+
+
+def own_words() -> Owner:
+    """The owner of a session whose model runs elsewhere; it has no window, so no settings."""
+    return make_owner(ELSEWHERE, ELSEWHERE, SleepConfig(window=1, eviction="none"), None)
 
 
 def _describe(section: str, here: Config, there: Config) -> str:

@@ -27,7 +27,7 @@ from slowwave.memory.ledger import (
     recall_speaker,
 )
 from slowwave.memory.names import Damaged
-from slowwave.memory.owner import make_owner
+from slowwave.memory.owner import ELSEWHERE, make_owner
 from slowwave.memory.sleep_report import WITHIN, SleepReport, Slept
 from slowwave.memory.state_files import StateFiles
 from slowwave.sleep.config import SleepConfig
@@ -118,8 +118,11 @@ class Manifest(Config):
 
     @property
     def members(self) -> dict[int, str]:
-        """The state files of the archive, by the number of their point; an empty one has none."""
-        lasts = enumerate(self.lasts)
+        """The state files of the archive, by the number of their point.
+
+        An empty point has none, nor has one of a model that runs elsewhere.
+        """
+        lasts = [] if self.model == ELSEWHERE else enumerate(self.lasts)
         return {i: f"states/{i}.safetensors" for i, last in lasts if last is not None}
 
 
@@ -174,6 +177,8 @@ def _gather(row: SessionRow, catalogue: Catalogue, files: StateFiles) -> Session
         ),
     )
     stored = [(i, point.file) for i, point in enumerate(points) if point.file is not None]
+    if [i for i, _ in stored] != [*manifest.members]:
+        raise ValueError("a point lacks its state, or has one too many; restore it from a copy")
     return SessionFile(manifest, {i: files.read(file) for i, file in stored})
 
 
@@ -255,9 +260,12 @@ def plant_session(
     try:
         for number, last in enumerate(manifest.lasts):
             reached = Reached(None, 0, 0, 0)
-            if last is not None:
+            if number in manifest.members:
+                assert last is not None
                 written.append(files.copy(session.states[number], row.id))
                 reached = _reach(manifest, last, ways[last], files.path(written[-1]))
+            elif last is not None and ways[last] != _Way():
+                raise ValueError("its model runs elsewhere, yet it has tokens; export it again")
             planted.append((last, reached))
         named = zip(manifest.snapshots, planted[1:], strict=True)
         catalogue.plant(

@@ -17,7 +17,7 @@ from slowwave.memory.ledger import Entry
 from slowwave.memory.leftovers import Leftovers
 from slowwave.memory.names import Damaged, TakenName, check_name, is_fit, is_readable
 from slowwave.memory.notebook import Notebook
-from slowwave.memory.owner import own
+from slowwave.memory.owner import Owner, own, own_words
 from slowwave.memory.private_store import LOCKS, SessionLock, make_private
 from slowwave.memory.replay import OnRead, replay, resleep
 from slowwave.memory.session import Session
@@ -31,6 +31,7 @@ from slowwave.memory.sleep_report import SleepReport, place_sleeps
 from slowwave.memory.state_files import check_replay, check_tail, load_state, read_ledger
 from slowwave.memory.store_view import SessionInfo, StoreView
 from slowwave.memory.stored_session import StoredSession, reach
+from slowwave.memory.text_session import TextSession
 from slowwave.runtime.config import Sampling
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.storage.files import write_atomically
@@ -92,9 +93,7 @@ class Store(StoreView):
         model, tokenizer, settings or gate, or its state file is missing or damaged (see `rebuild`).
         """
         if create:
-            with self._catalogue.writing() as db:
-                if not has_session(db, name):
-                    self._create(name, talker, gate)
+            self._require(name, own(talker, gate))
         row, lock = self._lock(name)
         try:
             row.owner.require_talker(name, talker)
@@ -123,6 +122,21 @@ class Store(StoreView):
         except BaseException:
             lock.release()
             raise
+
+    def open_text(self, name: str, *, create: bool = False) -> TextSession:
+        """Opens a session whose model runs elsewhere, or with `create` a new one if it is missing.
+
+        Raises ValueError if it is not there, is open elsewhere, or is of a model on this machine.
+        """
+        if create:
+            self._require(name, own_words())
+        row, lock = self._lock(name)
+        try:
+            row.owner.require_elsewhere(name)
+        except BaseException:
+            lock.release()
+            raise
+        return TextSession(self._catalogue, self._leftovers, row, lock)
 
     def fork(self, point: str, name: str) -> SessionInfo:
         """A new session with the past of a session or snapshot; nothing is copied."""
@@ -255,6 +269,12 @@ class Store(StoreView):
 
     def _create(self, name: str, talker: TalkingModel, gate: GateConfig | None) -> SessionRow:
         return self._catalogue.create(check_name("session", name), own(talker, gate))
+
+    def _require(self, name: str, owner: Owner) -> None:
+        """Makes a session of an owner, if there is none of the name."""
+        with self._catalogue.writing() as db:
+            if not has_session(db, name):
+                self._catalogue.create(check_name("session", name), owner)
 
     def _lock(self, name: str) -> tuple[SessionRow, SessionLock]:
         """Takes a session's lock, and then looks where it stands."""

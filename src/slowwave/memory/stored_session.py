@@ -45,6 +45,29 @@ class Forgetting:
     also_in: tuple[str, ...]
     """Other sessions that keep something of what goes; forget it there too."""
 
+    @classmethod
+    def preview(
+        cls,
+        catalogue: Catalogue,
+        row: SessionRow,
+        *,
+        sources: Collection[str],
+        places: Collection[int],
+        keep: Collection[int],
+    ) -> Forgetting:
+        """Raises ValueError as `plan_forgetting`, and if nothing is named or there."""
+        if not (sources or places) or not row.head.num_entries:
+            raise ValueError("there is nothing to forget; name sources or places of the ledger")
+        with catalogue.reading() as db:
+            ids, entries = zip(*read_keyed_entries(db, row.head).items(), strict=True)
+            plan = plan_forgetting(entries, sources=sources, places=places, keep=keep)
+            carriers = read_carriers(db, [ids[place] for place in plan.dropped])
+        return cls(
+            plan=plan,
+            snapshots=tuple(mark for name, mark in carriers if name == row.name and mark),
+            also_in=tuple(sorted({name for name, _ in carriers if name != row.name})),
+        )
+
 
 class StoredSession(Session):
     """A session of a store, which opens it (`Store.open`) and lets only one process have it.
@@ -185,16 +208,8 @@ class StoredSession(Session):
     ) -> Forgetting:
         """What goes if sources and places are forgotten; see `plan_forgetting` for the rules."""
         self._require_rest()
-        if not (sources or places) or not self._row.head.num_entries:
-            raise ValueError("there is nothing to forget; name sources or places of the ledger")
-        with self._catalogue.reading() as db:
-            ids, entries = zip(*read_keyed_entries(db, self._row.head).items(), strict=True)
-            plan = plan_forgetting(entries, sources=sources, places=places, keep=keep)
-            carriers = read_carriers(db, [ids[place] for place in plan.dropped])
-        return Forgetting(
-            plan=plan,
-            snapshots=tuple(mark for name, mark in carriers if name == self.name and mark),
-            also_in=tuple(sorted({name for name, _ in carriers if name != self.name})),
+        return Forgetting.preview(
+            self._catalogue, self._row, sources=sources, places=places, keep=keep
         )
 
     def forget(self, forgetting: Forgetting, *, on_read: OnRead | None = None) -> None:

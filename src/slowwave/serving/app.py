@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,10 @@ PAGE_HEADERS = {
 }
 
 router = APIRouter(tags=["server"])
+common = APIRouter(tags=["server"])
+"""The endpoints of every server."""
 
-ROUTERS = (completions.router, memories.router, router)
+ROUTERS = (completions.router, memories.router, router, common)
 """All endpoints. Those below /v1/ need a key, where there are keys."""
 
 
@@ -70,11 +72,6 @@ def create_app(
     closed. Raises ValueError if config.origins names pages, but there are no keys.
     """
     config, keys, metrics = config or ServeConfig(), keys or ApiKeys({}), Metrics()
-    if config.origins and not keys:
-        raise ValueError(
-            "serve.origins names pages that may ask with a key, and there are no keys; give "
-            "--api-keys FILE, or leave it out"
-        )
 
     @contextlib.asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
@@ -94,6 +91,29 @@ def create_app(
         finally:
             await server.close()
 
+    app = assemble(live, ROUTERS, config=config, keys=keys, hosts=hosts, metrics=metrics)
+    app.mount("/", StaticPage(directory=PAGE, html=True))
+    return app
+
+
+def assemble(
+    live: Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]],
+    routers: Iterable[APIRouter],
+    *,
+    config: ServeConfig,
+    keys: ApiKeys,
+    hosts: Sequence[str] | None,
+    metrics: Metrics,
+) -> FastAPI:
+    """An application with its middleware and answers to errors; raises as `create_app`.
+
+    live: its lifespan, in which app.state.server is there.
+    """
+    if config.origins and not keys:
+        raise ValueError(
+            "serve.origins names pages that may ask with a key, and there are no keys; give "
+            "--api-keys FILE, or leave it out"
+        )
     # FastAPI's own pages of documentation run scripts from elsewhere.
     app = FastAPI(lifespan=live, openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(AccessMiddleware, keys=keys, hosts=hosts, metrics=metrics)
@@ -101,20 +121,19 @@ def create_app(
         app.add_middleware(CrossOriginMiddleware, origins=config.origins)
     for kind in (HTTPException, RequestValidationError, ValueError, OSError):
         app.add_exception_handler(kind, answer)
-    for each in ROUTERS:
+    for each in routers:
         app.include_router(each)
-    app.mount("/", StaticPage(directory=PAGE, html=True))
     return app
 
 
-@router.get("/health")
+@common.get("/health")
 async def show_health(request: Request) -> dict[str, Any]:
     """Whether the server takes requests; for load balancers, and without a key."""
     server = request.app.state.server
     return {"status": "stopping" if server.is_stopping else "ok", "model": server.model_name}
 
 
-@router.get("/metrics")
+@common.get("/metrics")
 async def show_metrics(access: CurrentAccess) -> Response:
     """Numbers for Prometheus."""
     return Response(access.server.metrics.text(), media_type="text/plain; version=0.0.4")

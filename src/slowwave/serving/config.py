@@ -43,6 +43,11 @@ class ServeConfig(Config):
     idle_seconds: float = 300.0
     """A memory that nobody used for so long sleeps when the server has nothing else to do; 0 is
     never."""
+    window_characters: int = 16_000
+    """With --upstream: characters of the conversation, its newest, that are sent on; but always all
+    from the last message by the user."""
+    memory_characters: int = 8_000
+    """With --upstream: characters of notes and episodes that are sent on."""
     shutdown_seconds: float = 30.0
     """What open requests have to end, once the server is told to stop."""
     origins: tuple[str, ...] = ()

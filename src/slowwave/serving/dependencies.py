@@ -61,12 +61,9 @@ def body_of(kind: type[BaseModel], *, is_optional: bool = False) -> Any:
     """
 
     async def read(request: Request) -> BaseModel | None:
-        content = await _receive(request)
+        content = await read_body(request, is_optional=is_optional)
         if not content:
-            if is_optional:
-                return None
-            raise ApiError(422, "the body is missing; give it")
-        _require_json(request)
+            return None
         server = request.app.state.server
         ignored = request.state.ignored = list[str]() if server.is_lenient else None
         if len(content) <= AT_ONCE:
@@ -76,20 +73,35 @@ def body_of(kind: type[BaseModel], *, is_optional: bool = False) -> Any:
     return Depends(read)
 
 
+async def read_body(request: Request, *, is_optional: bool = False) -> bytes:
+    """The bytes of a body of JSON; raises ApiError if they are too many, too slow or missing."""
+    content = await _receive(request)
+    if content:
+        _require_json(request)
+    elif not is_optional:
+        raise ApiError(422, "the body is missing; give it")
+    return content
+
+
 def parse(content: bytes, kind: type[Fields], ignored: list[str] | None = None) -> Fields:
     """The fields of a body; raises ApiError that names the first that is wrong.
 
     ignored: gets the names of the fields that a lenient server leaves out; None if it refuses them.
     """
-    require_bounds(content)
-    try:
-        values = json.loads(content.decode("utf-8-sig"))
-    except ValueError:
-        raise ApiError(400, "the body is no valid JSON; mend it") from None
+    values = parse_json(content)
     try:
         return kind.model_validate(values, context=ignored)
     except ValidationError as error:
         raise explain_fields(error.errors()[0]) from None
+
+
+def parse_json(content: bytes) -> Any:
+    """The value of a body; raises ApiError if it is none, ValueError if there is too much in it."""
+    require_bounds(content)
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except ValueError:
+        raise ApiError(400, "the body is no valid JSON; mend it") from None
 
 
 def describe_ignored(request: Request) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from slowwave.memory.endpoint import EndpointError
 from slowwave.memory.names import Damaged, HeldElsewhere, OtherModel, TakenName, UnknownName
 from slowwave.serving.engine import Ended
 
@@ -42,6 +44,8 @@ REFUSALS = {
     OtherModel: (409, "other_model"),
     Damaged: (500, "memory_damaged"),
 }
+UPSTREAM_FAULTS: Mapping[str, int] = {"slow": 504, "key": 500}
+"""The status where an endpoint elsewhere has none; 502 for other faults."""
 # Replaces pydantic's messages of these types.
 ADVICE = {
     "dict_type": "use an object",
@@ -110,6 +114,8 @@ def explain(error: BaseException) -> ApiError:
         case UnknownName() | TakenName() | HeldElsewhere() | OtherModel() | Damaged():
             status, code = REFUSALS[type(error)]
             return ApiError(status, str(error), code=code)
+        case EndpointError():
+            return _explain_upstream(error)
         case UnicodeEncodeError():
             return ApiError(400, "the text is no text: it has half of a surrogate pair; mend it")
         case ValueError():
@@ -126,6 +132,19 @@ def explain(error: BaseException) -> ApiError:
             return ApiError(500, f"the disk fails: {error.strerror}", code="disk_failure")
         case _:
             return ApiError(500, "the server failed; its log says why")
+
+
+def _explain_upstream(error: EndpointError) -> ApiError:
+    """Its own status where it has one that says what is wrong."""
+    has_status = error.status is not None and error.status >= 400
+    status = error.status if has_status and error.status else UPSTREAM_FAULTS.get(error.fault, 502)
+    wait = error.wait_seconds
+    return ApiError(
+        status,
+        str(error),
+        code=f"upstream_{error.fault}",
+        retry_after=None if wait is None else math.ceil(wait),
+    )
 
 
 def explain_fields(error: Mapping[str, Any]) -> ApiError:

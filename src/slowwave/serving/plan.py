@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from slowwave.memory.ledger import Entry
 from slowwave.memory.session import Session
@@ -31,22 +31,40 @@ STEP_CHARACTERS = 8192
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TurnRequest:
-    """A request for a reply. key: of the memory; None is one that is thrown away.
+class Asked:
+    """What a request for a reply says.
 
     messages: of a conversation; or, without is_chat, one whose text is to be continued. digest: of
     the Idempotency-Key and of the body, "KEY:BODY", by which a repeated request is recognised; ""
     without a key. is_retry: the client says that it repeats a request.
     """
 
-    key: Key | None
     messages: Sequence[Message]
     is_chat: bool = True
+    digest: str = ""
+    is_retry: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TurnRequest(Asked):
+    """A request for a reply of ours. key: of the memory; None is one that is thrown away."""
+
+    key: Key | None
     max_tokens: int
     stop: Sequence[str] = ()
     sampling: Sampling
-    digest: str = ""
-    is_retry: bool = False
+
+
+class Past(Protocol):
+    """What was said before, such as a `StoredSession`."""
+
+    def ledger(self, start: int = 0, stop: int | None = None) -> list[Entry]:
+        """All entries, or those at the places start..stop."""
+        ...
+
+    def last_turn(self) -> tuple[int, list[Entry]] | None:
+        """The first place and the entries of the last turn, if that can be taken anew."""
+        ...
 
 
 class Plan(NamedTuple):
@@ -66,13 +84,18 @@ def make_plan(request: TurnRequest, session: Session) -> Plan:
     """Raises ApiError if another request came with the same Idempotency-Key."""
     if not isinstance(session, StoredSession):
         return Plan([], [*request.messages])
-    if (answered := _find_answer(request, session)) is not None:
+    return plan_from(request, session, session.status().num_entries)
+
+
+def plan_from(request: Asked, past: Past, num_entries: int) -> Plan:
+    """As `make_plan`, from a ledger of so many entries."""
+    if (answered := _find_answer(request, past, num_entries)) is not None:
         return answered
-    found = _recognise(request, session, session.status().num_entries)
-    last = session.last_turn()
+    found = _recognise(request, past, num_entries)
+    last = past.last_turn()
     turn = LastTurn.find(*last) if last else None
-    if turn is not None and _repeats(request, session, turn, found):
-        return Plan(*_recognise(request, session, turn.start), instead=True)
+    if turn is not None and _repeats(request, past, turn, found):
+        return Plan(*_recognise(request, past, turn.start), instead=True)
     return Plan(*found)
 
 
@@ -138,33 +161,30 @@ def tell_all(
     return told
 
 
-def _recognise(request: TurnRequest, session: StoredSession, count: int) -> Recognised:
+def _recognise(request: Asked, past: Past, count: int) -> Recognised:
     """Divides the messages by whether the first `count` entries of the ledger have them."""
     if not request.is_chat:
         return Recognised([], [*request.messages])
-    return recognise(request.messages, count, session.ledger)
+    return recognise(request.messages, count, past.ledger)
 
 
-def _repeats(
-    request: TurnRequest, session: StoredSession, turn: LastTurn, found: Recognised
-) -> bool:
+def _repeats(request: Asked, past: Past, turn: LastTurn, found: Recognised) -> bool:
     if request.digest and any(line.request == request.digest for line in turn.lines):
         return True
     if not request.is_chat:
         return repeats_text(request.messages[-1].text, turn, is_retry=request.is_retry)
     is_continued = len(found.new) == 1
     return repeats_chat(
-        request.messages, turn, session.ledger, is_retry=request.is_retry, is_continued=is_continued
+        request.messages, turn, past.ledger, is_retry=request.is_retry, is_continued=is_continued
     )
 
 
-def _find_answer(request: TurnRequest, session: StoredSession) -> Plan | None:
+def _find_answer(request: Asked, past: Past, count: int) -> Plan | None:
     """The plan that repeats the whole reply to an earlier request with the same digest."""
     if not request.digest:
         return None
     key, _, _ = request.digest.partition(":")
-    count = session.status().num_entries
-    recent = session.ledger(max(0, count - RECENT_ENTRIES))
+    recent = past.ledger(max(0, count - RECENT_ENTRIES))
     found = [i for i, entry in enumerate(recent) if entry.request.startswith(f"{key}:")]
     if not found:
         return None

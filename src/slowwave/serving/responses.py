@@ -80,7 +80,7 @@ class FileAnswer(Response):
 
 
 class EventStream(Response):
-    """Sends texts as they come, until there are no more or the client hangs up.
+    """Sends texts, or bytes of them, as they come, until there are no more or the client hangs up.
 
     on_end: called once, however it ended. headers: beside those of every stream.
     """
@@ -89,7 +89,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        texts: AsyncIterator[str],
+        texts: AsyncIterator[str] | AsyncIterator[bytes],
         on_end: Callable[[], object],
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ class EventStream(Response):
         await send(_start(self))
         try:
             async for text in self._texts:
-                body = text.encode()
+                body = text if isinstance(text, bytes) else text.encode()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except OSError:

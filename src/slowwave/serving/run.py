@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -19,12 +19,14 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
+from slowwave.memory.notes_config import EndpointConfig, NotesFile
 from slowwave.memory.store import Store
 from slowwave.memory.talker import load
-from slowwave.serving.access import read_api_keys
+from slowwave.serving.access import ApiKeys, read_api_keys
 from slowwave.serving.app import create_app
 from slowwave.serving.config import ServeConfig
 from slowwave.serving.connections import Connection, SpareDescriptor, bind, fit_connections
+from slowwave.serving.upstream.app import create_proxy
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CATALOGUE = "catalogue.sqlite"
@@ -107,6 +109,56 @@ def serve(
     Raises ValueError if the folder, the keys or the address are wrong, or if other machines could
     reach a server without keys; OSError if the directory cannot be used.
     """
+
+    def make(keys: ApiKeys | None, hosts: Sequence[str] | None) -> FastAPI:
+        _say(f"loading {model}")
+        return create_app(
+            load(model),
+            model_name=model_name or Path(model).resolve().name,
+            memory_dir=memory_dir,
+            config=config,
+            keys=keys,
+            hosts=hosts,
+            lenient=lenient,
+        )
+
+    _run(make, str(model), memory_dir, host=host, port=port, api_keys=api_keys, config=config)
+
+
+def serve_upstream(
+    endpoint: EndpointConfig,
+    *,
+    notes: NotesFile | None,
+    memory_dir: str | Path,
+    host: str,
+    port: int,
+    api_keys: str | Path | None,
+    config: ServeConfig,
+) -> None:
+    """Serves a memory for models that run at an endpoint elsewhere; as `serve`.
+
+    notes: who writes notes, and how; the endpoint itself if not given.
+    """
+
+    def make(keys: ApiKeys | None, hosts: Sequence[str] | None) -> FastAPI:
+        return create_proxy(
+            endpoint, notes=notes, memory_dir=memory_dir, config=config, keys=keys, hosts=hosts
+        )
+
+    _run(make, endpoint.url, memory_dir, host=host, port=port, api_keys=api_keys, config=config)
+
+
+def _run(
+    make: Callable[[ApiKeys | None, Sequence[str] | None], FastAPI],
+    title: str,
+    memory_dir: str | Path,
+    *,
+    host: str,
+    port: int,
+    api_keys: str | Path | None,
+    config: ServeConfig,
+) -> None:
+    """Runs what `make` returns for these keys and names of the server. title: what is served."""
     if api_keys is None and not _is_loopback(host):
         raise ValueError(
             f"--host is {host}, which others can reach, and there are no API keys; give --api-keys "
@@ -114,27 +166,18 @@ def serve(
         )
     keys = None if api_keys is None else read_api_keys(api_keys)
     _log_to_stderr()
-    sockets = bind(host, port)  # before the model is loaded, which takes a while
+    sockets = bind(host, port)  # before a model is loaded, which takes a while
     with contextlib.ExitStack() as stack:
         for each in sockets:
             stack.callback(each.close)
-        _say(f"loading {model}")
-        app = create_app(
-            load(model),
-            model_name=model_name or Path(model).resolve().name,
-            memory_dir=memory_dir,
-            config=config,
-            keys=keys,
-            hosts=[host, *LOOPBACK] if keys is None else None,
-            lenient=lenient,
-        )
+        app = make(keys, [host, *LOOPBACK] if keys is None else None)
         _say(f"opening memories in {memory_dir}")
         if keys is None:
             Store(memory_dir).close()  # raises a ValueError, which becomes one sentence
         _say(describe_memories(Path(memory_dir), has_owners=keys is not None))
         port = sockets[0].getsockname()[1]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        AppServer(app, config, lambda: _say(f"serving {model} at {address}")).run(sockets)
+        AppServer(app, config, lambda: _say(f"serving {title} at {address}")).run(sockets)
 
 
 def describe_memories(directory: Path, *, has_owners: bool) -> str:

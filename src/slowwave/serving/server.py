@@ -29,7 +29,64 @@ WINDOW_ROUNDS = 0.1
 RETRY_SECONDS = 1
 
 
-class Server:
+class BaseServer:
+    """What servers of models here and elsewhere have in common. All methods are for their loop."""
+
+    is_lenient = False
+    """Whether fields of a request that cannot be served are left out, and not refused."""
+
+    def __init__(self, config: ServeConfig, metrics: Metrics, engine: Engine) -> None:
+        self.config, self.metrics, self.engine = config, metrics, engine
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._num_turns = 0
+        metrics.watch("open_turns", "Turns that are open or wait", lambda: self._num_turns)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it takes no more work."""
+        return self._stopping.is_set()
+
+    def stop_soon(self) -> None:
+        """As `stop`, for signals and other threads."""
+        self._loop.call_soon_threadsafe(self.stop)
+
+    def stop(self) -> None:
+        """Takes no more work."""
+        self._stopping.set()
+
+    @contextlib.contextmanager
+    def take_place(self) -> Iterator[None]:
+        """A place in the queue; raises ApiError if there is none, or the server stops."""
+        self._require_running()
+        if self._num_turns >= self.config.max_queue:
+            raise ApiError(
+                429,
+                f"{self._num_turns} turns are waiting already; come back later",
+                code="queue_full",
+                retry_after=RETRY_SECONDS,
+            )
+        self._num_turns += 1
+        try:
+            yield
+        finally:
+            self._num_turns -= 1
+
+    async def _wait_for_turns(self) -> None:
+        while self._num_turns:
+            await asyncio.sleep(0.01)
+
+    async def _rest(self) -> None:
+        """Waits until the next look for memories to sleep on, or until the server stops."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), IDLE_ROUNDS)
+
+    def _require_running(self) -> None:
+        if self.is_stopping:
+            raise shutting_down()
+
+
+class Server(BaseServer):
     """Make it in a running event loop, and close it there. All methods are for that loop."""
 
     def __init__(
@@ -43,12 +100,10 @@ class Server:
         metrics: Metrics,
         lenient: bool,
     ) -> None:
+        super().__init__(config, metrics, Engine(config.workers))
         self.is_lenient = lenient
-        self.talker, self.model_name, self.config, self.keys = talker, model_name, config, keys
-        self.metrics, self.feed = metrics, Feed()
+        self.talker, self.model_name, self.keys, self.feed = talker, model_name, keys, Feed()
         self.started = int(time.time())
-        self._loop = asyncio.get_running_loop()
-        self.engine = Engine(config.workers)
         self.sessions = OpenSessions(
             memory_dir,
             talker,
@@ -56,24 +111,12 @@ class Server:
             most=config.max_open_sessions,
             idle_seconds=config.idle_seconds,
         )
-        self._stopping = asyncio.Event()
-        self._num_turns = 0
-        metrics.watch("open_turns", "Turns that are open or wait", lambda: self._num_turns)
         metrics.watch("open_sessions", "Memories that are open", lambda: len(self.sessions))
         self._idle = asyncio.create_task(self._sleep_when_idle())
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether it takes no more work."""
-        return self._stopping.is_set()
-
-    def stop_soon(self) -> None:
-        """As `stop`, for signals and other threads."""
-        self._loop.call_soon_threadsafe(self.stop)
-
     def stop(self) -> None:
         """Takes no more work, and ends all turns, each kept as far as it is."""
-        self._stopping.set()
+        super().stop()
         self.feed.close()
         self.engine.stop_all()
 
@@ -81,28 +124,9 @@ class Server:
         """Ends everything; what was acknowledged is on disk."""
         self.stop()
         await self._idle
-        while self._num_turns:
-            await asyncio.sleep(0.01)
+        await self._wait_for_turns()
         await self.sessions.close()
         await self.engine.close()
-
-    @contextlib.contextmanager
-    def take_place(self) -> Iterator[None]:
-        """A place in the queue; raises ApiError if there is none, or the server stops."""
-        if self.is_stopping:
-            raise shutting_down()
-        if self._num_turns >= self.config.max_queue:
-            raise ApiError(
-                429,
-                f"{self._num_turns} turns are waiting already; come back later",
-                code="queue_full",
-                retry_after=RETRY_SECONDS,
-            )
-        self._num_turns += 1
-        try:
-            yield
-        finally:
-            self._num_turns -= 1
 
     @contextlib.asynccontextmanager
     async def use(self, key: Key | None, *, create: bool = False) -> AsyncIterator[Session]:
@@ -184,10 +208,6 @@ class Server:
         """To those who watch a memory: more than its end has changed."""
         self.feed.publish(key, "change", describe_status(key.name, session))
 
-    def _require_running(self) -> None:
-        if self.is_stopping:
-            raise shutting_down()
-
     def _tell_of_window(self, key: Key, session: Session, doing: str) -> None:
         status = session.status()
         self.feed.publish(
@@ -215,8 +235,7 @@ class Server:
             return
         while not self.is_stopping:
             await self.sessions.sleep_idle(self._tell_of_sleep)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), IDLE_ROUNDS)
+            await self._rest()
 
 
 def describe_status(name: str, session: Session) -> dict[str, Any]:

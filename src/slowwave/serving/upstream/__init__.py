@@ -1,0 +1,1 @@
+"""A memory for models that run elsewhere: a proxy of a chat endpoint."""

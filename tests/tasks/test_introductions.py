@@ -44,7 +44,7 @@ def test_answers_follow_from_what_was_said(
 
 def test_corrections_come_after_what_they_correct() -> None:
     """Of two values that a thing had, the later one is right."""
-    words, num_corrected = read_words(), 0
+    words, num_corrected, num_changed = read_words(), 0, 0
     for seed in range(200):
         drawn = draw_conversation(random.Random(seed), told=1, unknown=0)
         if drawn.questions[0].kind != "corrected":
@@ -52,6 +52,7 @@ def test_corrections_come_after_what_they_correct() -> None:
         num_corrected += 1
         first, second = (turn.text for turn in drawn.turns if turn.role == "user")
         assert drawn.questions[0].value.lower() in second.lower()
+        num_changed += drawn.questions[0].value.lower() not in first.lower()
         forms = [text.partition("{said}") for text in words.correct]
         is_correction = [
             [said.startswith(before) and said.endswith(after) for before, _, after in forms]
@@ -59,6 +60,7 @@ def test_corrections_come_after_what_they_correct() -> None:
         ]
         assert [any(each) for each in is_correction] == [False, True]
     assert num_corrected > 10
+    assert num_changed > 0.9 * num_corrected  # a value may be a part of another
 
 
 def test_words_are_whole() -> None:

@@ -227,6 +227,9 @@ def test_dreams_are_of_strangers_alone_and_are_asked_after_a_restart(talker: Tal
     for dreams in (False, True):
         (lived,) = live_through(sleeper, windows, [2], dreams=dreams)
         assert (lived[1].state.delta is not None) == dreams
+    small_talk = [[("What is snow?", "Frozen water.")]]
+    ((_, session, _),) = live_through(sleeper, small_talk, [1], dreams=True)
+    assert session.state.delta is None  # there is nothing to dream of
     rows = run_keep(talker, ("facts", "continuation"), [memory], TEST, print)
     assert not [*rows]
 

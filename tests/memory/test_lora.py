@@ -234,7 +234,7 @@ def test_it_learns_in_inference_mode_as_well() -> None:
 
 
 def test_models_that_cannot_learn_are_refused() -> None:
-    with pytest.raises(ValueError, match="the model has no chat, so nobody tells it anything"):
+    with pytest.raises(ValueError, match="the model has no chat, so no user tells it anything"):
         TALKER._replace(chat=None).session().dream(QUICK)
     model = HybridLM(TWO_LAYERS, seed=1)
     quantize_(model)

@@ -30,7 +30,7 @@ MOST_EPISODES = 32
 MOST_COMPARED = 100
 """Older episodes, the newest of them, that new ones are held against."""
 
-EXTRACT = """List what the message below tells, for somebody who will not see it: one JSON object a
+EXTRACT = """List what the message below tells, for a reader who will not see it: one JSON object a
 line, and nothing else. Each has
 "kind": "fact" (what is so), "preference" (what its writer likes or wants), "task" (what is to be
 done) or "assumption" (what is only guessed, supposed or heard);
@@ -120,7 +120,7 @@ def words_of(entry: Entry) -> str:
 
 
 def tells(entry: Entry) -> bool:
-    """Whether somebody told it, and not the model, its template or a system prompt."""
+    """Whether a user or a file told it, and not the model, its template or a system prompt."""
     is_told = entry.kind == "told" and not entry.is_models
     return is_told and entry.source != TEMPLATE and entry.role != "system"
 

@@ -38,7 +38,7 @@ BY_TOOLS = """Call rethink_memory with the whole new notes. Call finish_rethinki
 nothing is left to add or to mend."""
 BY_TEXT = """Reply with the whole new notes between <memory> and </memory>. Reply with DONE alone
 when nothing is left to add or to mend."""
-CHECK = """Below are a source, and numbered lines that somebody wrote about it. For each line say
+CHECK = """Below are a source, and numbered lines that were written about it. For each line say
 whether the source says it, or whether it follows from the source. Reply with one line for each, its
 number and yes or no, such as:
 1 yes

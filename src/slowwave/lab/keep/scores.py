@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import statistics
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slowwave.lab.keep.texts import Exchange, Fact, Question, read_talk, write_chat
+from slowwave.memory.consolidators.lora import NothingToDream
 from slowwave.memory.ledger import USER, Entry
 from slowwave.memory.session import Session
 from slowwave.memory.talker import Talker
@@ -137,7 +139,8 @@ def live_through(
             return
         if number in after and dreams:
             dreamt, began = session.fork(), time.perf_counter()
-            dreamt.dream()
+            with contextlib.suppress(NothingToDream):  # then nothing has changed
+                dreamt.dream()
             yield number, _restart(talker, dreamt), seconds + time.perf_counter() - began
         elif number in after:
             session = _restart(talker, session)

@@ -1,7 +1,7 @@
 """`slowwave bench words`: questions answered with notes and without, and what both cost.
 
 As in sleep-time compute (arXiv 2504.13171, section 5.3): tokens of an answer count ten times as
-much as those of a sleep, for somebody waits for them, and a sleep is shared by all questions about
+much as those of a sleep, for a user waits for them, and a sleep is shared by all questions about
 its context.
 """
 

@@ -188,7 +188,7 @@ _SPEAKER = re.compile(
 
 
 def speak_to_user(text: str) -> str:
-    """A sentence of the user, as it is said to him: "My dog is here." is "Your dog is here."."""
+    """A sentence of the user, as it is said to them: "My dog is here." is "Your dog is here."."""
     text = re.sub(rf"^{_CALLS}", "My name is ", text, flags=re.IGNORECASE)
     said = _SPEAKER.sub(lambda found: _SPOKEN[found[0].casefold()], text)
     return said[:1].upper() + said[1:]
@@ -224,7 +224,7 @@ _KNOWN_QUESTIONS = frozenset(
     for question in questions
     for word in _WORD.findall(question)
 )
-NOT_SAID = "it states what nobody said"
+NOT_SAID = "it states what the user did not say"
 ORDERS = "it gives orders, or looks like a prompt"
 UNLIKELY = "the model finds it too unlikely to be language"
 TRIVIAL = "the model expects it word for word, so there is nothing to learn"

@@ -176,7 +176,7 @@ def _dream(
 
 def _require_learner(talker: TalkingModel) -> None:
     if talker.chat is None:
-        raise ValueError("the model has no chat, so nobody tells it anything; load one that has")
+        raise ValueError("the model has no chat, so no user tells it anything; load one that has")
     if any(isinstance(module, Int8Weight) for module in talker.model.modules()):
         raise ValueError("a model with int8 weights computes no gradients; load it in float32")
 

@@ -140,7 +140,7 @@ class UpstreamServer(BaseServer):
     async def sleep(self, key: Key) -> Written:
         """Lets notes and episodes be written; those who come meanwhile wait for the same.
 
-        Raises ValueError if there is no such memory, ApiError if there is nobody to write.
+        Raises ValueError if there is no such memory, ApiError if no endpoint can write them.
         """
         store = await self.store(key.owner)
         await self.engine.call(store.info, key.name)

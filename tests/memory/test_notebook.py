@@ -248,6 +248,79 @@ def test_a_forgotten_episode_is_not_read_again(
     assert b"likes tea" not in content
 
 
+def test_a_forgotten_episode_does_not_come_back_with_another_branch(
+    store: Store, talker: Talker, script: Script
+) -> None:
+    book = store.notebook("ann")
+    store.snapshot("ann", "early")
+    with store.open("ann", talker) as session:
+        session.read("Hello. ")
+    book.sleep(script.endpoint())
+    store.snapshot("ann", "late")
+    store.rollback("ann", "early")
+    book.forget(book.episodes(kind="preference")[0].id)
+    store.rollback("ann", "late")
+    assert (book.block(), book.versions()) == ("", [])
+
+
+def test_an_episode_that_is_forgotten_while_a_model_writes_is_not_written(
+    store: Store, script: Script
+) -> None:
+    book = store.notebook("ann")
+
+    def answer(body: dict[str, Any]) -> Answer:
+        if body["messages"][0]["content"].startswith("You keep") and not forgotten:
+            with Store(store.directory) as other:
+                tea = other.notebook("ann").episodes(kind="preference")[0]
+                forgotten.append(tea.id)
+                other.notebook("ann").forget(tea.id)
+        return obey(body)
+
+    forgotten = list[int]()
+    script.rule = answer
+    written = book.sleep(script.endpoint())
+    assert (written.outcome, book.block()) == ("failed", "")
+    assert book.num_waiting() == 3
+    assert book.sleep(script.endpoint()).outcome == "changed"
+    assert "tea" not in book.block()
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "before a piece that fails"])
+def test_no_correction_is_lost(store: Store, talker: Talker, script: Script, when: str) -> None:
+    """Made during a sleep it is for the next one; a sleep that ends half way has shown it."""
+    book = store.notebook("ann")
+    book.sleep(script.endpoint())
+    (tea,) = book.episodes(kind="preference")
+    with store.open("ann", talker) as session:
+        session.read("Rome is fine. ")
+        session.read("x " * 60)
+    quick = NotesConfig(episodes=False, check=False, context_characters=100)
+    shown = list[str]()
+
+    def answer(body: dict[str, Any]) -> Answer:
+        is_first = not shown
+        shown.append(body["messages"][1]["content"])
+        if when == "meanwhile" and is_first:
+            with Store(store.directory) as other:
+                other.notebook("ann").correct(tea.id, "Ann likes coffee.")
+        if when != "meanwhile" and "x x" in shown[-1]:
+            return refuse(401, "no")
+        return obey(body)
+
+    if when != "meanwhile":
+        book.correct(tea.id, "Ann likes coffee.")
+    script.rule = answer
+    book.sleep(script.endpoint(), quick)
+    if when == "meanwhile":
+        assert book.num_waiting() == 1
+        shown.append("")  # nothing is corrected again
+        book.sleep(script.endpoint(), quick)
+    assert any("Correction: Ann likes coffee." in text for text in shown)
+    script.rule = obey
+    book.sleep(script.endpoint(), quick)
+    assert book.num_waiting() == 0
+
+
 # Two at once, and files from elsewhere.
 
 

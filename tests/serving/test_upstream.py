@@ -272,6 +272,19 @@ def test_a_client_that_hangs_up_leaves_the_ledger_as_it_was(
     assert words(memories) == ["a", "Reply 1.", "c", "Reply 3."]
 
 
+def test_clients_that_hang_up_again_and_again_are_turned_away(start: Start, script: Script) -> None:
+    """Threads wait for the upstream on behalf of clients that are gone; so many and no more."""
+    client = start(limits={"max_queue": 2})
+    script.answers = [Answer(complete("x").content, delay=3)] * 3
+    statuses: list[int] = []
+    for _ in range(3):
+        with contextlib.suppress(httpx2.ReadTimeout):
+            statuses.append(client.post(PATH, json=chat("b"), timeout=0.5).status_code)
+    assert statuses == [429]
+    time.sleep(3)
+    assert client.post(PATH, json=chat("b")).status_code == 200
+
+
 def test_clients_of_one_memory_take_turns_and_memories_do_not_mix(
     start: Start, script: Script, memories: Path
 ) -> None:

@@ -81,10 +81,15 @@ def insert_version(
     db.execute(INSERT_VERSION, (session, entry, time, block, _dump(receipt)))
 
 
-def drop_versions(db: sqlite3.Connection, session: int, point: Point, place: int) -> None:
-    """Deletes the sleeps in words that have seen a place of the ledger."""
-    ids = [version.id for version in read_versions(db, session, point) if version.place >= place]
-    db.executemany("DELETE FROM notes WHERE id = ?", [(each,) for each in ids])
+def drop_versions(db: sqlite3.Connection, session: int, entry: int) -> None:
+    """Deletes the sleeps in words that have seen an entry of the ledger, on all its branches."""
+    sql = """
+        WITH RECURSIVE below(id) AS (
+            VALUES (?) UNION SELECT entries.id FROM entries JOIN below ON parent = below.id
+        )
+        DELETE FROM notes WHERE session = ? AND entry IN below
+    """
+    db.execute(sql, (entry, session))
 
 
 def read_readings(db: sqlite3.Connection, session: int, point: Point) -> dict[int, ReadingReceipt]:

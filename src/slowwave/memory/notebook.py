@@ -91,13 +91,18 @@ class _Seen(NamedTuple):
 
     @property
     def corrections(self) -> list[Episode]:
-        """Those in force that were made since the notes were written last."""
+        """Those in force that were made since what the notes were written from last."""
         since = max((each.time for each in self._ended), default=0.0)
         return [
             each
             for each in self.episodes
             if each.corrects and each.in_force and each.written > since
         ]
+
+    @property
+    def forgotten(self) -> set[int]:
+        """Ids of the episodes whose words are not to be shown."""
+        return {each.id for each in self.episodes if each.is_forgotten}
 
     @property
     def _ended(self) -> list[Version]:
@@ -186,10 +191,10 @@ class Notebook:
         such episode.
         """
         with self._catalogue.writing() as db:
-            seen, row = self._look(), find_session(db, self.name)
+            seen = self._look()
             old = _find(seen.episodes, id_)
             catalogue_notes.blank_episode(db, old.id)
-            catalogue_notes.drop_versions(db, seen.session, row.head, old.place)
+            catalogue_notes.drop_versions(db, seen.session, [*seen.ledger][old.place])
             ask_to_wipe(db)
         self._leftovers.clear_rest()
 
@@ -200,7 +205,7 @@ class Notebook:
         *,
         on_receipt: Callable[[Receipt | ReadingReceipt], object] | None = None,
     ) -> Written:
-        """Reads what is new for episodes, and rewrites the notes; a failure ends it there.
+        """Reads what is new for episodes, and rewrites the notes; a failure ends either.
 
         on_receipt: is told of each step that was kept. Raises ValueError if the session is gone, or
         another wrote its notes meanwhile.
@@ -272,16 +277,19 @@ class Notebook:
     # Notes.
 
     def _write_new(self, endpoint: Completes, config: NotesConfig) -> Iterator[Receipt]:
-        seen = self._look()
+        began, seen = time.time(), self._look()
         for place, context in _cut(seen, config.context_characters):
             now, id_ = self._look(), [*seen.ledger][place]
             new, receipt = rewrite(endpoint, now.block, context, config)
-            yield self._keep_version(now, id_, new, receipt)
+            yield self._keep_version(seen, now, id_, began, new, receipt)
 
-    def _keep_version(self, before: _Seen, id_: int, new: str, receipt: Receipt) -> Receipt:
+    def _keep_version(
+        self, shown: _Seen, before: _Seen, id_: int, began: float, new: str, receipt: Receipt
+    ) -> Receipt:
+        """shown: what the context was cut from, at `began`. before: what the block was."""
         with self._catalogue.writing() as db:
             now = self._look()
-            if id_ not in now.ledger:
+            if id_ not in now.ledger or now.forgotten != shown.forgotten:
                 size = len(before.block)
                 return dataclasses.replace(
                     receipt, outcome="failed", why=GONE, characters_after=size
@@ -291,7 +299,8 @@ class Notebook:
                     f"the notes of {self.name!r} changed meanwhile; let it sleep again"
                 )
             kept = new if receipt.outcome == "changed" else None
-            catalogue_notes.insert_version(db, now.session, id_, time.time(), kept, receipt)
+            # What is corrected from `began` on is for the next sleep.
+            catalogue_notes.insert_version(db, now.session, id_, began, kept, receipt)
         return receipt
 
     def _look(self) -> _Seen:
@@ -324,24 +333,23 @@ def _is_material(entry: Entry) -> bool:
 def _cut(seen: _Seen, most: int) -> Iterator[tuple[int, str]]:
     """What the notes have not seen, in pieces of about so many characters.
 
-    Each with the place of the last entry that is in it. A long entry is in several, and counts as
+    Each with the place of the last entry that is in it. Corrections are in the first: it is done
+    again as a whole until it is kept. A long entry is in several, and counts as
     seen with each: what fails in the middle of it is not tried again.
     """
-    lines, size, last = list[str](), 0, -1
+    lines, size, last = [*_show_corrections(seen)], 0, -1
     for place, entry in enumerate(seen.ledger.values()):
         if place < seen.num_slept or not _is_material(entry):
             continue
-        head = f"[{_show_day(entry.time)}] {_name(entry)}: "
+        head = f"[{show_day(entry.time)}] {_name(entry)}: "
         for piece in cut_text(_blank(entry, place, seen.episodes), most):
-            if lines and size + len(piece) > most:
+            if size and size + len(piece) > most:
                 yield last, "\n".join(lines)
                 lines, size = [], 0
             lines.append(head + piece)
             size, last = size + len(piece), place
-    if seen.corrections:
-        lines, last = [*lines, *_show_corrections(seen)], len(seen.ledger) - 1
     if lines:
-        yield last, "\n".join(lines)
+        yield len(seen.ledger) - 1 if last < 0 else last, "\n".join(lines)
 
 
 def _show_corrections(seen: _Seen) -> Iterator[str]:
@@ -365,5 +373,6 @@ def _name(entry: Entry) -> str:
     return "assistant" if entry.is_models or entry.source == MODEL else entry.source
 
 
-def _show_day(seconds: float) -> str:
+def show_day(seconds: float) -> str:
+    """The date of a time in seconds since 1970, in UTC."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()

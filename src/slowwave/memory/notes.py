@@ -165,7 +165,7 @@ class _Draft:
     def __init__(self, tally: Tally, block: str, context: str, config: NotesConfig) -> None:
         self._tally, self._before, self._context, self._config = tally, block, context, config
         self.result, self.why, self.by_tools = block, "", True
-        self._is_finished = self._has_failed = False
+        self._is_finished = False
         self._misses, self._hint = 0, ""
 
     def write(self) -> None:
@@ -177,7 +177,7 @@ class _Draft:
                 if self.by_tools and error.fault == "refused" and error.status in REJECTS_TOOLS:
                     self.by_tools = False
                     continue
-                self.why, self._has_failed = str(error), True
+                self.why = str(error)
                 return
             if self._is_finished or self._misses >= MOST_MISSES:
                 return

@@ -57,6 +57,11 @@ class EndpointConfig(Config):
 
 
 def _check_url(url: str) -> None:
+    if any(sign in url for sign in "@?#"):
+        raise ValueError(  # without its value, which may hold a key
+            "endpoint.url has a user, a query or a fragment, where keys would be written down; "
+            "leave them out, and name the key's variable by endpoint.key_env"
+        )
     try:
         parts = urlsplit(url)
         fault = parts.port == 0  # reading a port that is none raises ValueError
@@ -65,11 +70,6 @@ def _check_url(url: str) -> None:
     else:
         fault = fault or parts.scheme not in ("http", "https") or not parts.hostname
         fault = fault or not (url.isascii() and url.isprintable() and " " not in url)
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError(  # without its value, which may hold a key
-                "endpoint.url has a user, a query or a fragment, where keys would be written down; "
-                "leave them out, and name the key's variable by endpoint.key_env"
-            )
     if fault:
         raise ValueError(f"endpoint.url is {url!r:.200}; use one as http://127.0.0.1:8000/v1")
 

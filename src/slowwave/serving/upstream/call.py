@@ -42,11 +42,19 @@ class Head(NamedTuple):
 class Call:
     """A request that is under way. To be made and used in an event loop.
 
-    path: below the endpoint's url. content: the body of a POST; None is a GET.
+    path: below the endpoint's url. content: the body of a POST; None is a GET. on_end: is called
+    in the loop when its thread has ended, which may be long after `stop`.
     """
 
-    def __init__(self, endpoint: Endpoint, path: str, content: bytes | None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        content: bytes | None,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
         self._endpoint, self._path, self._content = endpoint, path, content
+        self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Head] = self._loop.create_future()
         self._parts = asyncio.Queue[bytes | EndpointError | None]()
@@ -90,6 +98,7 @@ class Call:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
+            self._tell(lambda _: self._on_end(), None)
 
     def _receive(self, answer: http.client.HTTPResponse) -> None:
         self._keep_connection(answer)

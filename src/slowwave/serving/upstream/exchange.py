@@ -50,6 +50,7 @@ class Exchange:
         self._server, self._path = server, path
         self._head: asyncio.Future[Head] = asyncio.get_running_loop().create_future()
         self._news = asyncio.Queue[bytes | BaseException | None]()
+        self._is_kept = False
         self._place = contextlib.ExitStack()
         self._place.enter_context(server.take_place())
         self._place.enter_context(server.ending(self.stop))
@@ -80,7 +81,8 @@ class Exchange:
                 else:
                     await self._relay(asked, None)
         except TimeoutError:
-            raise too_late(seconds, "nothing was kept") from None
+            kept = "the turn was kept" if self._is_kept else "nothing was kept"
+            raise too_late(seconds, kept) from None
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._place.close()
@@ -99,14 +101,18 @@ class Exchange:
             plan, content = await server.engine.call(_prepare, asked, session, store, server.config)
 
             async def keep(reply: Reply) -> None:
-                await see_through(server.engine.call(_enter, session, plan, reply))
+                async def enter() -> None:
+                    await server.engine.call(_enter, session, plan, reply)
+                    self._is_kept = True
+
+                await see_through(enter())
                 server.note_turn(asked.key, asked.model)
 
             await self._relay(content, keep)
 
     async def _relay(self, content: bytes | None, keep: Keep | None) -> None:
         """Sends a request, and hands on the answer; keep: is told a whole reply before its end."""
-        call = Call(self._server.endpoint, self._path, content)
+        call = self._server.call(self._path, content)
         try:
             head = await call.head()
             if head.status != 200:

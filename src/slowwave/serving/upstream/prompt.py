@@ -6,14 +6,13 @@ alone.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 from slowwave.memory.episodes import Episode
 from slowwave.memory.ledger import Entry
-from slowwave.memory.notebook import Recalled
+from slowwave.memory.notebook import Recalled, show_day
 from slowwave.runtime.config import Role, flatten
 from slowwave.serving.errors import MOST_SHOWN, ApiError, shorten
 from slowwave.serving.history import Message
@@ -64,12 +63,14 @@ def _read_message(place: int, value: Any, source: str | None) -> Message:
         advice = f"use one of {', '.join(ROLES)}"
         raise ApiError(400, f"messages.{place}.role is {shown}; {advice}", param="messages")
     text = _read_content(value.get("content")) or _read_content(value.get("refusal"))
-    text.encode()  # half of a surrogate pair is no text, and raises
     if role in TOOLS:
+        text.encode()  # see below
         return Message(ROLES[role], text, TOOL)
     name = value.get("name")
     own = name if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME else ""
-    return Message(ROLES[role], text, own or (source if role == "user" and source else ""))
+    teller = own or (source if role == "user" and source else "")
+    f"{text}{teller}".encode()  # half of a surrogate pair is no text, and raises
+    return Message(ROLES[role], text, teller)
 
 
 def _read_content(content: Any) -> str:
@@ -167,8 +168,7 @@ def _frame(name: str, lines: Sequence[str]) -> str:
 
 
 def _describe_episode(each: Episode) -> str:
-    day = datetime.datetime.fromtimestamp(each.time, datetime.UTC).date().isoformat()
-    return f"[{day}] {each.source}: {each.statement} ({each.kind})"
+    return f"[{show_day(each.time)}] {each.source}: {each.statement} ({each.kind})"
 
 
 def _is_system(message: Mapping[str, Any]) -> bool:

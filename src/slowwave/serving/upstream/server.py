@@ -23,8 +23,8 @@ from slowwave.serving.config import ServeConfig
 from slowwave.serving.engine import Engine
 from slowwave.serving.errors import ApiError
 from slowwave.serving.monitoring import Key, Metrics
-from slowwave.serving.server import BaseServer
-from slowwave.serving.upstream.call import run_apart
+from slowwave.serving.server import RETRY_SECONDS, BaseServer
+from slowwave.serving.upstream.call import Call, run_apart
 
 LOG = logging.getLogger("slowwave.serving")
 
@@ -64,6 +64,8 @@ class UpstreamServer(BaseServer):
         self._stores: dict[str, Store] = {}
         self._store_locks = collections.defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._slots: dict[Key, Slot] = {}
+        self._num_calls = 0
+        """Requests to the upstream whose threads have not ended."""
         self._endings = set[Callable[[], object]]()
         self._idle = asyncio.create_task(self._sleep_when_idle())
 
@@ -130,7 +132,26 @@ class UpstreamServer(BaseServer):
         async with self.visit(key):
             store = await self.store(key.owner)
             await see_through(self.engine.call(store.delete, key.name))
-            self._slots[key].is_waiting = False
+            slot = self._slots[key]
+            slot.is_waiting, slot.model = False, ""
+
+    def call(self, path: str, content: bytes | None) -> Call:
+        """A request to the upstream; raises ApiError while as many as may wait here are under way.
+
+        One whose client has gone is under way until the upstream answers.
+        """
+        if self._num_calls >= self.config.max_queue:
+            raise ApiError(
+                429,
+                f"{self._num_calls} requests wait for the upstream already; come back later",
+                code="queue_full",
+                retry_after=RETRY_SECONDS,
+            )
+        self._num_calls += 1
+        return Call(self.endpoint, path, content, self._end_call)
+
+    def _end_call(self) -> None:
+        self._num_calls -= 1
 
     def note_turn(self, key: Key, model: str) -> None:
         """A model has replied, so that there is something to sleep on."""
@@ -162,7 +183,10 @@ class UpstreamServer(BaseServer):
                 "to write its notes; say something first, or start the server with --notes FILE",
                 code="no_writer",
             )
-        config = dataclasses.replace(self.endpoint.config, model=slot.model)
+        # Some models refuse limits and temperatures that are set.
+        config = dataclasses.replace(
+            self.endpoint.config, model=slot.model, max_tokens=None, temperature=None
+        )
         return Endpoint(config), NotesConfig()
 
     async def _sleep_when_idle(self) -> None:
@@ -206,10 +230,15 @@ def _end_sleep(slot: Slot, done: asyncio.Future[Written]) -> None:
 
 
 async def see_through(work: Awaitable[Result]) -> Result:
-    """The result of what must not be left half way; who is cancelled meanwhile waits for it."""
+    """The result of what must not be left half way; who is cancelled meanwhile waits for it, as
+    often as that happens."""
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()

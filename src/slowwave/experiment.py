@@ -66,11 +66,7 @@ def build(config: ExperimentConfig) -> tuple[HybridLM, Task]:
     if config.sleep.passes > 1:
         config.sleep.consolidator.returns_to(config.model)
     task = make_task(config.task)
-    if config.sleep.eviction != "none" and task.context_tokens % config.sleep.window:
-        raise ValueError(
-            f"sleep.window is {config.sleep.window}, but task {config.task.name} has a context of "
-            f"{task.context_tokens} tokens; use a divisor of it"
-        )
+    _check_context(config, task)
     if config.model.vocab_size not in (0, task.vocab_size):
         raise ValueError(
             f"model.vocab_size is {config.model.vocab_size}, but task {config.task.name} has "
@@ -95,6 +91,14 @@ def _check_windows(config: ExperimentConfig) -> None:
         raise ValueError(
             f"sleep.loss_windows is {sleep.loss_windows}, but every window of task {task.name} has "
             "loss, so that none would be slept; use sleep_after"
+        )
+
+
+def _check_context(config: ExperimentConfig, task: Task) -> None:
+    if config.sleep.eviction != "none" and task.context_tokens % config.sleep.window:
+        raise ValueError(
+            f"sleep.window is {config.sleep.window}, but task {config.task.name} has a context of "
+            f"{task.context_tokens} tokens; use a divisor of it"
         )
 
 
@@ -290,20 +294,23 @@ def retask(config: ExperimentConfig, changes: dict[str, Any]) -> tuple[Experimen
     """The experiment with fields of its task changed, to score beyond what was trained.
 
     A name that begins with "sleep." is of the sleep settings. Raises ValueError for unknown fields,
-    for a window that is not the task's, and for a task that the trained vocabulary does not fit.
+    for a window that is not the task's or does not divide its context, and for a task that the
+    trained vocabulary does not fit.
     """
     named = {
         key if key.startswith("sleep.") else f"task.{key}": value for key, value in changes.items()
     }
     changed = ExperimentConfig.from_dict(override(config.to_dict(), named))
     _check_windows(changed)
-    before, after = make_task(config.task).vocab_size, make_task(changed.task).vocab_size
+    task = make_task(changed.task)
+    _check_context(changed, task)
+    before, after = make_task(config.task).vocab_size, task.vocab_size
     if before != after:
         raise ValueError(
             f"--set {', '.join(f'{key}={value}' for key, value in changes.items())} needs {after} "
             f"token ids and the model has {before}; change only what keeps the vocabulary"
         )
-    return changed, make_task(changed.task)
+    return changed, task
 
 
 def load_run(folder: str | Path) -> tuple[ExperimentConfig, HybridLM, Task]:

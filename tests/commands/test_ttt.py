@@ -34,10 +34,14 @@ def in_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def score(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:
+def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
     capsys.readouterr()
     cli.main(["eval", *map(str, arguments), "--examples", "2", "--json"])
-    return json.loads(capsys.readouterr().out)["test"]
+    return json.loads(capsys.readouterr().out)
+
+
+def score(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:
+    return evaluate(capsys, *arguments)["test"]
 
 
 def test_steps_are_switched_off_by_one_pass_or_by_the_consolidator(
@@ -45,7 +49,8 @@ def test_steps_are_switched_off_by_one_pass_or_by_the_consolidator(
 ) -> None:
     off, on = score(capsys, run, "--passes", "1", "2")
     evict = ["--set", "sleep.consolidator=evict", "sleep.passes=1"]
-    assert score(capsys, run, *evict) == [off]
+    switched_off = evaluate(capsys, run, *evict)
+    assert (switched_off["test"], switched_off["trained_passes"]) == ([off], 2)
     first, *later = on["groups"]
     assert off["groups"][first] == on["groups"][first]
     assert all(off["groups"][group]["loss"] != on["groups"][group]["loss"] for group in later)

@@ -27,6 +27,7 @@ from slowwave.lab.keep.scores import (
     score_continuation,
 )
 from slowwave.lab.keep.texts import Question, read_talk, write_chat, write_facts
+from slowwave.memory.session import Session
 from slowwave.memory.talker import Talker
 from slowwave.models.backbone import HybridLM
 from slowwave.runtime.config import ChatFormat
@@ -234,6 +235,24 @@ def test_dreams_are_of_strangers_alone_and_are_asked_after_a_restart(talker: Tal
     assert not [*rows]
 
 
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_row_of_dreams_says_how_many_were_taken(
+    talker: Talker, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+) -> None:
+    """A dream that is rejected leaves plain eviction."""
+
+    def dream(session: Session) -> None:
+        if is_taken:
+            delta = talker.model.initial_delta(1, 1)
+            session.state = dataclasses.replace(session.state, delta=delta)
+
+    monkeypatch.setattr(Session, "dream", dream)
+    memory = Memory("lora", settings={"kind": "evict"})
+    rows = run_keep(talker, ("strangers",), [memory], TEST, print)
+    found = [row["dreamt"] for row in rows if row["memory"] == "lora"]
+    assert found == [2 * is_taken] * 2
+
+
 def test_a_text_that_is_too_short_is_refused(talker: Talker) -> None:
     short = dataclasses.replace(TEST, document="x")
     memories = [Memory("evict", 1, None, {"kind": "evict"})]
@@ -284,8 +303,15 @@ def test_rows_that_were_found_outlast_an_interrupt(
         (["--ratios", "0.5"], r"--ratios has 0\.5; use 1"),
         (["--windows", "0"], "--windows has 0; use 1 or more"),
         (["--texts", "0"], "--texts is 0; use 1 or more"),
+        (
+            ["--tests", "facts", "--memories", "lora"],
+            "lora learns what strangers told; add strangers to --tests",
+        ),
     ],
 )
-def test_unfit_options_are_refused(arguments: list[str], message: str) -> None:
+def test_unfit_options_are_refused(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, talker: Talker
+) -> None:
+    monkeypatch.setattr("slowwave.memory.talker.load", lambda *_, **__: talker)
     with pytest.raises(ValueError, match=message):
         bench(["keep", "MODEL", *arguments])

@@ -11,6 +11,7 @@ from scripted_endpoint import Answer, say, scripted
 from slowwave.commands.lab import bench
 from slowwave.lab.words.run import AWAKE_WEIGHT, draw_problems, run_words
 from slowwave.lab.words.solver import ScriptedSolver
+from slowwave.memory.endpoint import Completion
 from slowwave.memory.notes_config import NotesConfig
 from slowwave.tasks.gsm_infinite.stateful import Guess
 
@@ -83,6 +84,32 @@ def test_a_model_at_an_endpoint_is_asked_with_its_budget(tmp_path: Path) -> None
     rows = json.loads((tmp_path / "words.json").read_text())["rows"]
     assert [row["notes"] for row in rows] == [False, True]
     assert rows[1]["right"] == rows[1]["of"]
+
+
+def test_an_endpoint_that_is_not_there_is_no_measurement(tmp_path: Path) -> None:
+    settings = tmp_path / "notes.toml"
+    settings.write_text('[endpoint]\nurl = "http://127.0.0.1:9/v1"\nretries = 0\n')
+    with pytest.raises(ValueError, match="cannot be reached"):
+        bench(["words", "--endpoint", str(settings), "--problems", "1", "--out", str(tmp_path)])
+    assert not (tmp_path / "words.json").exists()
+
+
+def test_texts_without_notes_are_counted() -> None:
+    class Silent(ScriptedSolver):
+        def complete(self, messages: Any, *, tools: Any = ()) -> Any:
+            if "Question: " in messages[-1]["content"]:
+                return super().complete(messages)
+            return Completion(text="I do not know how.")
+
+    rows = run_words(
+        lambda most: Silent((), most),
+        PROBLEMS,
+        counts=(1,),
+        budgets=(99,),
+        notes=NotesConfig(),
+        say=lambda _: None,
+    )
+    assert [row["unwritten"] for row in rows] == [0, len(PROBLEMS)]
 
 
 @pytest.mark.parametrize(

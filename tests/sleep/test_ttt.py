@@ -17,9 +17,10 @@ from flop_counter import Counter
 from numerics import assert_close
 from slowwave.models.backbone import HybridLM
 from slowwave.models.config import ModelConfig
+from slowwave.models.int8 import quantize_
 from slowwave.sleep.config import TTT, Evict, Eviction, SleepConfig
 from slowwave.sleep.consolidate import consolidate
-from slowwave.sleep.consolidators.ttt import NO_TARGET, find_targets
+from slowwave.sleep.consolidators.ttt import find_targets
 from slowwave.sleep.objective import Plan
 from slowwave.sleep.schedule import NO_LOSS, cut_training
 from slowwave.sleep.stream import read_stream
@@ -202,7 +203,7 @@ def test_targets_are_the_next_real_tokens(data: st.DataObject) -> None:
     kept = data.draw(st.lists(st.booleans(), min_size=len(tokens), max_size=len(tokens)))
     found = find_targets(torch.tensor([tokens]), torch.tensor([kept]))[0].tolist()
     real = [i for i, is_real in enumerate(kept) if is_real]
-    expected = [NO_TARGET] * len(tokens)
+    expected = [NO_LOSS] * len(tokens)
     for place, after in itertools.pairwise(real):
         expected[place] = tokens[after]
     assert found == expected
@@ -311,3 +312,13 @@ def test_what_cannot_be_is_refused() -> None:
     model = make_model(prime_blocks=0)
     with pytest.raises(ValueError, match=r"model\.prime_blocks is 0; use a model that was"):
         read_stream(model, draw_tokens(1, 2), model.initial_state(1), make_sleep())
+
+
+@torch.no_grad()
+def test_int8_weights_do_not_sleep_so() -> None:
+    model, sleep = make_model(), SleepConfig(window=8, passes=2, consolidator=TTT())
+    quantize_(model)
+    tokens = torch.zeros(1, 7, dtype=torch.int64)
+    _, state = read_stream(model, tokens, model.initial_state(1), sleep)
+    with pytest.raises(ValueError, match="int8 weights cannot sleep by ttt; load it in float32"):
+        consolidate(model, state, passes=2, sleep=sleep)

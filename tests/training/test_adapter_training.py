@@ -11,10 +11,11 @@ import torch
 from byte_tokenizer import ByteTokenizer
 from slowwave.models.adapter import adapt
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.asked import NO_TARGET, encode_asked
+from slowwave.runtime.asked import encode_asked
 from slowwave.runtime.config import PLAIN
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.config import Compact, SleepConfig
+from slowwave.sleep.schedule import NO_LOSS
 from slowwave.storage.checkpoint import load_tensors, save_tensors
 from slowwave.tasks.introductions.conversation import Conversation
 from slowwave.training.adapter import (
@@ -61,7 +62,7 @@ def test_answers_and_their_end_are_what_is_learned() -> None:
     conversation = draw_for(CONFIG, TALK, "train", 0)
     asked = encode_asked(talker, pair(conversation.questions))
     for question, tokens, targets in zip(conversation.questions, *asked, strict=True):
-        learned = bytes(targets[targets != NO_TARGET].tolist()).decode()
+        learned = bytes(targets[targets != NO_LOSS].tolist()).decode()
         assert learned == f" {question.answer}\nUser:"
         read = bytes(tokens.tolist()).decode()
         assert read.startswith(f"User: {question.text}\nAssistant: {question.answer}\nUser:")

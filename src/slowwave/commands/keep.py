@@ -100,6 +100,8 @@ def bench_keep(arguments: list[str]) -> None:
             capacity=options.capacity,
             changes=dict(map(split_setting, options.set)),
         )
+        if "strangers" not in options.tests and all(each.dreams for each in memories):
+            raise ValueError("lora learns what strangers told; add strangers to --tests")
         document = read_document(options.text) if "continuation" in options.tests else ""
         names = ("texts", "people", "windows", "window", "replay", "places")
         given = {name: getattr(options, name) for name in names}

@@ -115,6 +115,7 @@ def evaluate(arguments: list[str]) -> None:
         from slowwave.experiment import load_run, retask, score
 
         config, model, task = load_run(options.run)
+        trained_passes = config.sleep.passes
         if options.set:
             config, task = retask(config, dict(split_setting(text) for text in options.set))
         records = score(
@@ -127,7 +128,7 @@ def evaluate(arguments: list[str]) -> None:
         )
     result = {
         "name": config.name,
-        "trained_passes": config.sleep.passes,
+        "trained_passes": trained_passes,
         "group_name": task.group_name,
         "bytes_per_token": task.bytes_per_token,
         "floors": task.floors(),

@@ -14,6 +14,7 @@ MOST_NEW_TOKENS = 4096  # a gate may come with a stranger's session, and must co
 
 
 MOST_ANCHORS = 16
+"""Lines of small talk in a step of a dream: as many as are built in."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slowwave.runtime.config import ChatFormat, Role
 from slowwave.runtime.model_folder import TalkingModel
 from slowwave.sleep.awake import ask_awake
+from slowwave.sleep.schedule import NO_LOSS
 from slowwave.state import MemoryState
-
-NO_TARGET = -100
 
 
 class Asked(NamedTuple):
-    """Questions with their answers: tokens (F, Q), and targets (F, Q), NO_TARGET elsewhere."""
+    """Questions with their answers: tokens (F, Q), and targets (F, Q), NO_LOSS elsewhere."""
 
     tokens: Tensor
     targets: Tensor
@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     @property
     def num_targets(self) -> list[int]:
         """Of every question."""
-        return (self.targets != NO_TARGET).sum(1).tolist()
+        return (self.targets != NO_LOSS).sum(1).tolist()
 
 
 def encode_asked(talker: TalkingModel, pairs: Sequence[tuple[str, str]]) -> Asked:
@@ -34,7 +34,7 @@ def encode_asked(talker: TalkingModel, pairs: Sequence[tuple[str, str]]) -> Aske
     rows = [_encode_pair(talker, *pair) for pair in pairs]
     length = max(len(tokens) for tokens, _ in rows)
     tokens = torch.zeros(len(rows), length, dtype=torch.int64)
-    targets = torch.full((len(rows), length), NO_TARGET)
+    targets = torch.full((len(rows), length), NO_LOSS)
     for i, (ids, start) in enumerate(rows):
         tokens[i, : len(ids)] = torch.tensor(ids)
         targets[i, start - 1 : len(ids) - 1] = tokens[i, start : len(ids)]
@@ -47,8 +47,15 @@ def predict_answers(
     """Logits (T, vocab) at the targets of all questions, each on a copy of one stream's state, and
     the targets (T,)."""
     hidden = ask_awake(talker.model, asked.tokens[None], state, talker.sleep)[0]
-    is_target = asked.targets != NO_TARGET
+    is_target = asked.targets != NO_LOSS
     return talker.model.logits(hidden[is_target]), asked.targets[is_target]
+
+
+def measure_divergence(found: Tensor, expected: Tensor) -> Tensor:
+    """How far logits (T, vocab) are from those expected: KL divergence in nats, a token each."""
+    return F.kl_div(
+        found.log_softmax(-1), expected.log_softmax(-1), reduction="batchmean", log_target=True
+    )
 
 
 def encode_message(talker: TalkingModel, role: Role, text: str) -> list[int]:

@@ -22,6 +22,12 @@ def make_generator(sampling: Sampling, place: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
+def hash_seed(*parts: str | int) -> int:
+    """A seed of 63 bits that depends on each of the parts, and on their order."""
+    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
 def draw(
     logits: Tensor,
     sampling: Sampling,

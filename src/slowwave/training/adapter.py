@@ -9,8 +9,6 @@ untrained model does that has nothing in memory, which holds the rest of what it
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import random
 import statistics
@@ -25,8 +23,14 @@ from torch import Tensor
 
 from slowwave.models.adapter import AdaptedLinear, adapt
 from slowwave.models.backbone import HybridLM
-from slowwave.runtime.asked import encode_asked, encode_message, predict_answers
+from slowwave.runtime.asked import (
+    encode_asked,
+    encode_message,
+    measure_divergence,
+    predict_answers,
+)
 from slowwave.runtime.model_folder import TalkingModel
+from slowwave.runtime.reply import hash_seed
 from slowwave.sleep.awake import read_awake
 from slowwave.sleep.consolidate import consolidate
 from slowwave.state import MemoryState
@@ -68,7 +72,7 @@ def train_adapter(
         raise ValueError("the model has no chat; load it with a template or a plain transcript")
     folder.mkdir(parents=True, exist_ok=True)
     small_talk = provide_small_talk(talker, config.small_talk, folder)
-    generator = torch.Generator().manual_seed(_hash("weights", config.seed))
+    generator = torch.Generator().manual_seed(hash_seed("weights", config.seed))
     changes = adapt(talker.model, config.rank, generator)
     optimizer = torch.optim.AdamW(changes.values(), lr=config.lr, betas=(0.9, 0.95))
     begun = _load_progress(folder, changes, optimizer)
@@ -97,7 +101,7 @@ def draw_for(
     config: AdapterConfig, small_talk: Sequence[Exchange], split: str, index: int
 ) -> Conversation:
     """The conversation at a place of a split; no two splits draw alike."""
-    generator = random.Random(_hash(split, config.seed, index))
+    generator = random.Random(hash_seed(split, config.seed, index))
     return draw_conversation(
         generator,
         told=generator.randint(config.least_told, config.most_told),
@@ -111,7 +115,7 @@ def draw_for(
 def _draw_anchors(
     config: AdapterConfig, small_talk: Sequence[Exchange], split: str, index: int
 ) -> list[Exchange]:
-    generator = random.Random(_hash("anchors", split, config.seed, index))
+    generator = random.Random(hash_seed("anchors", split, config.seed, index))
     return generator.choices(small_talk, k=config.anchors)
 
 
@@ -148,9 +152,7 @@ def compute_divergence(
         nothing = read_conversation(talker, Conversation([], []))
         expected, _ = predict_answers(talker, nothing, asked)
     found, _ = predict_answers(talker, state, asked)
-    return F.kl_div(
-        found.log_softmax(-1), expected.log_softmax(-1), reduction="batchmean", log_target=True
-    )
+    return measure_divergence(found, expected)
 
 
 def pair(questions: Sequence[Question]) -> list[tuple[str, str]]:
@@ -210,11 +212,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, step: int, config: AdapterConfig
     falling = 0.55 + 0.45 * math.cos(math.pi * step / config.steps)
     for group in optimizer.param_groups:
         group["lr"] = config.lr * warm * falling
-
-
-def _hash(*parts: str | int) -> int:
-    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def _log(folder: Path, line: dict[str, Any]) -> None:

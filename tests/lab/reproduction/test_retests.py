@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from recorded_runs import make_record, make_summary
 from slowwave import cli
-from slowwave.experiment import retask, run_training
+from slowwave.experiment import load_experiment, retask, run_training
 from slowwave.lab.reproduction.drawings import draw_retests, gather_retests, retest_table
 from slowwave.lab.reproduction.figures import SCALES, FigureConfig, read_figures
 from slowwave.lab.reproduction.retests import (
@@ -321,3 +321,10 @@ def _points(line: Line2D) -> npt.NDArray[np.float64]:
 
 def _is(retest: PlannedRetest, steps: int, trained: int) -> bool:
     return (retest.changes["steps"], retest.run.config.sleep.passes) == (steps, trained)
+
+
+def test_a_window_that_does_not_divide_the_context_is_refused() -> None:
+    config = load_experiment(ROOT / "recipes" / "rule110-mini.toml")
+    assert retask(config, {"sleep.window": config.sleep.window})[0] == config
+    with pytest.raises(ValueError, match=r"sleep.window is 7, but task rule110 has a context of"):
+        retask(config, {"sleep.window": 7})

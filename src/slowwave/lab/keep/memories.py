@@ -48,7 +48,7 @@ class Memory(NamedTuple):
     def rereads(self) -> bool:
         """Whether what is replayed matters to it."""
         settings = self.settings or {}
-        made = SleepConfig.from_dict({"passes": 2, "consolidator": settings}).consolidator
+        made = SleepConfig.from_dict({"passes": self.passes, "consolidator": settings}).consolidator
         return isinstance(made, Compact) and made.queries == "reread" and made.score != "recent"
 
 

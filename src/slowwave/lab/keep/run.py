@@ -94,6 +94,7 @@ def _test_strangers(
     others: dict[int, list[Session]] = {}
     for memory in [Memory(FULL), *memories]:
         found: dict[int, list[Kept]] = {count: [] for count in test.windows}
+        num_dreamt = dict.fromkeys(test.windows, 0)
         replay = test.replay if memory.rereads else None
         sleeper = memory.talker(talker, test.window, replay=replay)
         for person, windows in zip(test.people, chats, strict=True):
@@ -102,10 +103,13 @@ def _test_strangers(
             for count, session, seconds in lived:
                 questions = people[person].questions
                 found[count].append(ask_questions(session, questions, seconds=seconds))
+                if memory.dreams:
+                    num_dreamt[count] += session.state.delta is not None
                 if memory is memories[0]:
                     others.setdefault(count, []).append(session)
         for count, kept in ((count, kept) for count, kept in found.items() if kept):
-            yield describe(memory) | {"replay": replay, "windows": count} | _sum_up(kept)
+            row = describe(memory) | {"replay": replay, "windows": count} | _sum_up(kept)
+            yield row | {"dreamt": num_dreamt[count]} if memory.dreams else row
     strangers = [people[person].questions for person in test.people]
     first = memories[0].talker(talker, test.window)
     empty = [ask_questions(first.session(), questions, seconds=0) for questions in strangers]

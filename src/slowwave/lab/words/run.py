@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from slowwave.memory.endpoint import EndpointError
 from slowwave.memory.notes import Completes, rewrite
 from slowwave.memory.notes_config import NotesConfig
 from slowwave.tasks.gsm_infinite import GsmInfiniteConfig
@@ -57,17 +56,19 @@ def run_words(
     notes: NotesConfig,
     say: Callable[[str], object],
 ) -> Iterator[Row]:
-    """A row for each budget, with notes and without, and each number of questions.
+    """A row for each budget, with notes and without, and each number of questions; `unwritten` are
+    texts on which no notes could be written. Raises EndpointError if there is no answer.
 
     counts: how many of a context's questions are asked. budgets: tokens of an answer at most.
     """
     blocks: list[str] = []
-    slept = 0
+    slept = unwritten = 0
     for place, problem in enumerate(problems):
         say(f"notes on text {place + 1} of {len(problems)}")
         block, receipt = rewrite(make(None), "", problem.context, notes)
         blocks.append(block)
         slept += receipt.tokens_out
+        unwritten += receipt.outcome == "failed"
     for budget in budgets:
         for has_notes in (False, True):
             asked: list[list[tuple[StatefulQuestion, bool, int]]] = []
@@ -83,20 +84,21 @@ def run_words(
             for count in counts:
                 found = [each for rows in asked for each in rows[:count]]
                 sleep = slept / len(problems) if has_notes else 0.0
-                yield _sum_up(found, sleep, count) | {"budget": budget, "notes": has_notes}
+                yield _sum_up(found, sleep, count) | {
+                    "budget": budget,
+                    "notes": has_notes,
+                    "unwritten": unwritten if has_notes else 0,
+                }
 
 
 def ask(
     endpoint: Completes, context: str, block: str, question: StatefulQuestion
 ) -> tuple[bool, int]:
-    """Whether the answer is right, and how many tokens it took; a failure is a wrong answer."""
+    """Whether the answer is right, and how many tokens it took; raises EndpointError."""
     notes = block or "[empty]"
     said = f"<text>\n{context}\n</text>\n\n<notes>\n{notes}\n</notes>\n\nQuestion: {question.text}"
     messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": said}]
-    try:
-        reply = endpoint.complete(messages)
-    except EndpointError:
-        return False, 0
+    reply = endpoint.complete(messages)
     numbers = _NUMBER.findall(reply.text.rpartition("answer is")[2])
     is_right = bool(numbers) and numbers[-1].replace(",", "") == str(question.answer)
     return is_right, reply.tokens_out

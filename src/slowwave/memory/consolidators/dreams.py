@@ -24,6 +24,8 @@ from slowwave.state import MemoryState
 MOST_WORDS = 40
 """Of a statement; a longer one is rather a text than something told."""
 MOST_QUESTION_TOKENS = 32
+INVITATION = "Tell me something about you."
+"""What a statement is measured as a reply to."""
 AT_ONCE = 16
 """Dreams that are measured in one call."""
 
@@ -299,7 +301,7 @@ def _judge_likelihood(
 ) -> dict[Statement, str]:
     """The statements that the model finds unlikely, or expects word for word."""
     statements = [*dict.fromkeys(dream.statement for dream in dreams)]
-    nll = measure_pairs(talker, state, [(MOST_LIKELY, each.text) for each in statements])
+    nll = measure_pairs(talker, state, [(INVITATION, each.text) for each in statements])
     judged = dict[Statement, str]()
     for statement, found in zip(statements, nll, strict=True):
         if not found.nll <= config.max_nll:  # NaN is unlikely too
@@ -307,10 +309,6 @@ def _judge_likelihood(
         elif found.nll < config.min_nll:
             judged[statement] = TRIVIAL
     return judged
-
-
-MOST_LIKELY = "Tell me something about you."
-"""What a statement is measured as a reply to."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ dream. The entry of a dream says how it was made, and a replay of the ledger dre
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import sys
@@ -25,7 +24,6 @@ from slowwave.memory.config import DreamConfig, GateConfig
 from slowwave.memory.consolidators.anchors import HELD_OUT, TRAINED, find_small_talk
 from slowwave.memory.consolidators.dreams import (
     Dream,
-    Refused,
     ask_by_model,
     ask_by_template,
     count_reasons,
@@ -39,8 +37,9 @@ from slowwave.memory.ledger import DREAM, Entry
 from slowwave.memory.sleep_report import DreamReport, Measures, Refusals, SleepReport, Verdict
 from slowwave.memory.turn import Progress, Steps, time_steps
 from slowwave.models.int8 import Int8Weight
-from slowwave.runtime.asked import encode_asked, predict_answers
+from slowwave.runtime.asked import encode_asked, measure_divergence, predict_answers
 from slowwave.runtime.model_folder import TalkingModel
+from slowwave.runtime.reply import hash_seed
 from slowwave.sleep.stream import read_stream
 from slowwave.state import MemoryState
 from slowwave.storage.json_files import parse_json
@@ -54,12 +53,11 @@ class NothingToDream(ValueError):
 
 
 class Dreamt(NamedTuple):
-    """The state to go on with, what happened, how it was made, and what the critic kept out."""
+    """The state to go on with, what happened, and how it was made."""
 
     state: MemoryState
     report: SleepReport
     config: DreamConfig
-    refused: list[Refused]
 
 
 class Trained(NamedTuple):
@@ -101,18 +99,16 @@ def dream_by_step(
     config: DreamConfig,
     *,
     gate: GateConfig | None = None,
-    offered: Sequence[Dream] = (),
 ) -> Steps[Dreamt]:
     """Learns what users told in a ledger, in steps of an optimizer's step, or a measurement, each.
 
     state: at the ledger's end; rejected, it is what goes on, as it was. gate: judges beside the
-    rules of the config. offered: more dreams, which the critic judges like its own. The model's
-    weights stay as they are.
+    rules of the config. The model's weights stay as they are.
 
     Raises NothingToDream if there are too few statements or the critic lets none through,
     ValueError if the model has no chat or computes no gradients.
     """
-    steps = _dream(talker, state, ledger, config, gate, offered)
+    steps = _dream(talker, state, ledger, config, gate)
     dreamt, seconds = yield from time_steps(steps)
     verdict = dreamt.report.verdict
     assert verdict is not None
@@ -126,12 +122,11 @@ def _dream(
     ledger: Sequence[Entry],
     config: DreamConfig,
     gate: GateConfig | None,
-    offered: Sequence[Dream],
 ) -> Steps[Dreamt]:
     _require_learner(talker)
     fresh = begin_afresh(talker)
     num_statements, dreams = yield from _gather(talker, fresh, ledger, config)
-    kept, refused = sift(talker, fresh, ledger, [*offered, *dreams], config)
+    kept, refused = sift(talker, fresh, ledger, dreams, config)
     reasons = count_reasons(refused)
     if not kept:
         listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.items())
@@ -171,7 +166,7 @@ def _dream(
     )
     if trained.ended_by == "seconds":
         config = dataclasses.replace(config, steps=trained.steps, seconds=None)
-    return Dreamt(after, report, config, refused)
+    return Dreamt(after, report, config)
 
 
 def _require_learner(talker: TalkingModel) -> None:
@@ -222,7 +217,7 @@ def train(
 
     fresh: of a stream that was told nothing. small_talk: beside what is built in.
     """
-    generator = torch.Generator().manual_seed(_hash("dream", config.seed))
+    generator = torch.Generator().manual_seed(hash_seed("dream", config.seed))
     with torch.inference_mode(False):
         delta = talker.model.initial_delta(1, config.rank).draw(generator)
         learned = [tensor.requires_grad_() for tensor in delta.tensors().values()]
@@ -276,9 +271,7 @@ def _compute_loss(
     with torch.no_grad():
         expected, _ = predict_answers(talker, fresh, held)
     found, _ = predict_answers(talker, dreaming, held)
-    return answers, F.kl_div(
-        found.log_softmax(-1), expected.log_softmax(-1), reduction="batchmean", log_target=True
-    )
+    return answers, measure_divergence(found, expected)
 
 
 class Tried(NamedTuple):
@@ -355,8 +348,3 @@ def _judge(
     if verdict.outcome == "accepted_unmeasured":
         return dataclasses.replace(verdict, outcome="accepted")  # by the rules of the config
     return verdict
-
-
-def _hash(*parts: str | int) -> int:
-    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -20,11 +20,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from slowwave.models.backbone import HybridLM, Run
 from slowwave.models.config import ModelConfig
 from slowwave.models.flops import Pass
+from slowwave.models.int8 import Int8Weight
 from slowwave.sleep.config import TTT, SleepConfig
 from slowwave.sleep.consolidators.consolidator import Consolidator, Replay, noted_start
+from slowwave.sleep.schedule import NO_LOSS
 from slowwave.state import LayerState, MemoryState, PrimeDelta
-
-NO_TARGET = -1
 
 
 class TTTConsolidator(Consolidator):
@@ -65,6 +65,8 @@ class TTTConsolidator(Consolidator):
         replay: Replay | None = None,
     ) -> Generator[MemoryState, None, tuple[LayerState, ...]]:
         """See `Consolidator.write`."""
+        if any(isinstance(module, Int8Weight) for module in model.modules()):
+            raise ValueError("a model with int8 weights cannot sleep by ttt; load it in float32")
         learns = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.set_grad_enabled(learns):
             read = read if learns else read.map(_own)
@@ -125,7 +127,7 @@ class TTTConsolidator(Consolidator):
 
 
 def find_targets(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, W) int64: what follows each token of a window, padding skipped; NO_TARGET at its end.
+    """(B, W) int64: what follows each token of a window, padding skipped; NO_LOSS at its end.
 
     tokens: (B, W). mask: (B, W) bool, False is padding, which has no target; None if there is none.
     """
@@ -136,13 +138,13 @@ def find_targets(tokens: Tensor, mask: Tensor | None) -> Tensor:
     nearest = real.flip(1).cummin(1).values.flip(1)  # the token itself, or the next real one
     end = torch.full((B, 1), W, device=tokens.device)
     following = torch.cat([nearest[:, 1:], end], dim=1)
-    ended = torch.cat([tokens, torch.full_like(end, NO_TARGET)], dim=1)
-    return torch.where(mask, ended.gather(1, following), NO_TARGET)
+    ended = torch.cat([tokens, torch.full_like(end, NO_LOSS)], dim=1)
+    return torch.where(mask, ended.gather(1, following), NO_LOSS)
 
 
 def measure_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,): nats a target on average; 0 for streams that have none. logits: (B, T, vocab)."""
-    is_target = targets != NO_TARGET
+    is_target = targets != NO_LOSS
     right = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
     nats = torch.where(is_target, logits.logsumexp(-1) - right, 0)
     return nats.sum(1) / is_target.sum(1).clamp(min=1)

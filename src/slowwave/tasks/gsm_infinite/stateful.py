@@ -34,13 +34,10 @@ GUESSES: tuple[Guess, ...] = ("stated", "derived", "total", "other")
 
 
 class StatefulQuestion(NamedTuple):
-    """quantities: what is asked, the sum of them if they are two. steps: how many quantities have
-    to be known for the answer, itself included."""
+    """A question whose answer is exact."""
 
     text: str
     answer: int
-    quantities: tuple[Quantity, ...]
-    steps: int
     guess: Guess
 
 
@@ -87,17 +84,6 @@ def draw_stateful(task: GsmInfinite, split: str, index: int, count: int) -> Stat
     return StatefulProblem(problem, tuple(written), tuple(chosen))
 
 
-def write_steps(problem: Problem, quantity: Quantity) -> list[str]:
-    """A sentence for each quantity that one needs, those that others need first, itself last."""
-    values = solve(problem.statements, quantity).values
-    return [write_value(problem, each, value) for each, value in values.items()]
-
-
-def write_value(problem: Problem, quantity: Quantity, value: int) -> str:
-    """A sentence that says what a quantity is."""
-    return to_text([*name_phrases(problem, quantity), "is", str(value), "."])
-
-
 def _list_questions(stream: RandomStream, problem: Problem, guess: Guess) -> list[StatefulQuestion]:
     """All that may be asked and is foreseen so, shuffled."""
     asked = [(quantity,) for quantity in _list_quantities(problem, guess)]
@@ -134,9 +120,7 @@ def _make_question(
     answer = sum(each.answer for each in solved)
     if answer > MAX_ANSWER or any(value < 0 for each in solved for value in each.values.values()):
         return None
-    needed = {quantity for each in solved for quantity in each.values}
-    steps = len(needed | {*quantities}) + len(quantities) - 1
-    return StatefulQuestion(_ask(problem, quantities), answer, quantities, steps, guess)
+    return StatefulQuestion(_ask(problem, quantities), answer, guess)
 
 
 def _ask(problem: Problem, quantities: tuple[Quantity, ...]) -> str:

@@ -115,7 +115,7 @@ def draw_conversation(
 
     talk: exchanges that come in any order. unknown: questions about things that were not told.
     noted: things that are told in place of a question. repeats: how often each thing is asked for,
-    in other words where there are any.
+    in other words where there are any. Raises ValueError for more than MOST_ASKED things.
     """
     words = read_words()
     if told + unknown + noted > MOST_ASKED:
